@@ -1,0 +1,228 @@
+"""From a YAML file and KEY VALUE pairs to one validated, frozen configuration."""
+
+import ast
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from yacs.config import CfgNode
+
+from configs.defaults import LEGACY, get_cfg_defaults
+from configs.validate import CHOICES, find_notices, find_problems
+from utils.errors import ConfigError
+
+__all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value"]
+
+BASE_KEY = "_BASE_"
+COMMAND_LINE = "command line"
+ON_OFF = (("yes", "no"), ("on", "off"))  # spellings that YAML 1.1 turns into booleans when they are not quoted
+
+
+class Setting(NamedTuple):
+    """One `KEY: value` and where it stands."""
+
+    key: str
+    value: Any
+    where: str
+
+
+def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    """Return the frozen configuration of a YAML file, its `_BASE_` files and KEY VALUE pairs (which win).
+
+    Reads nothing but the YAMLs. Raises ConfigError that lists every problem found, each with its place.
+    """
+    cfg = get_cfg_defaults()
+    settings = _read_chain(Path(config_file), ())
+    if not any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings):
+        raise ConfigError(
+            f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
+            "add '_BASE_: <recipe>.yml' (for Model B: configs/VeRi/_model_b.yml) or a MODEL section"
+        )
+    settings = [setting for setting in settings if setting.key != BASE_KEY] + _read_opts(opts)
+
+    problems = []
+    places = {}
+    for setting in settings:
+        places[setting.key] = setting.where
+        problems += _apply(cfg, setting)
+    problems += [f"{_place(places, keys)}{text}" for keys, text in find_problems(cfg)]
+    if problems:
+        raise ConfigError(problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems]))
+    cfg.freeze()
+    return cfg
+
+
+def parse_value(value: Any, default: Any, choices: Sequence[str] | None = None) -> Any:
+    """Return `value` in the type of `default`: int widens to float, a lone string to a tuple, a list fits a tuple.
+
+    A string is read as a Python literal first, as yacs does ('1e-4', "('veri')", '[256, 128]'). Booleans stand for
+    yes/no or on/off where a key has these choices. Raises ValueError saying which type was expected.
+    """
+    literal = _literal(value)
+    if isinstance(default, str):
+        for spelling in ON_OFF:
+            if isinstance(literal, bool) and choices is not None and set(spelling) == set(choices):
+                return spelling[0] if literal else spelling[1]
+        if isinstance(literal, str):
+            return literal
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        raise ValueError(f"got {value!r}, expected a string")
+    if isinstance(default, bool):
+        if isinstance(literal, bool):
+            return literal
+        raise ValueError(f"got {value!r}, expected True or False")
+    if isinstance(default, (int, float)):
+        return _number(value, literal, default)
+    return _sequence(value, literal, default)
+
+
+def _number(value: Any, literal: Any, default: int | float) -> int | float:
+    if isinstance(default, float) and isinstance(literal, (int, float)) and not isinstance(literal, bool):
+        return float(literal)
+    if isinstance(literal, int) and not isinstance(literal, bool):
+        return literal
+    raise ValueError(f"got {value!r}, expected {'a number' if isinstance(default, float) else 'a whole number'}")
+
+
+def _sequence(value: Any, literal: Any, default: Sequence[Any]) -> Sequence[Any]:
+    holds_strings = not default or isinstance(default[0], str)
+    if isinstance(literal, (list, tuple)):
+        items = list(literal)
+    elif holds_strings and isinstance(literal, str):
+        items = [literal] if literal else []
+    elif not holds_strings and isinstance(literal, (int, float)) and not isinstance(literal, bool):
+        items = [literal] * len(default)
+    else:
+        raise ValueError(f"got {value!r}, expected a list")
+    example = "" if holds_strings else default[0]
+    try:
+        items = [parse_value(item, example) for item in items]
+    except ValueError as error:
+        raise ValueError(f"got {value!r}, expected a list of {'strings' if holds_strings else 'numbers'}") from error
+    return type(default)(items)
+
+
+def _literal(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _apply(cfg: CfgNode, setting: Setting) -> list[str]:
+    """Set one key; return the problem, if any, as a list of at most one line."""
+    section, _, leaf = setting.key.rpartition(".")
+    node = cfg
+    for part in section.split(".") if section else ():
+        node = node[part] if isinstance(node, CfgNode) and part in node else None
+    if not isinstance(node, CfgNode) or leaf not in node:
+        return [f"{setting.where}: unknown key {setting.key}{_did_you_mean(setting.key, _leaf_keys(cfg))}"]
+    if isinstance(node[leaf], CfgNode):
+        if setting.value is None:
+            return [f"{setting.where}: section {setting.key} is empty; check the indentation of the lines below it"]
+        return [f"{setting.where}: {setting.key} is a section, got {setting.value!r}; give its keys below it"]
+    if setting.value is None:
+        if not isinstance(node[leaf], str):
+            return [f"{setting.where}: {setting.key} has no value; give one or remove the line"]
+        node[leaf] = ""
+        return []
+    try:
+        node[leaf] = parse_value(setting.value, node[leaf], CHOICES.get(setting.key))
+    except ValueError as error:
+        return [f"{setting.where}: {setting.key} {error}"]
+    return []
+
+
+def _read_chain(path: Path, below: tuple[Path, ...]) -> list[Setting]:
+    """Return the settings of a file after those of its `_BASE_`."""
+    if path.suffix not in (".yml", ".yaml"):
+        raise ConfigError(f"config file '{path}' is not a .yml file; configurations are YAML, never code")
+    if not path.is_file():
+        raise ConfigError(f"no config file '{path}'{_nearest_file(path)}")
+    if path.resolve() in below:
+        raise ConfigError(f"{path}: _BASE_ leads back to this file; break the circle")
+    settings = _read_yaml(path)
+    for setting in settings:
+        if setting.key == BASE_KEY:
+            if not isinstance(setting.value, str):
+                raise ConfigError(f"{setting.where}: _BASE_ got {setting.value!r}, expected the path of one YAML file")
+            base = path.parent / setting.value
+            if not base.is_file():
+                raise ConfigError(f"{setting.where}: _BASE_ names '{setting.value}', but there is no '{base}'")
+            return _read_chain(base, (*below, path.resolve())) + settings
+    return settings
+
+
+def _read_yaml(path: Path) -> list[Setting]:
+    loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+    try:
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{path}: holds no KEY: value lines")
+        return _walk(loader, root, "", path)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    finally:
+        loader.dispose()
+
+
+def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, path: Path) -> list[Setting]:
+    settings = []
+    seen = set()
+    for key_node, value_node in node.value:
+        key = f"{prefix}{loader.construct_object(key_node)}"
+        where = f"{path}:{key_node.start_mark.line + 1}"
+        if key in seen:
+            raise ConfigError(f"{where}: {key} stands twice; merge the two")
+        seen.add(key)
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            settings += _walk(loader, value_node, f"{key}.", path)
+        else:
+            empty_section = isinstance(value_node, yaml.MappingNode)
+            value = None if empty_section else loader.construct_object(value_node, deep=True)
+            settings.append(Setting(key, value, where))
+    return settings
+
+
+def _read_opts(opts: Sequence[Any]) -> list[Setting]:
+    if len(opts) % 2:
+        raise ConfigError(
+            f"{COMMAND_LINE}: expected KEY VALUE pairs, got {len(opts)} words: {' '.join(map(str, opts))}"
+        )
+    return [Setting(str(key), value, COMMAND_LINE) for key, value in zip(opts[::2], opts[1::2], strict=True)]
+
+
+def _leaf_keys(node: CfgNode, prefix: str = "") -> Iterable[str]:
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaf_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else "; configs/defaults.py lists all keys"
+
+
+def _nearest_file(path: Path) -> str:
+    root = path.parent
+    while not root.is_dir() and root != root.parent:
+        root = root.parent
+    pool = {str(file) for folder in (root, Path("configs")) for file in folder.glob("**/*.yml") if folder.is_dir()}
+    near = difflib.get_close_matches(str(path), sorted(pool), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _place(places: dict[str, str], keys: Sequence[str]) -> str:
+    where = [places[key] for key in keys if key in places]
+    return f"{where[-1]}: " if where else ""

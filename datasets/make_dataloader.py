@@ -1,0 +1,182 @@
+"""From the configuration to the loaders: read the archives, relabel, join, sample.
+
+torch is imported where loaders are built, so that the data set doctor answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from yacs.config import CfgNode
+
+from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
+from datasets.dukemtmcreid import load_dukemtmc
+from datasets.market1501 import load_market1501
+from datasets.msmt17 import load_msmt17, load_msmt17_v2
+from datasets.occ_duke import load_occ_duke
+from datasets.synthetic import load_synthetic
+from datasets.table import load_table
+from datasets.vehicleid import load_vehicleid
+from datasets.veri import load_veri
+from utils.errors import DataError
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from datasets.sampler import EpochSampler
+    from datasets.torch_datasets import ImageDataset
+    from datasets.transforms import BatchTransform
+
+logger = logging.getLogger(__name__)
+
+
+class ReIDData(NamedTuple):
+    """Loaders and counts in TransReID's order; batches are the dicts of `datasets.torch_datasets.collate`."""
+
+    train_loader: DataLoader
+    train_loader_normal: DataLoader  # training images in order, as for testing
+    val_loader: DataLoader  # query, then gallery
+    num_query: int
+    num_classes: int
+    camera_num: int
+    view_num: int
+
+
+def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
+    """Read the data sets of DATASETS.NAMES from disk, in that order."""
+    root, unlabelled = cfg.DATASETS.ROOT_DIR, cfg.DATASETS.UNLABELLED_VIEW
+    views = cfg.MODEL.SIE_VIEW
+    loaders = {
+        "market1501": lambda: load_market1501(root),
+        "dukemtmc": lambda: load_dukemtmc(root),
+        "occ_duke": lambda: load_occ_duke(root),
+        "msmt17": lambda: load_msmt17(root),
+        "msmt17_v2": lambda: load_msmt17_v2(root),
+        "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views),
+        "VehicleID": lambda: load_vehicleid(
+            root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS, cfg.SOLVER.SEED
+        ),
+        "table": lambda: load_table(cfg.DATASETS.TABLE, root),
+        "synthetic": lambda: load_synthetic(root, unlabelled, views),
+    }
+    return [loaders[name]() for name in cfg.DATASETS.NAMES]
+
+
+def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
+    """Return loaders and counts; `num_instance` is K of the first epoch (None = DATALOADER.NUM_INSTANCE).
+
+    Several data sets are joined for training, identities and cameras kept apart; the first one is the test set.
+    Raises DataError when files are missing, when no query has a match, or when the test set has cameras or viewpoints
+    that side information embeddings (MODEL.SIE_*) built on the training set would not cover.
+    """
+    from datasets.torch_datasets import ImageDataset
+
+    datasets = make_datasets(cfg)
+    test = datasets[0]
+    train = join_training_sets(datasets)
+    camera_num = 1 + max(sample.camid for sample in train)
+    view_num = 1 + max(0, *(sample.viewid for sample in train))
+    _check_side_information(cfg, test, camera_num, view_num)
+    logger.info("data sets\n%s", statistics_table(datasets))
+    for dataset in datasets:
+        for line in (*dataset.notes, *published_findings(dataset)):
+            logger.info("%s", line)
+    for line in match_findings(test):
+        logger.info("%s", line)
+
+    workers = cfg.DATALOADER.NUM_WORKERS
+    train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
+    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
+    test_images = ImageDataset(test.query + test.gallery, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials)
+    sampler = _make_sampler(cfg, train, num_instance or cfg.DATALOADER.NUM_INSTANCE)
+    share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
+    return ReIDData(
+        _make_loader(train_images, share, workers, sampler),
+        _make_loader(plain_images, cfg.TEST.IMS_PER_BATCH, workers),
+        _make_loader(test_images, cfg.TEST.IMS_PER_BATCH, workers),
+        len(test.query),
+        1 + max(sample.pid for sample in train),
+        camera_num,
+        view_num,
+    )
+
+
+def make_transforms(cfg: CfgNode) -> tuple[BatchTransform, BatchTransform]:
+    """Return the device transforms of training and of testing."""
+    from datasets.transforms import BatchTransform
+
+    mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
+    return (
+        BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB),
+        BatchTransform(mean, std),
+    )
+
+
+def join_training_sets(datasets: list[ReIDDataset]) -> list[Sample]:
+    """Return all training samples with identities relabelled 0..C-1 (ascending within each set, sets in order).
+
+    Cameras of later sets are counted on from those of the earlier ones; viewpoints keep their meaning.
+    """
+    joined = []
+    first_pid = first_camid = 0
+    for dataset in datasets:
+        label = {pid: row for row, pid in enumerate(sorted({sample.pid for sample in dataset.train}))}
+        joined += [
+            sample._replace(pid=first_pid + label[sample.pid], camid=first_camid + sample.camid)
+            for sample in dataset.train
+        ]
+        first_pid += len(label)
+        first_camid += 1 + max(sample.camid for sample in dataset.train)
+    return joined
+
+
+def _check_side_information(cfg: CfgNode, test: ReIDDataset, camera_num: int, view_num: int) -> None:
+    if cfg.MODEL.SIE_CAMERA and not test.has_cameras:
+        raise DataError(f"{test.name}: the data set has no camera ids, so set MODEL.SIE_CAMERA False")
+    samples = test.query + test.gallery
+    for switch, on, known, values, what in (
+        ("MODEL.SIE_CAMERA", cfg.MODEL.SIE_CAMERA, camera_num, [sample.camid for sample in samples], "camera"),
+        ("MODEL.SIE_VIEW", cfg.MODEL.SIE_VIEW, view_num, [sample.viewid for sample in samples], "viewpoint"),
+    ):
+        if on and known > 1 and max(values) >= known:
+            raise DataError(
+                f"{test.name}: the test set has {what} number {max(values)} (from 0), the training set only 0 to "
+                f"{known - 1}, so {switch} has no embedding for it; set {switch} False or train on all {what}s"
+            )
+
+
+def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> EpochSampler:
+    from datasets.sampler import RandomIdentitySampler, ShuffleSampler
+    from utils.distributed import find_ranks
+
+    ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
+    batch_size, seed = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED
+    if "triplet" not in cfg.DATALOADER.SAMPLER:
+        return ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size)
+    sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
+    logger.info("sampler: %s", sampler.describe())
+    return sampler
+
+
+def _make_loader(
+    dataset: ImageDataset, batch_size: int, workers: int, sampler: EpochSampler | None = None
+) -> DataLoader:
+    """Return a loader; workers start at the first iteration and are kept."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from datasets.torch_datasets import collate
+
+    workers = min(workers, math.ceil(len(dataset) / batch_size))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # the loader's own draws leave the training's random state alone
+    )

@@ -1,0 +1,98 @@
+"""Batched image transforms that run where the model runs: one implementation for CPU, CUDA and MPS, free of syncs.
+
+Same distribution as the lineage's per-image chain: flip, pad with black, crop, normalise, random erasing (Zhong et al.,
+Random Erasing Data Augmentation, AAAI 2020, in timm's 'pixel' mode). Every sample draws its own parameters.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+ERASE_AREA = (0.02, 1 / 3)  # share of the image
+ERASE_LOG_ASPECT = math.log(1 / 0.3)  # height / width lies in exp(+-this)
+ERASE_TRIES = 10
+LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of R, G, B
+
+
+class BatchTransform:
+    """uint8 batches to normalised float32 batches; the random parts only where their probability is above 0.
+
+    Randomness comes from the default torch generator of the images' device.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flip_prob: float = 0.0,
+        padding: int = 0,
+        erase_prob: float = 0.0,
+    ) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self.flip_prob = flip_prob
+        self.padding = padding
+        self.erase_prob = erase_prob
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
+        if self.flip_prob > 0 or self.padding > 0:
+            images = flip_pad_crop(images, self.flip_prob, self.padding)
+        if self.mean.device != images.device:
+            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        images = (images.float() / 255 - self.mean) / self.std
+        return random_erase(images, self.erase_prob) if self.erase_prob > 0 else images
+
+
+def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch.Tensor:
+    """Mirror each image with `flip_prob`, add `padding` black pixels all round, cut a random window of the old size.
+
+    Takes and returns [B, 3, H, W] of any dtype.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    flip = torch.rand(count, device=device) < flip_prob
+    top = torch.randint(0, 2 * padding + 1, (count,), device=device)
+    left = torch.randint(0, 2 * padding + 1, (count,), device=device)
+    rows = top[:, None] + torch.arange(height, device=device)  # [B, H] in the padded image
+    columns = left[:, None] + torch.arange(width, device=device)  # [B, W]
+    last_column = width + 2 * padding - 1  # a mirrored padded image is the padded mirrored image
+    columns = torch.where(flip[:, None], last_column - columns, columns)
+    padded = F.pad(images, (padding,) * 4)
+    sample = torch.arange(count, device=device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
+    """Fill one rectangle of each image with N(0, 1) noise, with the given probability.
+
+    Area U(0.02, 1/3) of the image, log aspect U(+-log(1/0.3)); up to 10 draws until the rectangle is smaller than the
+    image in both directions, else the image stays whole. Takes and returns float [B, 3, H, W].
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    tries = (ERASE_TRIES, count)
+    area = torch.empty(tries, device=device).uniform_(*ERASE_AREA) * (height * width)
+    aspect = torch.empty(tries, device=device).uniform_(-ERASE_LOG_ASPECT, ERASE_LOG_ASPECT).exp()
+    box_height = (area * aspect).sqrt().round()
+    box_width = (area / aspect).sqrt().round()
+    fits = (box_height < height) & (box_width < width)  # [tries, B]
+    first = fits.int().argmax(0, keepdim=True)  # the first draw that fits
+    chosen = fits.any(0) & (torch.rand(count, device=device) < probability)
+    box_height, box_width = box_height.gather(0, first)[0], box_width.gather(0, first)[0]  # [B]
+    top = (torch.rand(count, device=device) * (height - box_height + 1)).floor()
+    left = (torch.rand(count, device=device) * (width - box_width + 1)).floor()
+    rows = torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # [B, H]
+    in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # [B, W]
+    box = chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]  # [B, H, W]
+    return torch.where(box[:, None], torch.randn_like(images), images)
+
+
+def brightness(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean luma (BT.709) of uint8 images [B, 3, H, W] as float32 [B] in 0..1."""
+    weight = torch.tensor(LUMA, dtype=torch.float32, device=images.device)
+    return (images.float().mean((2, 3)) @ weight) / 255

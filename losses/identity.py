@@ -1,0 +1,49 @@
+"""Identity loss: cross-entropy over the training identities, with label smoothing and with a margin if there is one."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from losses.margin_softmax import Margin
+from losses.numeric import at_least_float32
+
+
+def identity_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Return the mean over the batch of -sum_c q_c log softmax(logits)_c, a scalar of at least float32.
+
+    logits is [B, C] in any float type, labels is [B] int64 in 0..C-1; q = (1 - smoothing) one-hot + smoothing / C.
+    Reference: Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
+    """
+    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
+
+
+class IdentityLoss(nn.Module):
+    """`identity_loss` on logits, or on cosines that `margin` first turns into logits.
+
+    smoothing is in [0, 1); margin is a function of `losses.margin_softmax` with its scale s > 0 and margin m >= 0, or
+    None for plain logits. ValueError outside these ranges.
+    """
+
+    def __init__(
+        self, smoothing: float = 0.0, margin: Margin | None = None, scale: float = 30.0, margin_size: float = 0.5
+    ) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing got {smoothing}, expected a number in [0, 1)")
+        if scale <= 0 or margin_size < 0:
+            raise ValueError(f"got scale {scale} and margin {margin_size}, expected scale > 0 and margin >= 0")
+        self.smoothing = smoothing
+        self.margin = margin
+        self.scale = scale
+        self.margin_size = margin_size
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of logits (or cosines) [B, C] with labels [B]."""
+        if self.margin is not None:
+            logits = self.margin(logits, labels, self.scale, self.margin_size)
+        return identity_loss(logits, labels, self.smoothing)
+
+    def extra_repr(self) -> str:
+        """Return the hyper-parameters for printing."""
+        kind = "softmax" if self.margin is None else f"{self.margin.__name__} s={self.scale} m={self.margin_size}"
+        return f"{kind}, smoothing={self.smoothing}"

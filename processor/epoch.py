@@ -1,0 +1,156 @@
+"""One epoch of training: no host-device sync inside a step, meters are read every LOG_PERIOD iterations."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.transforms import BatchTransform
+from model import ModelOutput
+from processor.phases import Phase
+from processor.stage import Stage
+from solver.make_optimizer import step_centers
+from utils.device import autocast
+from utils.distributed import mean_over_ranks
+from utils.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+
+class StepSettings(NamedTuple):
+    """How each step runs, from the configuration."""
+
+    device: torch.device
+    amp: torch.dtype | None
+    grad_clip: float  # largest L2 norm, 0 = off
+    accum_steps: int
+    log_period: int
+    center_weight: float
+
+
+class Meter:
+    """Means of loss terms and accuracy since the last reading, kept on the device; remembers the first bad step."""
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names = names
+        self._sum = torch.zeros(len(names), device=device)
+        self._count = 0
+        self._steps = 0
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=device)  # 0 = none so far
+        self._bad_terms = torch.zeros(len(names), dtype=torch.bool, device=device)
+
+    def add(self, values: list[torch.Tensor]) -> None:
+        """Add the values of one step, in the order of `names`."""
+        self._steps += 1
+        self._count += 1
+        row = torch.stack([value.detach().float() for value in values])
+        self._sum += row
+        bad = ~torch.isfinite(row)
+        first = bad.any() & (self._bad_step == 0)
+        self._bad_step = torch.where(first, self._steps, self._bad_step)
+        self._bad_terms = torch.where(first, bad, self._bad_terms)
+
+    def read(self, epoch: int) -> dict[str, float]:
+        """Return the means and start anew; raises RunError when a step was NaN or infinite."""
+        bad_step = int(self._bad_step)
+        if bad_step:
+            terms = [name for name, bad in zip(self.names, self._bad_terms.tolist(), strict=True) if bad]
+            raise RunError(
+                f"epoch {epoch}, iteration {bad_step}: {', '.join(terms)} is not finite; the last good state is kept. "
+                "Lower SOLVER.BASE_LR, set SOLVER.GRAD_CLIP, or try SOLVER.AMP off"
+            )
+        means = (self._sum / max(self._count, 1)).tolist()
+        self._sum.zero_()
+        self._count = 0
+        return dict(zip(self.names, means, strict=True))
+
+
+def train_epoch(
+    stage: Stage,
+    model: nn.Module,
+    phase: Phase,
+    loader: DataLoader,
+    transform: BatchTransform,
+    scaler: torch.amp.GradScaler,
+    settings: StepSettings,
+    on_log: Callable[[int, dict[str, float]], None],
+) -> int:
+    """Train one epoch and return its number of iterations; `on_log(iteration, means)` is called at each reading.
+
+    `model` is stage.model or its DistributedDataParallel wrapper.
+    """
+    model.train()
+    device, total_steps = settings.device, len(loader)
+    names = ["loss", *(name for name, weight in phase.weights.items() if weight > 0)]
+    if stage.center_optimizer is not None:
+        names.append("center")
+    meter = Meter([*names, "acc"], device)
+    started, images_seen = time.perf_counter(), 0
+    bar = tqdm(
+        loader, desc=f"epoch {phase.epoch}/{stage.max_epochs}", disable=not _show_bar(), leave=False, unit="batch"
+    )
+    for step, batch in enumerate(bar, start=1):
+        batch = _to_device(batch, device, transform)
+        with autocast(device, settings.amp):
+            output = stage.forward_batch(model, batch)
+        total, parts = stage.criterion(output, batch, phase)
+        scaler.scale(total / _group_size(step, total_steps, settings.accum_steps)).backward()
+        if step % settings.accum_steps == 0 or step == total_steps:
+            _update(stage, model, scaler, settings)
+        meter.add([total, *(parts[name] for name in names[1:]), _accuracy(output, batch["pids"])])
+        images_seen += len(batch["pids"])
+        if step % settings.log_period == 0 or step == total_steps:
+            means = meter.read(phase.epoch)
+            now = time.perf_counter()
+            means["images_per_s"] = images_seen / (now - started)
+            started, images_seen = now, 0
+            bar.set_postfix_str(f"loss {means['loss']:.3f}, acc {means['acc']:.3f}, {means['images_per_s']:.0f} img/s")
+            on_log(step, means)
+    return total_steps
+
+
+def _show_bar() -> bool:
+    return sys.stderr.isatty() and logging.getLogger().isEnabledFor(logging.INFO)
+
+
+def _to_device(batch: dict, device: torch.device, transform: BatchTransform) -> dict:
+    moved = {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
+    moved["images"] = transform(moved["images"])
+    return moved
+
+
+def _group_size(step: int, total_steps: int, accum_steps: int) -> int:
+    """Return how many batches share the optimizer step of batch `step`; the epoch's last group may be smaller."""
+    group_start = (math.ceil(step / accum_steps) - 1) * accum_steps
+    return min(accum_steps, total_steps - group_start)
+
+
+def _update(stage: Stage, model: nn.Module, scaler: torch.amp.GradScaler, settings: StepSettings) -> None:
+    if settings.grad_clip > 0:
+        scaler.unscale_(stage.optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+    scaler.step(stage.optimizer)
+    if stage.center_optimizer is not None:
+        scaler.unscale_(stage.center_optimizer)
+        for parameter in stage.criterion.parameters():
+            if parameter.grad is not None:
+                parameter.grad = mean_over_ranks(parameter.grad)
+        step_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
+        stage.center_optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+    stage.optimizer.zero_grad(set_to_none=True)
+
+
+def _accuracy(output: ModelOutput, pids: torch.Tensor) -> torch.Tensor:
+    """Return the share of right identities of the global branch: float32 scalar on the device."""
+    return (output.logits[0].argmax(1) == pids).float().mean()

@@ -1,0 +1,135 @@
+"""Learning rate as a pure function of the epoch, so that a resumed run needs no more than the epoch's number."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from yacs.config import CfgNode
+
+from utils.errors import ConfigError
+
+WARMUP_METHODS = ("linear", "constant")
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """The first epochs t < epochs; `factor` in [0, 1] is the first learning rate / the base learning rate.
+
+    linear: from `factor` at t = 0 towards the full rate at t = epochs; constant: `factor` throughout. Raises
+    ConfigError for anything else.
+    """
+
+    epochs: int = 0
+    factor: float = 0.01
+    method: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.method not in WARMUP_METHODS:
+            raise ConfigError(f"SOLVER.WARMUP_METHOD got '{self.method}', allowed: {', '.join(WARMUP_METHODS)}")
+        if self.epochs < 0 or not 0 <= self.factor <= 1:
+            raise ConfigError(
+                f"SOLVER.WARMUP_EPOCHS got {self.epochs} and SOLVER.WARMUP_FACTOR {self.factor}, "
+                "expected at least 0 epochs and a factor from 0 to 1"
+            )
+
+    def progress(self, epoch: float) -> float:
+        """Return the share of the warm-up that has passed at `epoch` < epochs, in [0, 1)."""
+        return epoch / self.epochs if self.method == "linear" else 0.0
+
+
+def cosine_lr(epoch: float, peak: float, base_lr: float, max_epochs: int, min_factor: float, warmup: Warmup) -> float:
+    """Return the learning rate at `epoch` t >= 0 of a group whose own rate is `peak`.
+
+    t < W:      a + t (peak - a) / W           a = warmup.factor * base_lr, W = warmup.epochs (constant: a)
+    W <= t < E: b + (peak - b) (1 + cos(pi t / E)) / 2      b = min_factor * base_lr, E = max_epochs
+    t >= E:     b
+    The floors a and b come from base_lr for every group, and the cosine counts from epoch 0, not from W: both as in
+    TransReID, whose figures rest on them.
+    Reference: Loshchilov & Hutter, SGDR, ICLR 2017, equation 5.
+    """
+    if epoch < warmup.epochs:
+        start = warmup.factor * base_lr
+        return start + warmup.progress(epoch) * (peak - start)
+    lowest = min_factor * base_lr
+    if epoch >= max_epochs:
+        return lowest
+    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * epoch / max_epochs))
+
+
+def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, warmup: Warmup) -> float:
+    """Return peak * gamma^(number of `steps` <= epoch), times the warm-up's factor while epoch < warmup.epochs.
+
+    That factor is f (1 - t/W) + t/W for linear and f for constant; steps ascend.
+    Reference: Luo et al., Bag of Tricks for Deep Person Re-identification, CVPRW 2019, section 3.1.
+    """
+    lr = peak * gamma ** bisect_right(steps, epoch)
+    if epoch < warmup.epochs:
+        progress = warmup.progress(epoch)
+        lr *= warmup.factor * (1 - progress) + progress
+    return lr
+
+
+class EpochScheduler:
+    """Sets the learning rate of every group to schedule(epoch, group's initial_lr) at the start of each epoch.
+
+    `schedule` is a pure function (epoch, peak) -> lr; epochs count from 1 and may come in any order. At construction
+    every group gets `start_lr`. There is no state to save. Raises ValueError for a group without `initial_lr` and for
+    a negative start_lr.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: Callable[[int, float], float], start_lr: float
+    ) -> None:
+        if any("initial_lr" not in group for group in optimizer.param_groups):
+            raise ValueError("every parameter group needs 'initial_lr', the learning rate that the schedule scales")
+        if start_lr < 0:
+            raise ValueError(f"start_lr must not be negative, got {start_lr}")
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
+        self._set([start_lr] * len(self._peaks))
+
+    def lr_at(self, epoch: int) -> list[float]:
+        """Return the learning rate of each group at `epoch`, without setting it; ValueError below epoch 1."""
+        if epoch < 1:
+            raise ValueError(f"epochs count from 1, got {epoch}")
+        return [self._schedule(epoch, peak) for peak in self._peaks]
+
+    def step(self, epoch: int) -> None:
+        """Set the learning rates of `epoch`; call it before the epoch's first batch."""
+        self._set(self.lr_at(epoch))
+
+    @property
+    def last_lr(self) -> list[float]:
+        """The learning rate that each group has now."""
+        return [group["lr"] for group in self._optimizer.param_groups]
+
+    def _set(self, rates: list[float]) -> None:
+        for group, lr in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
+
+
+def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochScheduler:
+    """Return the schedule SOLVER.SCHEDULER for `optimizer`; ConfigError names a key that cannot work."""
+    warmup = Warmup(cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_METHOD)
+    if cfg.SOLVER.SCHEDULER == "cosine":
+        if cfg.SOLVER.MAX_EPOCHS < 1:
+            raise ConfigError(f"SOLVER.MAX_EPOCHS got {cfg.SOLVER.MAX_EPOCHS}, expected at least 1")
+        schedule = partial(
+            cosine_lr,
+            base_lr=cfg.SOLVER.BASE_LR,
+            max_epochs=cfg.SOLVER.MAX_EPOCHS,
+            min_factor=cfg.SOLVER.MIN_LR_FACTOR,
+            warmup=warmup,
+        )
+    elif cfg.SOLVER.SCHEDULER == "multistep":
+        steps = tuple(cfg.SOLVER.STEPS)
+        if list(steps) != sorted(set(steps)):
+            raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
+        schedule = partial(multistep_lr, steps=steps, gamma=cfg.SOLVER.GAMMA, warmup=warmup)
+    else:
+        raise ConfigError(f"SOLVER.SCHEDULER got '{cfg.SOLVER.SCHEDULER}', allowed: cosine, multistep")
+    return EpochScheduler(optimizer, schedule, warmup.factor * cfg.SOLVER.BASE_LR)

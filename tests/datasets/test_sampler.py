@@ -1,0 +1,171 @@
+"""P x K batches: invariants of every batch and of every epoch."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets import RandomIdentitySampler
+from datasets.sampler import ShuffleSampler
+from utils.errors import ConfigError
+
+
+def make_source(counts):
+    """Return tuples (path, pid) with interleaved identities; pids are not contiguous."""
+    source = [(f"{pid}_{i}", pid * 7 + 2) for pid, count in enumerate(counts) for i in range(count)]
+    order = np.random.default_rng(0).permutation(len(source))
+    return [source[row] for row in order]
+
+
+def batches_of(sampler, size):
+    rows = list(sampler)
+    assert len(rows) % size == 0
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 13), min_size=4, max_size=20),
+    k=st.sampled_from([1, 2, 4]),
+    epoch=st.integers(0, 5),
+)
+def test_every_batch_is_p_identities_times_k_and_no_image_repeats_where_it_need_not(counts, k, epoch):
+    source = make_source(counts)
+    size_of = Counter(pid for _, pid in source)
+    sampler = RandomIdentitySampler(source, 4 * k, k, seed=3)
+    sampler.set_epoch(epoch)
+    used = Counter()
+    blocks = Counter()
+    for batch in batches_of(sampler, 4 * k):
+        pids = Counter(source[row][1] for row in batch)
+        assert len(pids) == 4 and set(pids.values()) == {k}
+        for start in range(0, len(batch), k):
+            block = batch[start : start + k]
+            assert len({source[row][1] for row in block}) == 1
+            if size_of[source[block[0]][1]] >= k:
+                assert len(set(block)) == k
+        used.update(batch)
+        blocks.update(pids.keys())
+    for row, times in used.items():
+        assert times == 1 or size_of[source[row][1]] < k
+    # no block is used twice, and the epoch ends only when fewer than P identities have one left
+    left = {pid: max(count // k, 1) - blocks[pid] for pid, count in size_of.items()}
+    assert min(left.values()) >= 0 and sum(value > 0 for value in left.values()) < 4
+    assert len(sampler) == sum(used.values())
+
+
+def test_an_identity_with_fewer_than_k_images_is_drawn_with_replacement_from_its_own():
+    source = make_source([2, 8, 8, 8])
+    sampler = RandomIdentitySampler(source, 16, 4)
+    (batch,) = batches_of(sampler, 16)
+    own = {row for row, (_, pid) in enumerate(source) if pid == 2}
+    assert len(own) == 2 and sum(row in own for row in batch) == 4
+
+
+def test_the_plan_depends_on_seed_and_epoch_only():
+    source = make_source([6] * 10)
+    one, two = (RandomIdentitySampler(source, 16, 4, seed=5) for _ in range(2))
+    list(one)  # iterating does not change what follows
+    for epoch in (3, 1, 3):
+        one.set_epoch(epoch)
+        two.set_epoch(epoch)
+        assert list(one) == list(two) == list(one)
+    assert list(RandomIdentitySampler(source, 16, 4, seed=6)) != list(RandomIdentitySampler(source, 16, 4, seed=5))
+    first = list(one)
+    one.set_epoch(4)
+    assert list(one) != first
+
+
+def test_every_image_is_seen_over_some_epochs():
+    source = make_source([5] * 9)
+    sampler = RandomIdentitySampler(source, 8, 2)
+    seen = set()
+    for epoch in range(30):
+        sampler.set_epoch(epoch)
+        seen.update(sampler)
+    assert seen == set(range(len(source)))
+
+
+def test_identities_are_drawn_uniformly_as_in_the_loop_version():
+    """First batches of many epochs hold each identity equally often, whatever its number of images."""
+    source = make_source([4, 40, 4, 40, 4, 4, 4, 4])
+    count = Counter()
+    sampler = RandomIdentitySampler(source, 8, 2)
+    for epoch in range(1500):
+        sampler.set_epoch(epoch)
+        count.update(source[row][1] for row in list(sampler)[:8:2])
+    shares = np.array([count[pid] for pid in sorted(count)]) / 1500
+    assert np.abs(shares - 0.5).max() < 0.06  # P / identities = 4 / 8; 4.6 standard errors
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_share_each_global_batch_without_overlap(world_size):
+    source = make_source([9, 4, 4, 12, 8, 8, 8, 5, 2])
+    whole = RandomIdentitySampler(source, 16, 4, seed=1)
+    parts = [RandomIdentitySampler(source, 16, 4, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
+    for sampler in (whole, *parts):
+        sampler.set_epoch(2)
+    assert {len(part) for part in parts} == {len(whole) // world_size}
+    split = [batches_of(part, 16 // world_size) for part in parts]
+    for i, batch in enumerate(batches_of(whole, 16)):
+        pids_of_ranks = [{source[row][1] for row in batches[i]} for batches in split]
+        assert sorted(row for batches in split for row in batches[i]) == sorted(batch)
+        assert sum(map(len, pids_of_ranks)) == len(set().union(*pids_of_ranks)) == 4
+
+
+def test_k_changes_in_place_and_p_follows():
+    source = make_source([16] * 12)
+    sampler = RandomIdentitySampler(source, 16, 4)
+    assert sampler.num_identities == 4
+    list(sampler)
+    sampler.set_num_instances(8)
+    assert sampler.num_identities == 2
+    for batch in batches_of(sampler, 16):
+        assert set(Counter(source[row][1] for row in batch).values()) == {8}
+    assert list(sampler) == list(RandomIdentitySampler(source, 16, 8))
+
+
+def test_a_batch_that_k_or_the_processes_do_not_divide_is_refused():
+    source = make_source([8] * 20)
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH 64 is not a multiple of DATALOADER.NUM_INSTANCE 5"):
+        RandomIdentitySampler(source, 64, 5)
+    with pytest.raises(ConfigError, match="x 3 processes"):
+        RandomIdentitySampler(source, 64, 4, world_size=3)
+
+
+def test_fewer_identities_than_p_name_the_largest_batch():
+    with pytest.raises(ConfigError, match="needs 16 identities, the training set has 10; .* at most 40"):
+        RandomIdentitySampler(make_source([8] * 10), 64, 4)
+
+
+def test_the_description_counts_what_the_epoch_uses():
+    text = RandomIdentitySampler(make_source([8] * 6 + [2]), 8, 4).describe()
+    assert "PxK = 2x4" in text and "1 identities with fewer than 4 images" in text
+
+
+@pytest.mark.parametrize(("images", "world_size"), [(20, 1), (21, 1), (21, 2), (17, 1)])
+def test_shuffling_sees_every_image_once_and_leaves_no_batch_of_one(images, world_size):
+    source = make_source([1] * images)
+    samplers = [ShuffleSampler(source, 8, rank=r, world_size=world_size) for r in range(world_size)]
+    rows = [row for sampler in samplers for row in sampler]
+    share = 8 // world_size
+    assert len(rows) == len(set(rows)) and set(rows) <= set(range(images))
+    assert len({len(sampler) for sampler in samplers}) == 1
+    assert len(samplers[0]) % share != 1
+    assert images - len(rows) < 2 * world_size
+
+
+def test_shuffling_follows_the_epoch():
+    sampler = ShuffleSampler(make_source([1] * 20), 8)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ConfigError, match="batch normalisation"):
+        ShuffleSampler(make_source([1] * 20), 1)

@@ -1,0 +1,140 @@
+"""The triplet loss and its distances."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losses import TripletLoss
+from losses.distance import euclidean_distance
+from losses.triplet import batch_hard, triplet_loss
+from tests.reference import slow_losses
+
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+GOLDEN = {None: 1.880786, 0.3: 2.003082}
+
+
+def golden_features(dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    rows, columns = torch.arange(8.0)[:, None], torch.arange(4.0)[None, :]
+    return torch.sin(1 + 4 * rows.double() + columns.double()).to(dtype)
+
+
+def random_features(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("margin", [None, 0.3])
+def test_golden_values_are_met(margin):
+    loss = TripletLoss(margin)(golden_features(), LABELS)
+    assert loss.dtype == torch.float64
+    assert loss.item() == pytest.approx(GOLDEN[margin], abs=5e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_narrow_types_and_autocast_compute_in_float32(dtype, autocast):
+    feat = golden_features(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        loss = TripletLoss()(feat, LABELS)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(slow_losses.triplet(feat.double().tolist(), LABELS.tolist(), None), abs=1e-5)
+    assert feat.grad.dtype == dtype
+
+
+def test_distance_of_close_long_vectors_survives_autocast():
+    # |x|^2 is near 768 and the true distance .28: in a half type the difference of the squares would vanish
+    x = 1 + 0.05 * random_features(1, 768)
+    y = x + 0.01 * random_features(1, 768, seed=1)
+    expected = (x - y).norm().item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert euclidean_distance(x.float(), y.float()).item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_distance_matches_a_loop_and_has_a_finite_gradient_at_zero():
+    x, y = random_features(4), random_features(3, seed=1)
+    slow = torch.tensor([[slow_losses.euclidean(a, b) for b in y.tolist()] for a in x.tolist()]).double()
+    torch.testing.assert_close(euclidean_distance(x, y), slow, rtol=0, atol=1e-6)
+    same = x.clone().requires_grad_()
+    euclidean_distance(same, same).diagonal().sum().backward()
+    assert torch.isfinite(same.grad).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0, 1, 2], [3, 3, 1, 1, 1, 3], [0, 1, 2, 3, 4, 0], [7, 7, 7, 7, 7, 2]])
+@pytest.mark.parametrize(("margin", "hard_factor"), [(None, 0.0), (0.3, 0.0), (None, 0.2), (1.0, 0.5)])
+def test_unequal_counts_match_the_loop(labels, margin, hard_factor):
+    feat = random_features(6)
+    loss = TripletLoss(margin, hard_factor)(feat, torch.tensor(labels))
+    assert loss.item() == pytest.approx(slow_losses.triplet(feat.tolist(), labels, margin, hard_factor), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=9), data=st.data())
+def test_any_labels_match_the_loop_and_their_order_does_not_matter(labels, data):
+    feat, targets = random_features(len(labels)), torch.tensor(labels)
+    order = torch.tensor(data.draw(st.permutations(range(len(labels)))))
+    loss = triplet_loss(feat, targets)
+    assert loss.item() == pytest.approx(slow_losses.triplet(feat.tolist(), labels, None), abs=1e-9)
+    assert triplet_loss(feat[order], targets[order]).item() == pytest.approx(loss.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3], [5], []])
+@pytest.mark.parametrize("margin", [None, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_batch_without_a_valid_anchor_gives_a_differentiable_zero(labels, margin, dtype):
+    feat = random_features(len(labels)).to(dtype).requires_grad_()
+    loss = TripletLoss(margin)(feat, torch.tensor(labels, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(feat.grad, torch.zeros_like(feat))
+
+
+def test_anchor_without_positive_weighs_zero():
+    feat = random_features(5).requires_grad_()
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    d_ap, d_an, valid = batch_hard(euclidean_distance(feat, feat), labels)
+    assert valid.tolist() == [True, True, True, True, False]
+    expected = torch.nn.functional.softplus(d_ap[:4] - d_an[:4]).mean()
+    assert TripletLoss()(feat, labels).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_far_lone_sample_gets_no_gradient():
+    feat = random_features(5)
+    feat[4] = 100
+    feat.requires_grad_()
+    TripletLoss()(feat, torch.tensor([0, 0, 1, 1, 2])).backward()
+    assert torch.equal(feat.grad[4], torch.zeros(5, dtype=torch.float64))
+    assert torch.isfinite(feat.grad).all() and feat.grad[:4].abs().sum() > 0
+
+
+def test_identical_features_give_the_margin_and_finite_gradients():
+    feat = torch.ones(4, 3, requires_grad=True)
+    loss = TripletLoss(0.3)(feat, torch.tensor([0, 0, 1, 1]))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.3, abs=1e-6)
+    assert torch.isfinite(feat.grad).all()
+
+
+@pytest.mark.parametrize(("margin", "hard_factor"), [(None, 0.0), (0.3, 0.1)])
+def test_gradient_matches_finite_differences(margin, hard_factor):
+    feat = golden_features().requires_grad_()
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3])
+    assert torch.autograd.gradcheck(lambda x: TripletLoss(margin, hard_factor)(x, labels), (feat,))
+
+
+def test_non_finite_feature_reaches_the_loss():
+    feat = golden_features()
+    feat[0, 0] = float("nan")
+    assert not torch.isfinite(TripletLoss()(feat, LABELS))
+
+
+@pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": float("nan")}, {"hard_factor": 1.0}])
+def test_impossible_hyper_parameters_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        TripletLoss(**options)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (7,), ()])
+def test_labels_that_would_broadcast_are_refused(shape):
+    with pytest.raises(ValueError, match=r"labels \[N\]"):
+        triplet_loss(golden_features(), torch.zeros(shape, dtype=torch.int64))

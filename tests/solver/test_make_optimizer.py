@@ -1,0 +1,198 @@
+"""Parameter groups, optimizers and the update of the class centres."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from configs.defaults import get_cfg_defaults
+from losses import CenterLoss, make_loss
+from solver import make_optimizer, step_centers
+from solver.make_optimizer import build_optimizer
+from utils.errors import ConfigError
+
+
+class Net(nn.Module):
+    """The kinds of names that the rules look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+        self.bottleneck = nn.BatchNorm1d(4)
+        self.bottleneck.bias.requires_grad_(False)
+        self.classifier = nn.Linear(4, 5)
+        self.classifier_1 = nn.Linear(4, 5, bias=False)
+        self.relative_bias_table = nn.Parameter(torch.zeros(2))
+
+
+def make_cfg(*opts):
+    cfg = get_cfg_defaults()
+    cfg.merge_from_list([*("SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.01), *opts])
+    return cfg
+
+
+def build(*opts, model=None):
+    cfg = make_cfg(*opts)
+    model = model or Net()
+    return model, *make_optimizer(cfg, model, make_loss(cfg, 5, 4))
+
+
+def settings_by_name(model, optimizer):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+DIFFERENT = ("SOLVER.BIAS_LR_FACTOR", 2.0, "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_BIAS", 5e-4)
+
+
+@pytest.mark.parametrize("large_fc", [False, True])
+@pytest.mark.parametrize("opts", [(), DIFFERENT])
+def test_every_trainable_parameter_is_in_exactly_one_of_at_most_four_groups(large_fc, opts):
+    model, optimizer, _ = build("SOLVER.LARGE_FC_LR", large_fc, *opts)
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    assert len(optimizer.param_groups) <= 4
+    assert len({(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}) == len(
+        optimizer.param_groups
+    )
+
+
+def test_bias_rule_goes_by_the_substring():
+    model, optimizer, _ = build(*DIFFERENT)
+    settings = settings_by_name(model, optimizer)
+    assert len(optimizer.param_groups) == 2
+    for name, (lr, weight_decay) in settings.items():
+        assert (lr, weight_decay) == ((0.02, 5e-4) if "bias" in name else (0.01, 1e-4)), name
+    assert settings["relative_bias_table"] == (0.02, 5e-4)
+    assert "bottleneck.bias" not in settings and "bottleneck.weight" in settings
+
+
+def test_large_fc_lr_overrides_the_bias_factor_but_not_its_decay():
+    model, optimizer, _ = build(*DIFFERENT, "SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 3.0)
+    settings = settings_by_name(model, optimizer)
+    assert settings["classifier.weight"] == settings["classifier_1.weight"] == (pytest.approx(0.03), 1e-4)
+    assert settings["classifier.bias"] == (pytest.approx(0.03), 5e-4)
+    assert settings["base.0.weight"] == (0.01, 1e-4) and settings["base.0.bias"] == (0.02, 5e-4)
+    assert len(optimizer.param_groups) == 4
+
+
+def test_groups_with_equal_settings_are_merged_and_named():
+    _, optimizer, _ = build("SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_BIAS", 1e-4)
+    assert [group["name"] for group in optimizer.param_groups] == ["weight + bias"]
+    assert optimizer.param_groups[0]["initial_lr"] == 0.01
+    _, optimizer, _ = build(*DIFFERENT, "SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 3.0)
+    rates = [(group["name"], group["initial_lr"]) for group in optimizer.param_groups]
+    assert rates[:2] == [("weight", 0.01), ("bias", 0.02)]  # plain weights first: theirs is the rate that is logged
+    assert rates[2:] == [("classifier weight", pytest.approx(0.03)), ("classifier bias", pytest.approx(0.03))]
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "NAdam"])
+def test_optimizer_steps_like_torch_with_one_group_per_tensor(name):
+    torch.manual_seed(0)
+    fast, slow = Net().double(), Net().double()
+    slow.load_state_dict(fast.state_dict())
+    _, optimizer, center_optimizer = build(*DIFFERENT, "SOLVER.OPTIMIZER_NAME", name, model=fast)
+    groups = [
+        {"params": [p], "lr": 0.02 if "bias" in n else 0.01, "weight_decay": 5e-4 if "bias" in n else 1e-4}
+        for n, p in slow.named_parameters()
+        if p.requires_grad
+    ]
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    reference = getattr(torch.optim, name)(groups, lr=0.01, foreach=False, **options)
+    for _ in range(3):
+        images = torch.randn(6, 3, dtype=torch.float64)
+        for model, steps in ((fast, optimizer), (slow, reference)):
+            steps.zero_grad()
+            feat = model.bottleneck(model.base(images))
+            (model.classifier(feat) + model.classifier_1(feat)).square().mean().backward()
+            steps.step()
+    assert center_optimizer is None
+    for expected, value in zip(slow.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "fused"), [("SGD", True), ("Adam", True), ("AdamW", True), ("RMSprop", None)])
+def test_cpu_runs_fused_where_the_class_can_and_never_foreach(name, fused):
+    _, optimizer, _ = build("SOLVER.OPTIMIZER_NAME", name)
+    for group in optimizer.param_groups:
+        assert group.get("fused") == fused
+        assert not group["foreach"]
+
+
+def test_state_survives_a_weights_only_round_trip(tmp_path):
+    model, optimizer, _ = build(*DIFFERENT)
+    sum(p.square().sum() for p in model.parameters() if p.requires_grad).backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state.pth")
+    _, other, _ = build(*DIFFERENT, model=model)
+    other.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert [group["name"] for group in other.param_groups] == ["weight", "bias"]
+    for key, state in optimizer.state_dict()["state"].items():
+        assert torch.equal(other.state_dict()["state"][key]["momentum_buffer"], state["momentum_buffer"])
+
+
+@pytest.mark.parametrize("name", ["AdamWW", "LBFGS", "Optimizer", "SparseAdam", "Muon", "lr_scheduler"])
+def test_unknown_or_unsuitable_optimizer_is_refused_with_the_choices(name):
+    with pytest.raises(ConfigError, match=f"SOLVER.OPTIMIZER_NAME got '{name}', allowed: .*AdamW.*SGD"):
+        build("SOLVER.OPTIMIZER_NAME", name)
+
+
+def test_optimizer_without_weight_decay_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        build("SOLVER.OPTIMIZER_NAME", "Rprop")
+    assert "Rprop has no weight decay" in caplog.text
+
+
+def test_model_without_a_trainable_parameter_is_refused():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        build(model=Net().requires_grad_(False))
+
+
+def test_centre_update_equals_the_hand_computed_one():
+    cfg = make_cfg("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LR", 0.5, "SOLVER.CENTER_LOSS_WEIGHT", 0.0005)
+    criterion = make_loss(cfg, 3, 2)
+    _, center_optimizer = make_optimizer(cfg, Net(), criterion)
+    start = torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]])
+    criterion.center.centers.data.copy_(start)
+    feat = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 1.0], [2.0, 0.0]])
+    (0.0005 * criterion.center(feat, torch.tensor([0, 0, 1, 0]))).backward()
+    step_centers(criterion, center_optimizer, 0.0005)
+    # mean over 4 samples: gradient of centre 0 is 2/4 sum(c - x) = (-3, -2), of centre 1 (.5, 0); step .5 * gradient
+    expected = torch.tensor([[1.5, 1.0], [0.75, 1.0], [5.0, 5.0]])
+    torch.testing.assert_close(criterion.center.centers.detach(), expected, rtol=0, atol=1e-5)
+
+
+class HalvingScaler:
+    """Stands for a GradScaler whose scale is 2: unscales the gradients, then steps."""
+
+    def step(self, optimizer):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.mul_(0.5)
+        optimizer.step()
+
+
+def test_scaler_takes_the_step_of_the_centres():
+    criterion = nn.Module()
+    criterion.center = CenterLoss(2, 2)
+    before = criterion.center.centers.detach().clone()
+    optimizer = build_optimizer("SGD", [{"params": [criterion.center.centers]}], 0.5)
+    (2 * 0.1 * criterion.center(torch.zeros(2, 2), torch.tensor([0, 1]))).backward()
+    step_centers(criterion, optimizer, 0.1, HalvingScaler())
+    torch.testing.assert_close(criterion.center.centers.detach(), before - 0.5 * before)  # gradient 2/2 (c - 0)
+
+
+def test_step_of_the_centres_accepts_missing_gradients_and_refuses_weight_zero():
+    criterion = nn.Module()
+    criterion.center = CenterLoss(2, 2)
+    before = criterion.center.centers.detach().clone()
+    optimizer = build_optimizer("SGD", [{"params": [criterion.center.centers]}], 0.5)
+    step_centers(criterion, optimizer, 0.1)
+    assert torch.equal(criterion.center.centers, before)
+    with pytest.raises(ValueError, match="positive"):
+        step_centers(criterion, optimizer, 0.0)

@@ -1,0 +1,65 @@
+"""Train one model: python train.py --config_file configs/VeRi/vit_base.yml [KEY VALUE ...]"""
+
+import contextlib
+import shlex
+import sys
+
+from utils.commands import parse_config_args
+from utils.errors import run_command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the same command again continues. Returns the exit code 0."""
+    args = parse_config_args(argv, "train.py", "Train one model; the same command again continues where it stopped.")
+    from configs import find_notices, load_cfg
+
+    cfg = load_cfg(args.config_file, args.opts)
+
+    from utils import distributed
+    from utils.device import resolve_device
+    from utils.logger import log_start, setup_logger
+    from utils.run_folder import locked, make_folder
+
+    ranks = distributed.find_ranks(cfg.MODEL.DIST_TRAIN)
+    device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID, ranks.local_rank, ranks.world_size)
+    folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
+    with contextlib.ExitStack() as stack:
+        stale_pid = stack.enter_context(locked(folder)) if ranks.rank == 0 else None
+        stack.enter_context(distributed.joined(ranks, device))
+        setup_logger(folder / "train_log.txt", ranks.rank)
+        notices = find_notices(cfg)
+        if stale_pid is not None:
+            notices.append(f"taking over the lock of process {stale_pid}, which ended without releasing it")
+        command = shlex.join(sys.argv if argv is None else ["train.py", *argv])
+        log_start(command, cfg.dump(), str(device), notices)
+        _train(cfg, ranks, device)
+    return 0
+
+
+def _train(cfg, ranks, device) -> None:
+    """From the configuration to the last epoch, one call per step."""
+    from datasets import make_dataloader
+    from datasets.bases import fingerprint
+    from losses import make_loss
+    from model import make_model
+    from processor import PhasePlan, do_train
+    from processor.resume import has_state
+    from solver import create_scheduler, make_optimizer
+    from utils.device import seed_everything
+    from utils.run_folder import describe
+
+    seed_everything(cfg.SOLVER.SEED)
+    data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
+    if ranks.rank == 0:
+        describe(cfg.OUTPUT_DIR, cfg.dump(), str(device), fingerprint(data.train_loader.dataset.samples))
+    fresh = not has_state(cfg)
+    model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=fresh).to(device)
+    criterion = make_loss(cfg, data.num_classes, model.feat_dim).to(device)
+    optimizer, center_optimizer = make_optimizer(cfg, model, criterion)
+    scheduler = create_scheduler(cfg, optimizer)
+    seed_everything(cfg.SOLVER.SEED + ranks.rank)  # equal weights on all ranks, different augmentation
+    do_train(cfg, model, criterion, data, optimizer, scheduler, center_optimizer)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,1 @@
+"""Tools that know no other package of this project: metrics, checkpoints, logging, devices."""

@@ -1,0 +1,86 @@
+"""Read and write weight files: nothing in a file is executed, and a half-written file never replaces a whole one."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import ConfigError, DataError, RunError
+
+WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
+PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+
+
+def load_file(path: str | Path, key: str) -> Any:
+    """Return the content of a .pth or .safetensors file with all tensors on the CPU.
+
+    `key` is the config key that named the file; it appears in the errors. Raises ConfigError when there is no such
+    file and DataError when it is damaged or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{key}: no file '{path}'; {_what_is_there(path)}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            return load_safetensors(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{key}: '{path}' is not a plain weight file and was not loaded ({reason})") from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
+
+
+def read_weights(path: str | Path, key: str) -> dict[str, torch.Tensor]:
+    """Return the state dict in a weight file, unwrapped and without `module.` / `_orig_mod.` prefixes."""
+    content = load_file(path, key)
+    for wrapper in WRAPPER_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise DataError(f"{key}: '{path}' holds no weights (a {type(content).__name__} without tensors)")
+    weights = {}
+    for name, value in content.items():
+        while name.startswith(PREFIXES):
+            name = name.split(".", 1)[1]
+        if isinstance(value, torch.Tensor):
+            weights[name] = value
+    return weights
+
+
+def save_atomic(content: Any, path: str | Path) -> None:
+    """Write `content` with torch.save so that `path` always holds the old file or the whole new one.
+
+    Raises RunError when the disk refuses; the old file stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write '{path}' ({error}); make room, then the same command continues") from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _what_is_there(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder '{folder}' does not exist either"
+    files = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".pth", ".pt", ".safetensors"))
+    return f"weight files in '{folder}': {', '.join(files[:8]) if files else 'none'}"

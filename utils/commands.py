@@ -1,0 +1,23 @@
+"""The command line that train.py, test.py and the tools share."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from utils.errors import USER_ERROR_CODE
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {self.prog}: {message}; {self.prog} --help lists the arguments", file=sys.stderr)
+        raise SystemExit(USER_ERROR_CODE)
+
+
+def parse_config_args(argv: list[str] | None, prog: str, description: str) -> argparse.Namespace:
+    """Parse `--config_file F [KEY VALUE ...]` into the attributes config_file and opts."""
+    parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--config_file", "--config", required=True, metavar="F", help="YAML of the experiment")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the YAML")
+    return parser.parse_args(argv)

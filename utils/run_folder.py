@@ -1,0 +1,176 @@
+"""The folder of one run: made, locked for one process, described, and its metrics recorded."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TextIO
+
+from utils.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no POSIX locks; there the pid in the lock file decides
+    fcntl = None
+
+LOCK_NAME = "run.lock"
+METRICS_NAME = "metrics.jsonl"
+
+
+def make_folder(path: str, key: str) -> Path:
+    """Create a folder for output, with parents; ConfigError naming `key` when that is not allowed."""
+    if not path:
+        raise ConfigError(f"{key} is empty; name the folder that takes the results, e.g. {key} logs/my_run")
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{key} '{path}': cannot write there ({error.strerror}); choose another folder") from error
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int | None]:
+    """Keep other processes out of a run folder; yields the pid of a process that left its lock behind, or None.
+
+    The kernel drops a POSIX lock with its process, even after SIGKILL. Raises ConfigError when the folder is in use.
+    """
+    with open(folder / LOCK_NAME, "a+", encoding="utf-8") as stream:
+        stream.seek(0)
+        holder = stream.read().strip()
+        if _is_held(stream, holder):
+            raise ConfigError(
+                f"OUTPUT_DIR '{folder}' is in use by process {holder or 'unknown'}; wait for it, stop it, or choose "
+                "another OUTPUT_DIR"
+            )
+        _overwrite(stream, str(os.getpid()))
+        try:
+            yield int(holder) if holder.isdigit() else None
+        finally:
+            _overwrite(stream, "")
+
+
+def _overwrite(stream: TextIO, text: str) -> None:
+    stream.seek(0)
+    stream.truncate()
+    stream.write(text)
+    stream.flush()
+
+
+def _is_held(stream: TextIO, holder: str) -> bool:
+    if fcntl is None:
+        return holder.isdigit() and int(holder) != os.getpid() and _is_alive(int(holder))
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace a text file so that it always holds the old or the whole new content."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def describe(folder: str | Path, config: str, device: str, data_fingerprint: str) -> None:
+    """Write config.yaml (the resolved configuration) and env.json: versions, device, git commit, command, data."""
+    import timm
+    import torch
+    import torchvision
+
+    folder = Path(folder)
+    environment = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "git_commit": _git_commit(),
+        "data_fingerprint": data_fingerprint,
+    }
+    write_text_atomic(folder / "config.yaml", config)
+    write_text_atomic(folder / "env.json", json.dumps(environment, indent=2) + "\n")
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this code, marked when files differ from it; None outside a git checkout."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+class Recorder:
+    """Appends records to metrics.jsonl and scalars to TensorBoard.
+
+    Opening drops what a killed run recorded after its last whole epoch (`last_epoch`, `last_iteration`).
+    """
+
+    def __init__(self, folder: Path, last_epoch: int, last_iteration: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / METRICS_NAME
+        kept = [record for record in read_metrics(folder) if record["epoch"] <= last_epoch] if last_epoch else []
+        write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = SummaryWriter(str(folder), purge_step=last_iteration + 1 if last_epoch else None)
+
+    def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
+        """Record `values` under `kind` (train, eval, reference); numbers also go to TensorBoard at `iteration`."""
+        self._stream.write(json.dumps({"kind": kind, "epoch": epoch, "iteration": iteration, **values}) + "\n")
+        self._stream.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._board.add_scalar(f"{kind}/{name}", value, iteration)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._stream.close()
+        self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the whole records of metrics.jsonl; a line that a kill cut short is left out."""
+    path = folder / METRICS_NAME
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
