@@ -35,11 +35,7 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     """
     cfg = get_cfg_defaults()
     settings = _read_chain(Path(config_file), ())
-    if not any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings):
-        raise ConfigError(
-            f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
-            "add '_BASE_: <recipe>.yml' (for Model B: configs/VeRi/_model_b.yml) or a MODEL section"
-        )
+    has_model = any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings)
     settings = [setting for setting in settings if setting.key != BASE_KEY] + _read_opts(opts)
 
     problems = []
@@ -47,6 +43,11 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     for setting in settings:
         places[setting.key] = setting.where
         problems += _apply(cfg, setting)
+    if not has_model:
+        problems.append(
+            f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
+            "add '_BASE_: <recipe>.yml' (for Model B: configs/VeRi/_model_b.yml) or a MODEL section"
+        )
     problems += [f"{_place(places, keys)}{text}" for keys, text in find_problems(cfg)]
     if problems:
         raise ConfigError(problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems]))

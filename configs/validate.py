@@ -226,7 +226,9 @@ def _loss_rules(cfg: CfgNode) -> Iterator[Problem]:
         )
     metric = "triplet" in sampler and "triplet" in cfg.MODEL.METRIC_LOSS_TYPE and cfg.MODEL.TRIPLET_LOSS_WEIGHT > 0
     identity = "softmax" in sampler and cfg.MODEL.ID_LOSS_WEIGHT > 0
-    if not metric and not identity:
+    wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
+    center = wants_center and cfg.SOLVER.CENTER_LOSS_WEIGHT > 0
+    if not (metric or identity or center):
         yield (
             ("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
             f"no loss is left: DATALOADER.SAMPLER {sampler}, MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from losses.center import CenterLoss
-from losses.numeric import attached_zero, without_autocast
+from losses.numeric import attached_zero
 
 BranchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # ([B, *], labels [B]) -> scalar
 
@@ -45,7 +45,7 @@ class Criterion(nn.Module):
     """All losses of a run: `criterion(output, batch, phase) -> (total, {name: value})`.
 
     The terms are those whose weight in phase.weights is not 0, plus the centre loss at `center_weight` when there is
-    one. total is the weighted sum, differentiable, a scalar of at least float32 whatever autocast says; the values are
+    one. total is the weighted sum, differentiable, a scalar of at least float32; the values are
     unweighted and detached. Without any term total is a differentiable 0. `global_weight` in [0, 1] is the share of
     the global branch, see `combine_branches`.
     """
@@ -79,15 +79,14 @@ class Criterion(nn.Module):
         # DistributedDataParallel waits for a gradient of every parameter, and only the logits reach the classifiers
         total = attached_zero([*output.pre_bn[:1], *([] if weights.get("id") else output.logits)])
         parts = {}
-        with without_autocast(total):
-            for name, weight in weights.items():
-                if weight == 0:
-                    continue
-                if name not in terms:
-                    raise ValueError(f"the phase weighs the loss '{name}' {weight}, but there are {', '.join(terms)}")
-                value = terms[name]()
-                total = total + weight * value
-                parts[name] = value.detach()
+        for name, weight in weights.items():
+            if weight == 0:
+                continue
+            if name not in terms:
+                raise ValueError(f"the phase weighs the loss '{name}' {weight}, but there are {', '.join(terms)}")
+            value = terms[name]()
+            total = total + weight * value
+            parts[name] = value.detach()
         return total, parts
 
     def _terms(self, output: Branches, labels: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:

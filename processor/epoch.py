@@ -1,7 +1,6 @@
 """One epoch of training: no host-device sync inside a step, meters are read every LOG_PERIOD iterations."""
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -16,9 +15,8 @@ from datasets.transforms import BatchTransform
 from model import ModelOutput
 from processor.phases import Phase
 from processor.stage import Stage
-from solver.make_optimizer import step_centers
+from solver.update import group_size, update, update_centers
 from utils.device import autocast
-from utils.distributed import mean_over_ranks
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -101,9 +99,12 @@ def train_epoch(
         with autocast(device, settings.amp):
             output = stage.forward_batch(model, batch)
         total, parts = stage.criterion(output, batch, phase)
-        scaler.scale(total / _group_size(step, total_steps, settings.accum_steps)).backward()
+        scaler.scale(total / group_size(step, total_steps, settings.accum_steps)).backward()
         if step % settings.accum_steps == 0 or step == total_steps:
-            _update(stage, model, scaler, settings)
+            update(model, stage.optimizer, scaler, settings.grad_clip)
+            if stage.center_optimizer is not None:
+                update_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
+            scaler.update()
         meter.add([total, *(parts[name] for name in names[1:]), _accuracy(output, batch["pids"])])
         images_seen += len(batch["pids"])
         if step % settings.log_period == 0 or step == total_steps:
@@ -127,28 +128,6 @@ def _to_device(batch: dict, device: torch.device, transform: BatchTransform) -> 
     }
     moved["images"] = transform(moved["images"])
     return moved
-
-
-def _group_size(step: int, total_steps: int, accum_steps: int) -> int:
-    """Return how many batches share the optimizer step of batch `step`; the epoch's last group may be smaller."""
-    group_start = (math.ceil(step / accum_steps) - 1) * accum_steps
-    return min(accum_steps, total_steps - group_start)
-
-
-def _update(stage: Stage, model: nn.Module, scaler: torch.amp.GradScaler, settings: StepSettings) -> None:
-    if settings.grad_clip > 0:
-        scaler.unscale_(stage.optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-    scaler.step(stage.optimizer)
-    if stage.center_optimizer is not None:
-        scaler.unscale_(stage.center_optimizer)
-        for parameter in stage.criterion.parameters():
-            if parameter.grad is not None:
-                parameter.grad = mean_over_ranks(parameter.grad)
-        step_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
-        stage.center_optimizer.zero_grad(set_to_none=True)
-    scaler.update()
-    stage.optimizer.zero_grad(set_to_none=True)
 
 
 def _accuracy(output: ModelOutput, pids: torch.Tensor) -> torch.Tensor:

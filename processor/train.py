@@ -19,6 +19,7 @@ from processor.reference import raw_pixel_results
 from processor.resume import find_state, restore_state, save_state
 from processor.stage import Stage, forward_images
 from solver.scheduler import EpochScheduler
+from solver.update import make_scaler
 from utils.checkpoint import save_atomic
 from utils.device import resolve_amp
 from utils.distributed import find_ranks, wait
@@ -59,7 +60,7 @@ def do_train(
         cfg.SOLVER.MAX_EPOCHS,
     )
     amp = resolve_amp(cfg.SOLVER.AMP, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+    scaler = make_scaler(device, amp)
     settings = StepSettings(
         device,
         amp,

@@ -10,7 +10,12 @@ from PIL import Image
 
 REID_DATA = Path(os.environ.get("REID_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 EMOJI = REID_DATA / "emoji"
-needs_emoji = pytest.mark.skipif(not EMOJI.is_dir(), reason=f"no data set at {EMOJI} (set REID_DATA)")
+
+
+def needs_emoji(test):
+    """Mark a test that uses the real images: skipped where they are absent, an error to skip where they are present."""
+    absent = pytest.mark.skipif(not EMOJI.is_dir(), reason=f"no data set at {EMOJI} (set REID_DATA)")
+    return pytest.mark.real_data(absent(test))
 
 
 def write_image(path: Path, seed: int | None = None) -> None:

@@ -1,0 +1,106 @@
+"""What many tests share: a tiny learnable archive, a tiny experiment on it, and the rule that real data is used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.datasets.trees import EMOJI, view_line, write_text
+
+NUM_CAMERAS, NUM_VIEWS = 3, 2
+TINY_YAML = """\
+# a tiny experiment for tests
+MODEL:
+  NAME: transformer
+  TRANSFORMER_TYPE: deit_tiny_patch16_224_TransReID
+  PRETRAIN_CHOICE: none
+  STRIDE_SIZE: [6, 6]
+  VIT: {{EMBED_DIM: 32, DEPTH: 2, NUM_HEADS: 2, PATCH_SIZE: 8}}
+  SIE_CAMERA: True
+  SIE_VIEW: True
+  JPM: True
+  NO_MARGIN: True
+  IF_LABELSMOOTH: 'off'
+  DEVICE: cpu
+INPUT:
+  SIZE_TRAIN: [32, 32]
+  SIZE_TEST: [32, 32]
+  PADDING: 2
+DATASETS:
+  NAMES: veri
+  ROOT_DIR: {root}
+DATALOADER:
+  SAMPLER: softmax_triplet
+  NUM_INSTANCE: 4
+  NUM_WORKERS: 0
+SOLVER:
+  OPTIMIZER_NAME: AdamW
+  MAX_EPOCHS: 3
+  BASE_LR: 0.002
+  WARMUP_EPOCHS: 1
+  IMS_PER_BATCH: 16
+  CHECKPOINT_PERIOD: 1
+  EVAL_PERIOD: 0
+  LOG_PERIOD: 2
+TEST:
+  NECK_FEAT: before
+  IMS_PER_BATCH: 32
+OUTPUT_DIR: {output}
+"""
+
+
+def write_tiny_veri(root: Path, train_ids: int = 8, test_ids: int = 4) -> Path:
+    """Write <root>/VeRi: every identity has its own colour and pattern, seen by 3 cameras from 2 viewpoints."""
+    rng = np.random.default_rng(0)
+    lines = {"train": [], "test": []}
+    for pid in range(1, train_ids + test_ids + 1):
+        pattern = rng.integers(0, 256, (4, 4, 3))
+        for camera in range(1, NUM_CAMERAS + 1):
+            for shot in range(2):
+                noisy = np.kron(pattern, np.ones((6, 6, 1))) * (1 - 0.1 * camera) + rng.normal(0, 8, (24, 24, 3))
+                image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+                name = f"{pid:04d}_c{camera:03d}_{shot:08d}_0.jpg"
+                split = "train" if pid <= train_ids else "test"
+                folders = [f"image_{split}"] + (["image_query"] if split == "test" and shot == 0 else [])
+                for folder in folders:
+                    (root / "VeRi" / folder).mkdir(parents=True, exist_ok=True)
+                    image.save(root / "VeRi" / folder / name, quality=95)
+                lines[split].append(view_line(f"image_{split}", name, shot % NUM_VIEWS))
+    for split, text in lines.items():
+        write_text(root / "VeRi" / f"keypoint_{split}.txt", *text)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory) -> Path:
+    """The root folder (DATASETS.ROOT_DIR) of the tiny VeRi archive; read only."""
+    return write_tiny_veri(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def tiny_config(tiny_root, tmp_path) -> Path:
+    """The YAML of a tiny experiment; its OUTPUT_DIR is tmp_path / "run"."""
+    path = tmp_path / "tiny.yml"
+    path.write_text(TINY_YAML.format(root=tiny_root, output=tmp_path / "run"))
+    return path
+
+
+class RealDataRule:
+    """Fails a run that skipped tests on the real images although they are there."""
+
+    def __init__(self) -> None:
+        self.skipped = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.skipped and "real_data" in report.keywords:
+            self.skipped.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session, exitstatus):
+        if EMOJI.is_dir() and self.skipped and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print(f"\n{EMOJI} is present, but tests on it were skipped: {', '.join(self.skipped)}")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(RealDataRule())

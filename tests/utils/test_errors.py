@@ -1,0 +1,90 @@
+"""A user's mistake is one line and exit code 2."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from configs import get_cfg_defaults
+from utils.commands import parse_config_args
+from utils.device import resolve_amp, resolve_device
+from utils.distributed import find_ranks
+from utils.errors import ConfigError, DataError, RunError, one_line, run_command
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, row):
+        raise DataError("image 'x: Error: y.jpg' does not decode")
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError])
+def test_user_errors_end_with_code_2_and_one_line(capsys, error):
+    def main(argv):
+        raise error("say what to do")
+
+    assert run_command(main) == 2
+    assert capsys.readouterr().err == "error: say what to do\n"
+
+
+def test_failed_runs_end_with_code_1_and_interrupts_with_130(capsys):
+    def fail(argv):
+        raise RunError("loss is not finite")
+
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    assert run_command(fail) == 1 and run_command(interrupt) == 130
+    assert capsys.readouterr().err.startswith("error: loss is not finite\ninterrupted")
+
+
+def test_a_programming_error_keeps_its_traceback():
+    def main(argv):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        run_command(main)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_message_survives_a_loader_worker(workers):
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(Broken(), num_workers=workers)))
+    assert one_line(caught.value) == "image 'x: Error: y.jpg' does not decode"
+
+
+def test_misspelt_arguments_are_one_line_and_code_2(capsys):
+    for argv in (["--confg_file", "x"], [], ["--config_file", "x", "--fast"]):
+        with pytest.raises(SystemExit) as caught:
+            parse_config_args(argv, "train.py", "d")
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_options_keep_their_order_and_negative_numbers():
+    args = parse_config_args(["--config_file", "x.yml", "A.B", "-1", "C.D", "(1, 2)"], "train.py", "d")
+    assert (args.config_file, args.opts) == ("x.yml", ["A.B", "-1", "C.D", "(1, 2)"])
+
+
+def test_distributed_training_without_torchrun_names_the_command(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert find_ranks(False) == (0, 1, 0)
+    with pytest.raises(ConfigError, match="torchrun --nproc_per_node"):
+        find_ranks(True)
+
+
+def test_an_absent_device_is_an_error_and_auto_finds_one():
+    cfg = get_cfg_defaults()
+    assert resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID).type in ("cuda", "mps", "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="MODEL.DEVICE cuda is not available here; use cpu or auto"):
+            resolve_device("cuda", "0")
+
+
+def test_precision_follows_mode_and_device():
+    cpu = torch.device("cpu")
+    assert resolve_amp("off", cpu) is None and resolve_amp("bf16", cpu) == torch.bfloat16
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
+        resolve_amp("fp16", cpu)

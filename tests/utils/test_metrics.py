@@ -1,0 +1,295 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.reference.reranking import re_rank
+from tests.reference.retrieval import evaluate, squared_euclidean
+from utils.errors import ConfigError, DataError
+from utils.metrics import R1_mAP_eval, Ranking, eval_func, rank_distances, rank_features
+
+PER_QUERY = ("ap", "inp", "first_hit", "num_pos")
+
+# Query 0 (id 1, camera 0): gallery 1 is junk; ranking 3 1 5 | matches at ranks 2, 4 of 7.
+# Query 1 (id 2, camera 1): no junk; matches at ranks 1, 3 of 8. Query 2 (id 3): its only image is junk.
+# Query 3 (id 1, camera 2): no junk; ties; matches at ranks 2, 3, 8 of 8.
+HAND_DISTANCES = np.array(
+    [
+        [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.7, 0.8],
+        [0.9, 0.8, 0.7, 0.1, 0.2, 0.3, 0.6, 0.5],
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+        [0.5, 0.5, 0.9, 0.9, 0.9, 0.9, 0.1, 0.9],
+    ]
+)
+HAND_G_PIDS, HAND_G_CAMIDS = [9, 1, 9, 2, 1, 2, 3, 1], [0, 0, 1, 0, 1, 0, 0, 1]
+HAND_Q_PIDS, HAND_Q_CAMIDS = [1, 2, 3, 1], [0, 1, 0, 2]
+HAND_LABELS = (HAND_Q_PIDS, HAND_G_PIDS, HAND_Q_CAMIDS, HAND_G_CAMIDS)
+
+
+def random_case(seed: int, num_query=12, num_gallery=40, num_ids=5, num_cams=3, levels=None):
+    """Return (distances, labels); `levels` rounds the distances to that many values, so that most are tied."""
+    rng = np.random.default_rng(seed)
+    distances = rng.random((num_query, num_gallery))
+    if levels:
+        distances = np.floor(distances * levels) / levels
+    labels = [rng.integers(high, size=size) for high in (num_ids, num_cams) for size in (num_query, num_gallery)]
+    return distances, labels
+
+
+def assert_equal(ranking: Ranking, expected: dict[str, object]) -> None:
+    np.testing.assert_array_equal(ranking.first_hit, expected["first_hit"])
+    np.testing.assert_array_equal(ranking.num_pos, expected["num_pos"])
+    for name in ("ap", "inp", "cmc", "mAP", "mINP"):
+        np.testing.assert_allclose(getattr(ranking, name), expected[name], rtol=0, atol=1e-12)
+
+
+def assert_same(ranking: Ranking, other: Ranking) -> None:
+    for name in Ranking._fields:
+        np.testing.assert_array_equal(getattr(ranking, name), getattr(other, name))
+
+
+def test_hand_computed_example_of_4_queries_and_8_gallery_images():
+    ranking = rank_distances(HAND_DISTANCES, *HAND_LABELS, max_rank=5)
+    # query 0 without gallery 1: order 0 3 2 4 5 6 7, matches 4, 7 at ranks 4, 7
+    # query 1: order 3 4 5 7 6 2 1 0, matches 3, 5 at ranks 1, 3
+    # query 3: order 6 0 1 2 3 4 5 7 (ties by index), matches 1, 4, 7 at ranks 3, 6, 8
+    ap = [(1 / 4 + 2 / 7) / 2, (1 / 1 + 2 / 3) / 2, np.nan, (1 / 3 + 2 / 6 + 3 / 8) / 3]
+    np.testing.assert_allclose(ranking.ap, ap, rtol=1e-15)
+    np.testing.assert_allclose(ranking.inp, [2 / 7, 2 / 3, np.nan, 3 / 8], rtol=1e-15)
+    np.testing.assert_array_equal(ranking.first_hit, [3, 0, -1, 2])
+    np.testing.assert_array_equal(ranking.num_pos, [2, 2, 0, 3])
+    np.testing.assert_allclose(ranking.cmc, [1 / 3, 1 / 3, 2 / 3, 1, 1], rtol=1e-15)
+    assert ranking.mAP == pytest.approx((ap[0] + ap[1] + ap[3]) / 3, rel=1e-15)
+    assert ranking.mINP == pytest.approx((2 / 7 + 2 / 3 + 3 / 8) / 3, rel=1e-15)
+
+
+def test_eval_func_returns_cmc_and_map_of_the_hand_computed_example():
+    cmc, mean_ap = eval_func(torch.from_numpy(HAND_DISTANCES), *HAND_LABELS)
+    assert cmc.shape == (50,) and cmc.dtype == np.float32
+    np.testing.assert_allclose(cmc[:5], [1 / 3, 1 / 3, 2 / 3, 1, 1], rtol=1e-6)
+    assert isinstance(mean_ap, float)
+    assert mean_ap == pytest.approx((15 / 56 + 5 / 6 + 25 / 72) / 3, rel=1e-14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_query=st.integers(1, 8),
+    num_gallery=st.integers(1, 30),
+    num_ids=st.integers(1, 6),
+    num_cams=st.integers(1, 4),
+    levels=st.sampled_from([None, 1, 3, 10]),
+    chunk=st.sampled_from([None, 1, 3]),
+    max_rank=st.sampled_from([1, 5, 50]),
+)
+def test_any_case_equals_the_slow_reference(seed, num_query, num_gallery, num_ids, num_cams, levels, chunk, max_rank):
+    distances, labels = random_case(seed, num_query, num_gallery, num_ids, num_cams, levels)
+    q_pids, g_pids, q_camids, g_camids = labels
+    if not ((q_pids[:, None] == g_pids) & (q_camids[:, None] != g_camids)).any():
+        with pytest.raises(DataError, match="has a match"):
+            rank_distances(distances, *labels)
+        return
+    assert_equal(rank_distances(distances, *labels, max_rank, chunk), evaluate(distances, *labels, max_rank))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_every_real_type_of_distance_is_ranked_as_it_is(dtype):
+    distances, labels = random_case(3, levels=20)
+    distances = (distances * 20).astype(dtype)
+    assert_equal(rank_distances(distances, *labels), evaluate(distances, *labels, 50))
+
+
+def test_bfloat16_tensors_are_accepted():
+    distances, labels = random_case(4)
+    distances = torch.from_numpy(distances).bfloat16()
+    labels = [torch.from_numpy(values) for values in labels]
+    assert_equal(rank_distances(distances, *labels), evaluate(distances.double().numpy(), *labels, 50))
+
+
+def test_all_distances_equal_ranks_by_gallery_index():
+    ranking = rank_distances(np.zeros((1, 4)), [7], [1, 7, 2, 7], [0], [0, 1, 0, 1])
+    assert ranking.first_hit.tolist() == [1]
+    assert ranking.ap[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_junk_tied_with_a_match_is_removed_whatever_its_index():
+    labels = ([7], [7, 7, 7, 1], [0], [0, 1, 0, 0])  # images 0 and 2 are junk
+    ranking = rank_distances(np.zeros((1, 4)), *labels)
+    assert ranking.first_hit.tolist() == [0] and ranking.ap[0] == 1 and ranking.num_pos.tolist() == [1]
+
+
+def test_negative_zero_ties_with_zero():
+    ranking = rank_distances(np.array([[0.0, -0.0]]), [7], [1, 7], [0], [0, 1])
+    assert ranking.first_hit.tolist() == [1]
+
+
+def test_gallery_shorter_than_max_rank_pads_the_cmc_with_its_last_value():
+    labels = ([1, 2], [1, 2, 2], [0, 0], [1, 1, 0])
+    ranking = rank_distances(np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]]), *labels, max_rank=10)
+    np.testing.assert_array_equal(ranking.cmc, [0.5] + [1.0] * 9)
+
+
+def test_queries_without_a_match_change_no_mean():
+    distances, labels = random_case(5)
+    q_pids, g_pids, q_camids, g_camids = labels
+    more = rank_distances(
+        np.vstack((distances, distances[:3])), np.append(q_pids, [90, 91, 92]), g_pids, np.append(q_camids, [0] * 3),
+        g_camids
+    )  # fmt: skip
+    plain = rank_distances(distances, *labels)
+    assert (more.mAP, more.mINP) == (plain.mAP, plain.mINP)
+    np.testing.assert_array_equal(more.cmc, plain.cmc)
+    assert more.first_hit[-3:].tolist() == [-1] * 3 and np.isnan(more.ap[-3:]).all() and np.isnan(more.inp[-3:]).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
+def test_chunk_size_changes_nothing(chunk):
+    distances, labels = random_case(6, levels=7)
+    assert_same(rank_distances(distances, *labels, chunk=chunk), rank_distances(distances, *labels))
+
+
+def test_permuted_queries_permute_the_results():
+    distances, labels = random_case(7, levels=9)
+    q_pids, g_pids, q_camids, g_camids = labels
+    order = np.random.default_rng(0).permutation(len(q_pids))
+    plain = rank_distances(distances, *labels)
+    moved = rank_distances(distances[order], q_pids[order], g_pids, q_camids[order], g_camids)
+    for name in PER_QUERY:
+        np.testing.assert_array_equal(getattr(moved, name), getattr(plain, name)[order])
+    np.testing.assert_array_equal(moved.cmc, plain.cmc)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), span=st.sampled_from([1, 3, 50]), chunk=st.sampled_from([None, 1, 7]))
+def test_features_rank_as_their_exact_distances_even_when_most_tie(seed, span, chunk):
+    rng = np.random.default_rng(seed)
+    _, labels = random_case(seed, num_ids=2)
+    qf = rng.integers(-span, span + 1, size=(12, 6)).astype(np.float32)  # small integers: float32 is exact
+    gf = rng.integers(-span, span + 1, size=(40, 6)).astype(np.float32)
+    ranking = rank_features(qf, torch.from_numpy(gf), *labels, chunk=chunk)
+    assert_equal(ranking, evaluate(squared_euclidean(qf, gf), *labels, 50))
+
+
+def test_normalised_features_rank_as_in_float64():
+    rng = np.random.default_rng(8)
+    distances, labels = random_case(8, 30, 300, num_ids=10)
+    feat = rng.standard_normal((330, 64))
+    feat /= np.linalg.norm(feat, axis=1, keepdims=True)
+    expected = evaluate(squared_euclidean(feat[:30], feat[30:]), *labels, 50)
+    assert_equal(rank_features(feat[:30], feat[30:], *labels), expected)
+
+
+def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
+    rng = np.random.default_rng(9)
+    _, labels = random_case(9, 30, 300, num_ids=10)
+    feat = torch.from_numpy(rng.standard_normal((330, 64)).astype(np.float32) + 3)
+    before = torch.get_float32_matmul_precision()
+    plain = rank_features(feat[:30], feat[30:], *labels)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert_same(rank_features(feat[:30], feat[30:], *labels), plain)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_distance_that_is_not_finite_names_its_query(value):
+    distances, labels = random_case(10)
+    distances[8, 5] = value
+    with pytest.raises(DataError, match=r"query 8 \(0-based\) hold NaN or infinity"):
+        rank_distances(distances, *labels, chunk=3)
+
+
+@pytest.mark.parametrize("side", ["query", "gallery"])
+def test_feature_that_is_not_finite_names_its_side_and_row(side):
+    _, labels = random_case(11)
+    feat = {"query": np.ones((12, 4)), "gallery": np.ones((40, 4))}
+    feat[side][2, 1] = np.nan
+    with pytest.raises(DataError, match=rf"{side} feature row 2 .*1 of"):
+        rank_features(feat["query"], feat["gallery"], *labels)
+
+
+def test_no_common_identity_shows_both_sets():
+    with pytest.raises(DataError, match=r"query ids begin \[1, 2\], gallery ids \[7, 8\]"):
+        rank_distances(np.zeros((2, 2)), [1, 2], [7, 8], [0, 0], [1, 1])
+
+
+def test_only_same_camera_matches_blames_the_cameras():
+    with pytest.raises(DataError, match="own camera id"):
+        rank_distances(np.zeros((2, 2)), [1, 2], [1, 2], [0, 0], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "message"),
+    [
+        ((0, 2), ([], [1, 2], [], [1, 1]), "0 query and 2 gallery"),
+        ((2, 0), ([1, 2], [], [0, 0], []), "2 query and 0 gallery"),
+        ((2, 2), ([1], [1, 2], [0, 0], [1, 1]), r"q_pids has shape \[1\]; need \[2\]"),
+        ((2, 2), ([1, 2], [1, 2], [0, 0], [[1, 1]]), r"g_camids has shape \[1, 2\]"),
+        ((4,), ([1], [1], [0], [1]), r"distance matrix has shape \[4\]"),
+    ],
+)
+def test_shapes_that_disagree_are_refused(shape, labels, message):
+    with pytest.raises(DataError, match=message):
+        rank_distances(np.zeros(shape), *labels)
+
+
+def test_features_of_different_width_are_refused():
+    with pytest.raises(DataError, match="query features have 3 values, gallery features 4"):
+        rank_features(np.zeros((1, 3)), np.zeros((1, 4)), [1], [1], [0], [1])
+
+
+@pytest.mark.parametrize("options", [{"max_rank": 0}, {"chunk": 0}])
+def test_max_rank_and_chunk_below_1_are_refused(options):
+    with pytest.raises(ConfigError, match="at least 1"):
+        rank_distances(HAND_DISTANCES, *HAND_LABELS, **options)
+
+
+def filled_evaluator(feat: np.ndarray, labels, **options) -> R1_mAP_eval:
+    q_pids, g_pids, q_camids, g_camids = labels
+    pids, camids = np.concatenate((q_pids, g_pids)), np.concatenate((q_camids, g_camids))
+    evaluator = R1_mAP_eval(len(q_pids), **options)
+    for start in range(0, len(feat), 9):
+        batch = slice(start, start + 9)
+        evaluator.update((torch.from_numpy(feat[batch]), torch.from_numpy(pids[batch]), tuple(camids[batch].tolist())))
+    return evaluator
+
+
+@pytest.mark.parametrize(("feat_norm", "normed"), [(True, True), ("yes", True), (False, False), ("no", False)])
+def test_evaluator_normalises_only_when_asked(feat_norm, normed):
+    _, labels = random_case(12)
+    feat = np.random.default_rng(12).standard_normal((52, 8)) + 0.5
+    cmc, mean_ap, distmat, pids, camids, qf, gf = filled_evaluator(feat, labels, feat_norm=feat_norm).compute()
+    shown = feat / np.linalg.norm(feat, axis=1, keepdims=True) if normed else feat
+    np.testing.assert_allclose(torch.cat((qf, gf)).numpy(), shown, atol=1e-6)
+    expected = evaluate(squared_euclidean(shown[:12], shown[12:]), *labels, 50)
+    assert mean_ap == pytest.approx(expected["mAP"], abs=1e-12)
+    np.testing.assert_allclose(cmc, expected["cmc"], atol=1e-7)
+    assert distmat is None and len(qf) == 12 and len(gf) == 40
+    assert pids == np.concatenate(labels[:2]).tolist() and camids == np.concatenate(labels[2:]).tolist()
+
+
+def test_evaluator_ranks_by_the_re_ranked_distances_when_asked():
+    _, labels = random_case(13)
+    feat = np.random.default_rng(13).standard_normal((52, 8))
+    options = {"feat_norm": False, "reranking": True, "k1": 6, "k2": 3, "lambda_value": 0.4}
+    _, mean_ap, distmat, *_ = filled_evaluator(feat, labels, **options).compute()
+    np.testing.assert_allclose(distmat, re_rank(feat[:12], feat[12:], 6, 3, 0.4), atol=1e-6)
+    assert mean_ap == pytest.approx(evaluate(distmat, *labels, 50)["mAP"], abs=1e-12)
+
+
+def test_evaluator_starts_anew_after_reset():
+    _, labels = random_case(14)
+    feat = np.random.default_rng(14).standard_normal((52, 8))
+    evaluator = filled_evaluator(feat[::-1].copy(), labels)
+    evaluator.reset()
+    with pytest.raises(DataError, match="no image was added"):
+        evaluator.compute()
+    evaluator.update((torch.from_numpy(feat), np.concatenate(labels[:2]), np.concatenate(labels[2:])))
+    assert evaluator.compute()[1] == filled_evaluator(feat, labels).compute()[1]
+
+
+def test_evaluator_refuses_an_unknown_feat_norm():
+    with pytest.raises(ConfigError, match="feat_norm 'on' is unknown"):
+        R1_mAP_eval(3, feat_norm="on")

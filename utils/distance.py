@@ -1,0 +1,61 @@
+"""Distances between the embeddings of images, block by block, on the CPU and in true float32.
+
+numpy is used on purpose: torch may run a float32 product in TF32 or bfloat16, which changes ranks at the 4th decimal.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from utils.errors import DataError
+
+BLOCK_BYTES = 64 * 2**20  # what the arrays of one block of rows may take together
+
+
+def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return `values` as a numpy array on the CPU, half types widened to float32; a view where that is possible."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        values = (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).cpu().numpy()
+    values = np.asarray(values)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def as_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
+    """Return embeddings [N, D] as float32 numpy; DataError unless N and D are at least 1. `name` is for the message."""
+    feat = as_array(values)
+    if feat.ndim != 2 or 0 in feat.shape:
+        raise DataError(f"{name} features have shape {list(feat.shape)}; need one row per image, [N >= 1, D >= 1]")
+    return feat.astype(np.float32, copy=False)
+
+
+def squared_norms(feat: np.ndarray, name: str) -> np.ndarray:
+    """Return |x_i|^2, float32 [N], of float32 features [N, D]; DataError naming the first row that is not finite."""
+    norms = np.einsum("ij,ij->i", feat, feat)
+    broken = np.flatnonzero(~np.isfinite(norms))
+    if len(broken):
+        raise DataError(
+            f"{name} feature row {broken[0]} (0-based; {len(broken)} of {len(feat)} rows) holds NaN, infinity or "
+            "values whose square overflows; check the weights and SOLVER.AMP"
+        )
+    return norms
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray, x_norms: np.ndarray, y_norms: np.ndarray) -> np.ndarray:
+    """Return |x_i|^2 + |y_j|^2 - 2 x_i.y_j, float32 [N, M], for float32 x [N, D], y [M, D] and their squared norms.
+
+    Not clamped: rounding can leave about -1e-6 |x|^2 where the true distance is 0.
+    """
+    distances = x @ y.T
+    distances *= -2
+    distances += y_norms
+    distances += x_norms[:, None]
+    return distances
+
+
+def row_blocks(num_rows: int, row_bytes: int, chunk: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over `num_rows`, in blocks of `chunk` rows or of as many as BLOCK_BYTES holds, at least 1."""
+    step = chunk or max(1, BLOCK_BYTES // row_bytes)
+    for start in range(0, num_rows, step):
+        yield start, min(start + step, num_rows)
