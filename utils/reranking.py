@@ -1,5 +1,6 @@
-"""k-reciprocal re-ranking in sparse matrices: O(N k^2) memory and time beside the blocked distances, all in float32.
+"""k-reciprocal re-ranking in sparse float32 matrices: O(N k^2) memory and time beside the blocked distances.
 
+One swapped neighbour moves results by 1e-3, so neighbours that float32 cannot tell apart are compared in float64.
 Reference: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017, sections 3.2-3.5.
 """
 
@@ -9,6 +10,8 @@ from scipy import sparse
 
 from utils.distance import as_features, row_blocks, squared_distances, squared_norms
 from utils.errors import ConfigError, DataError
+
+ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
 
 
 def re_ranking(
@@ -41,7 +44,6 @@ def re_ranking(
     squared_norms(query, "query"), squared_norms(gallery, "gallery")  # refuses what is not finite, by name
     num_query = len(query)
     feat = np.concatenate((query, gallery))
-    feat -= feat.mean(axis=0)  # distances stay; what float32 loses to a common offset of the features does not
     nearest, farthest, result = _neighbours(feat, num_query, max(k1 + 1, k2))
     expanded = _expanded_sets(nearest, k1)
     encoding = _encode(expanded, feat, farthest)
@@ -58,30 +60,42 @@ def _neighbours(feat: np.ndarray, num_query: int, k: int) -> tuple[np.ndarray, n
     Neighbours rise in distance, then in index. A largest distance of 0 (all rows equal) is given as 1.
     """
     total = len(feat)
-    k = min(k, total)
-    norms = squared_norms(feat, "centred")
-    nearest = np.empty((total, k), dtype=np.int32)
+    nearest = np.empty((total, min(k, total)), dtype=np.int32)
     farthest = np.empty(total, dtype=np.float32)
     to_gallery = np.empty((num_query, total - num_query), dtype=np.float32)
+    centred = feat - feat.mean(axis=0)  # distances stay; what float32 loses to a common offset of the features does not
+    norms = squared_norms(centred, "centred")
     for start, stop in row_blocks(total, 9 * total):  # float32 distances, their partition, a boolean mask
-        rows = squared_distances(feat[start:stop], feat, norms[start:stop], norms)
-        np.maximum(rows, 0, out=rows)  # rounding must not put another image before the image itself
-        rows[np.arange(stop - start), np.arange(start, stop)] = 0
+        rows = squared_distances(centred[start:stop], centred, norms[start:stop], norms)
+        np.maximum(rows, 0, out=rows)
         largest = rows.max(axis=1)
         farthest[start:stop] = np.where(largest > 0, largest, 1)
-        nearest[start:stop] = _smallest(rows, k)
+        error = ROUNDING * (norms[start:stop] + norms.max())
+        nearest[start:stop] = _nearest(rows, feat, start, nearest.shape[1], error)
         query = slice(start, max(start, min(stop, num_query)))
         to_gallery[query] = rows[: query.stop - start, num_query:] / farthest[query, None]
     return nearest, farthest, to_gallery
 
 
-def _smallest(rows: np.ndarray, k: int) -> np.ndarray:
-    """Return the columns of the k smallest values of each row, int64 [c, k], in stable ascending order."""
-    bound = np.partition(rows, k - 1, axis=1)[:, k - 1]
-    row, column = np.nonzero(rows <= bound[:, None])  # k per row, more where values tie with the k-th
-    order = np.lexsort((rows[row, column], row))  # stable, and columns rise within a row
-    begin = row.searchsorted(np.arange(len(rows)))
-    return column[order[begin[:, None] + np.arange(k)]]
+def _nearest(rows: np.ndarray, feat: np.ndarray, start: int, k: int, error: np.ndarray) -> np.ndarray:
+    """Return the k nearest of images start, start + 1, ... [c, k] by rising distance, then index.
+
+    rows [c, N] are their distances, wrong by at most `error` [c]; where that leaves the order open, the candidates'
+    distances are computed again from `feat` in float64.
+    """
+    nearest = np.empty((len(rows), k), dtype=np.int32)
+    bound = np.partition(rows, k - 1, axis=1)[:, k - 1] + 2 * error
+    row, column = np.nonzero(rows <= bound[:, None])  # columns rise within a row, so that stable sorts end ties
+    value = rows[row, column]
+    edges = row.searchsorted(np.arange(len(rows) + 1))
+    for index, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        candidates, distances = column[begin:end], value[begin:end]
+        order = distances.argsort(kind="stable")
+        if np.any(np.diff(distances[order]) <= 2 * error[index]):
+            offset = feat[candidates] - feat[start + index].astype(np.float64)
+            order = np.einsum("ij,ij->i", offset, offset).argsort(kind="stable")
+        nearest[index] = candidates[order[:k]]
+    return nearest
 
 
 def _graph(nearest: np.ndarray) -> sparse.csr_array:

@@ -1,4 +1,4 @@
-"""The cameras of synthetic VeRi: each has a place, viewpoints, light, colour cast, blur and noise of its own."""
+"""The cameras of synthetic VeRi and their places: viewpoint, light, colour cast, blur, noise, background, occluders."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -6,19 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.drawing.shapes import HEADLAMP, NO_LAMP, Mesh
-from datasets.drawing.vehicles import MIRROR, Vehicle
-
-SUPERSAMPLING = 3
 CANVAS = 480  # pixels of a square background
-SIZES = (64, 96)  # smallest and largest side of an image
-MEAN_SIDE = 80
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-SUN = np.array([0.35, 0.45, 0.82])
-# Index: the camera's direction seen from the vehicle in steps of 45 degrees, front, left front, left, ...;
-# value: VeRi's number of the viewpoint.
-ORIENTATIONS = (0, 3, 2, 4, 1, 7, 5, 6)
-HIDDEN = -1
+OCCLUDED_SHARE = 0.35  # of the images
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Camera(NamedTuple):
@@ -37,83 +28,17 @@ class Camera(NamedTuple):
 
 
 CAMERAS = (
-    Camera(30, 14, 12, 1.00, (1.00, 1.00, 1.00), 0.4, 0.020, False, (112, 112, 114), "buildings"),
-    Camera(60, 14, 18, 1.12, (1.10, 1.00, 0.84), 0.6, 0.025, False, (134, 128, 118), "trees"),
-    Camera(100, 16, 10, 0.88, (0.88, 0.98, 1.14), 0.5, 0.030, False, (92, 96, 104), "wall"),
-    Camera(140, 14, 20, 1.00, (1.02, 1.06, 0.92), 0.9, 0.020, False, (120, 122, 116), "buildings"),
-    Camera(165, 12, 14, 0.92, (1.12, 0.98, 0.90), 0.5, 0.035, False, (104, 98, 92), "trees"),
-    Camera(15, 12, 24, 1.22, (0.96, 1.02, 1.06), 0.7, 0.020, False, (146, 146, 148), "wall"),
-    Camera(120, 18, 28, 0.80, (0.92, 1.00, 1.08), 0.8, 0.030, False, (84, 88, 90), "trees"),
-    Camera(40, 16, 14, 0.40, (1.18, 0.96, 0.66), 0.7, 0.035, True, (88, 86, 84), "buildings"),
-    Camera(80, 16, 18, 0.36, (0.82, 0.96, 1.22), 0.6, 0.045, True, (80, 82, 88), "wall"),
-    Camera(145, 16, 16, 0.42, (1.00, 1.04, 0.86), 0.9, 0.035, True, (92, 92, 88), "trees"),
+    Camera(30, 18, 12, 1.20, (1.00, 1.00, 1.00), 0.4, 0.020, False, (138, 138, 140), "buildings"),
+    Camera(60, 18, 18, 1.25, (1.08, 1.00, 0.88), 0.6, 0.025, False, (140, 134, 124), "trees"),
+    Camera(100, 18, 12, 1.20, (0.92, 0.99, 1.10), 0.5, 0.030, False, (122, 126, 134), "wall"),
+    Camera(130, 18, 20, 1.22, (1.02, 1.05, 0.94), 0.8, 0.020, False, (132, 134, 128), "buildings"),
+    Camera(155, 18, 14, 1.20, (1.10, 0.98, 0.92), 0.5, 0.030, False, (146, 140, 134), "trees"),
+    Camera(20, 16, 22, 1.32, (0.96, 1.02, 1.05), 0.7, 0.020, False, (154, 154, 156), "wall"),
+    Camera(110, 20, 24, 1.12, (0.94, 1.00, 1.06), 0.7, 0.030, False, (126, 130, 132), "trees"),
+    Camera(45, 18, 14, 0.54, (1.15, 0.97, 0.72), 0.6, 0.025, True, (88, 86, 84), "buildings"),
+    Camera(80, 20, 18, 0.50, (0.86, 0.97, 1.18), 0.6, 0.030, True, (80, 82, 88), "wall"),
+    Camera(135, 18, 16, 0.54, (1.00, 1.04, 0.88), 0.8, 0.025, True, (92, 92, 88), "trees"),
 )
-
-
-class Photo(NamedTuple):
-    """An image with its labels."""
-
-    pixels: np.ndarray  # uint8 [H, W, 3]
-    keypoints: np.ndarray  # int [20, 2]: x, y in pixels, -1 = not visible
-    orientation: int  # 0 front, 1 rear, 2 left, 3 left front, 4 left rear, 5 right, 6 right front, 7 right rear
-
-
-class Projection(NamedTuple):
-    """Pinhole camera at `eye` with unit axes; `scale` and `shift` map its plane to pixels of the final image."""
-
-    eye: np.ndarray  # float [3]
-    axes: np.ndarray  # float [3, 3]: rows right, up, forward
-    roll: np.ndarray  # float [2, 2]
-    scale: float
-    shift: np.ndarray  # float [2]
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Return [N, 2] pixel positions (x, y) of points [N, 3]."""
-        view = (points - self.eye) @ self.axes.T
-        plane = view[:, :2] / view[:, 2:] * (1, -1) @ self.roll
-        return plane * self.scale + self.shift
-
-
-def photograph(vehicle: Vehicle, number: int, seed: int, rng: np.random.Generator) -> Photo:
-    """Take a picture of a vehicle with camera `number` (0-based) of the set drawn from `seed`."""
-    camera = CAMERAS[number]
-    azimuth = (camera.azimuth + rng.normal(0, camera.spread)) * rng.choice((-1, 1))
-    project, size = _aim(vehicle, camera, azimuth, rng)
-    big = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
-    image = _background(number, seed, big, rng)
-    pen = ImageDraw.Draw(image, "RGBA")
-    _draw_shadow(pen, vehicle, project, rng)
-    visible = _visible(vehicle.mesh, project.eye)
-    _draw_vehicle(pen, vehicle.mesh, visible, project, rng)
-    covered = _draw_occluders(pen, big, rng)
-    pixels = np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float32) / 255  # [H, W, 3]
-    pixels = _expose(pixels, camera, vehicle.mesh, visible, project, rng)
-    keypoints = _keypoints(vehicle, project, size, covered)
-    orientation = ORIENTATIONS[round(azimuth / 45) % 8]
-    return Photo(_develop(pixels, camera, rng), keypoints, orientation)
-
-
-def _aim(
-    vehicle: Vehicle, camera: Camera, azimuth: float, rng: np.random.Generator
-) -> tuple[Projection, tuple[int, int]]:
-    """Place the camera so that the vehicle fills most of an image; return the projection and (width, height)."""
-    turn, rise = np.radians(azimuth), np.radians(max(4.0, camera.elevation + rng.normal(0, 3)))
-    outward = np.array([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)])
-    target = np.array([0, 0, 0.45 * vehicle.height])
-    distance = vehicle.look.shape.length * rng.uniform(1.7, 3.0)
-    right = np.cross(-outward, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    axes = np.stack([right, np.cross(right, -outward), -outward])
-    lean = np.radians(rng.normal(0, 2))
-    roll = np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
-    plain = Projection(target + distance * outward, axes, roll, 1.0, np.zeros(2))
-    flat = plain(vehicle.mesh.points)
-    low, high = flat.min(axis=0), flat.max(axis=0)
-    aspect = float(np.sqrt((high[0] - low[0]) / (high[1] - low[1])) * rng.uniform(0.92, 1.08))
-    size = tuple(int(np.clip(round(MEAN_SIDE * side), *SIZES)) for side in (aspect, 1 / aspect))
-    scale = float(np.min(size / (high - low))) * rng.uniform(0.74, 0.98)
-    shift = np.array(size) * (0.5 + rng.normal(0, 0.035, 2)) - scale * (low + high) / 2
-    return plain._replace(scale=scale, shift=shift), size
 
 
 @lru_cache(maxsize=2 * len(CAMERAS))
@@ -147,7 +72,7 @@ def _canvas(number: int, seed: int) -> Image.Image:
 
 def _draw_backdrop(pen: ImageDraw.ImageDraw, kind: str, horizon: int, rng: np.random.Generator) -> None:
     if kind == "wall":
-        base = rng.integers(110, 190, 3)
+        base = rng.integers(120, 190) + rng.integers(-14, 15, 3)
         pen.rectangle((0, horizon - 70, CANVAS, horizon), fill=tuple(int(c) for c in base))
         for x in range(0, CANVAS, 48):
             pen.line((x, horizon - 70, x, horizon), fill=tuple(int(c) for c in base * 0.75), width=3)
@@ -159,7 +84,7 @@ def _draw_backdrop(pen: ImageDraw.ImageDraw, kind: str, horizon: int, rng: np.ra
             fill = tuple(int(c) for c in np.array((62, 96, 52)) + rng.integers(-22, 22, 3))
             pen.ellipse((x, horizon - tall, x + 1.3 * wide, horizon + 12), fill=fill)
         else:
-            base = rng.integers(90, 190, 3)
+            base = rng.integers(110, 200) + rng.integers(-18, 19, 3)
             pen.rectangle((x, horizon - tall, x + wide, horizon), fill=tuple(int(c) for c in base))
             for u in np.arange(x + 8, x + wide - 10, 18):
                 for v in np.arange(horizon - tall + 8, horizon - 12, 22):
@@ -167,9 +92,33 @@ def _draw_backdrop(pen: ImageDraw.ImageDraw, kind: str, horizon: int, rng: np.ra
         x += wide * rng.uniform(0.7, 1.05)
 
 
-def _background(number: int, seed: int, big: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+def background(number: int, seed: int, big: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """Cut a random window out of the camera's place."""
     zoom = rng.uniform(1.0, 1.6)
     wide, tall = min(CANVAS, big[0] * zoom), min(CANVAS, big[1] * zoom)
     left, top = rng.uniform(0, CANVAS - wide), rng.uniform(0, CANVAS - tall)
     return _canvas(number, seed).resize(big, Image.Resampling.BILINEAR, (left, top, left + wide, top + tall))
+
+
+def draw_occluders(pen: ImageDraw.ImageDraw, size: tuple[int, int], rng: np.random.Generator) -> list[Box]:
+    """Draw nothing, or a post, a bush or another vehicle's edge; return the covered boxes in pixels of `size`."""
+    if rng.random() > OCCLUDED_SHARE:
+        return []
+    wide, tall = size
+    shade = tuple(int(c) for c in rng.integers(30, 200, 3))
+    kind = rng.integers(3)
+    if kind == 0:
+        x, thick = rng.uniform(0.1, 0.9) * wide, rng.uniform(0.03, 0.08) * wide
+        box = (x, 0.0, x + thick, float(tall))
+        pen.rectangle(box, fill=shade)
+    elif kind == 1:
+        x, reach = rng.choice((0.0, 1.0)) * wide, rng.uniform(0.15, 0.34) * wide
+        box = (x - reach, tall - 1.3 * reach, x + reach, tall + 0.5 * reach)
+        pen.ellipse(box, fill=tuple(int(c) for c in np.array((58, 84, 46)) + rng.integers(-20, 20, 3)))
+    else:
+        reach, top = rng.uniform(0.12, 0.28) * wide, rng.uniform(0.35, 0.65) * tall
+        left = 0.0 if rng.random() < 0.5 else wide - reach
+        box = (left, top, left + reach, float(tall))
+        pen.rounded_rectangle(box, radius=0.3 * reach, fill=shade)
+        pen.rectangle((left, top + 0.12 * tall, left + reach, top + 0.3 * tall), fill=(40, 44, 50))
+    return [box]

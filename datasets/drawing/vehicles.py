@@ -1,4 +1,4 @@
-"""From a look to a vehicle in space: lofts for body, cabin and cargo box, and everything fixed to them or painted on."""
+"""From a look to a vehicle in space: lofts for body, cabin and cargo box, and everything fixed or painted on them."""
 
 from typing import NamedTuple
 

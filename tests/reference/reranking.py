@@ -3,9 +3,10 @@
 import numpy as np
 
 
-def reciprocal(ranking: np.ndarray, image: int, k: int) -> list[int]:
+def reciprocal(ranking: np.ndarray, image: int, k: int) -> np.ndarray:
     """Return R(image, k): the members of its k + 1 nearest (itself included) that have it in theirs."""
-    return [other for other in ranking[image, : k + 1] if image in ranking[other, : k + 1]]
+    nearest = ranking[image, : k + 1]
+    return nearest[(ranking[nearest, : k + 1] == image).any(axis=1)]
 
 
 def re_rank(query, gallery, k1: int, k2: int, lambda_value: float, dtype=np.float64) -> np.ndarray:
@@ -28,7 +29,10 @@ def re_rank(query, gallery, k1: int, k2: int, lambda_value: float, dtype=np.floa
         weight = np.exp(-dist[image, members])
         encoding[image, members] = weight / weight.sum()
     if k2 > 1:
-        encoding = np.stack([encoding[ranking[image, :k2]].mean(axis=0) for image in range(total)])
+        single, encoding = encoding, np.empty_like(encoding)
+        for image in range(total):
+            encoding[image] = single[ranking[image, :k2]].mean(axis=0)
+        del single
     jaccard = np.zeros((num_query, total - num_query), dtype=dtype)
     for image in range(num_query):
         used = np.flatnonzero(encoding[image])

@@ -11,9 +11,7 @@ from utils.metrics import R1_mAP_eval, Ranking, eval_func, rank_distances, rank_
 
 PER_QUERY = ("ap", "inp", "first_hit", "num_pos")
 
-# Query 0 (id 1, camera 0): gallery 1 is junk; ranking 3 1 5 | matches at ranks 2, 4 of 7.
-# Query 1 (id 2, camera 1): no junk; matches at ranks 1, 3 of 8. Query 2 (id 3): its only image is junk.
-# Query 3 (id 1, camera 2): no junk; ties; matches at ranks 2, 3, 8 of 8.
+# 4 queries x 8 gallery images; query 0 has junk (image 1), query 2 nothing but junk (image 6), query 3 ties.
 HAND_DISTANCES = np.array(
     [
         [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.7, 0.8],

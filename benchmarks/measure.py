@@ -1,0 +1,40 @@
+"""What the benchmarks share: seconds and peak extra memory of a call, and the line that compares two of them."""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+MIB = 2**20
+
+
+class Cost(NamedTuple):
+    """Best wall time of the repeats and the peak of what Python and numpy allocated in one more, traced, call."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def measure(function: Callable[[], Any], repeats: int) -> tuple[Any, Cost]:
+    """Return the result of `function()` and its cost; memory is traced in a call of its own because tracing is slow."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    tracemalloc.start()
+    try:
+        result = function()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return result, Cost(min(times), peak)
+
+
+def compare(title: str, baseline: Cost, ours: Cost) -> str:
+    """Return a line with both costs and how many times faster and smaller ours is."""
+    return (
+        f"{title}: baseline {baseline.seconds:.2f} s, {baseline.peak_bytes / MIB:.0f} MiB | "
+        f"ours {ours.seconds:.2f} s, {ours.peak_bytes / MIB:.0f} MiB | "
+        f"{baseline.seconds / ours.seconds:.1f}x faster, {baseline.peak_bytes / ours.peak_bytes:.1f}x less memory"
+    )

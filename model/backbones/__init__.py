@@ -1,0 +1,1 @@
+"""Backbones: images in, one feature vector per image (or its tokens) out."""

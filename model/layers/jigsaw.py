@@ -1,0 +1,41 @@
+"""Jigsaw patch module: which tokens go into which local branch.
+
+Reference: He et al., TransReID: Transformer-based Object Re-Identification, ICCV 2021, section 3.2.
+"""
+
+from typing import NamedTuple
+
+
+class Jigsaw(NamedTuple):
+    """How the patches of an image are dealt to local branches."""
+
+    branches: int = 4
+    shift: int = 5  # the first shift - 1 patches move to the end
+    groups: int = 2
+    rearrange: bool = True  # False: the patches stay in order
+
+
+def rearranged(num_patches: int, shift: int, groups: int) -> list[int]:
+    """Return the patch numbers 0..N-1 shifted and shuffled, as TransReID's released code does it.
+
+    The first shift - 1 patches move to the end. Where N is no multiple of `groups`, the last but one of them is
+    appended until it is. Read as `groups` rows, the sequence is then taken column by column.
+    """
+    order = [*range(num_patches)]
+    order = order[shift - 1 :] + order[: shift - 1]
+    order += [order[max(num_patches - 2, 0)]] * (-num_patches % groups)
+    row = len(order) // groups
+    return [order[group * row + column] for column in range(row) for group in range(groups)]
+
+
+def branch_tokens(num_patches: int, jigsaw: Jigsaw) -> list[list[int]]:
+    """Return for each local branch the token numbers it sees: the class token (0), then N // branches patches.
+
+    Tokens are numbered as in [class; patch 1; ...; patch N]. What is left over, and any padding beyond, is dropped.
+    """
+    order = [*range(num_patches)]
+    if jigsaw.rearrange:
+        order = rearranged(num_patches, jigsaw.shift, jigsaw.groups)
+    length = num_patches // jigsaw.branches
+    parts = [order[branch * length : (branch + 1) * length] for branch in range(jigsaw.branches)]
+    return [[0, *(1 + patch for patch in part)] for part in parts]

@@ -1,0 +1,170 @@
+"""A backbone with necks and identity heads: one global branch and, with the jigsaw patch module, several local ones.
+
+Reference: He et al., TransReID: Transformer-based Object Re-Identification, ICCV 2021.
+"""
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.convert import LoadReport, load_weights
+from model.layers.heads import make_head, make_neck
+from model.layers.jigsaw import Jigsaw, branch_tokens
+from model.outputs import ModelOutput
+from model.pretrained import log_report
+from utils.checkpoint import read_weights
+from utils.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+NECK_FEATS = ("before", "after")
+
+
+class TransReID(nn.Module):
+    """Images [B, 3, H, W] -> ModelOutput in training mode, embedding [B, D'] in evaluation mode.
+
+    `base` maps (images, cam_label, view_label) to features [B, D], D = base.feat_dim. With a `jigsaw` (transformers
+    only) its last block and norm are copied as they are now: into `b1` for the global branch, and into `b2` for the
+    local ones, which each see the class token and a part of the patches. The originals stay in the state dict, frozen.
+    `neck` False leaves out the BNNecks. The embedding is [g, l_1/n, ..., l_n/n] (D' = D without local branches), taken
+    `before` or `after` the necks. The names of all weights are those of TransReID's checkpoints.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        num_class: int,
+        head: str = "softmax",
+        jigsaw: Jigsaw | None = None,
+        neck: bool = True,
+        neck_feat: str = "after",
+    ) -> None:
+        super().__init__()
+        if neck_feat not in NECK_FEATS:
+            raise ConfigError(f"TEST.NECK_FEAT got '{neck_feat}', allowed: {', '.join(NECK_FEATS)}")
+        self.base = base
+        self.feat_dim = base.feat_dim
+        self.jigsaw = jigsaw
+        self.neck_feat = neck_feat
+        if jigsaw is not None:
+            self._add_branches(jigsaw)
+        num_local = jigsaw.branches if jigsaw is not None else 0
+        self._suffixes = ["", *(f"_{number}" for number in range(1, num_local + 1))]
+        for suffix in self._suffixes:
+            self.add_module(f"classifier{suffix}", make_head(head, self.feat_dim, num_class))
+        for suffix in self._suffixes:
+            self.add_module(f"bottleneck{suffix}", make_neck(self.feat_dim) if neck else nn.Identity())
+
+    def _add_branches(self, jigsaw: Jigsaw) -> None:
+        if self.base.num_patches < jigsaw.branches:
+            raise ConfigError(
+                f"MODEL.DEVIDE_LENGTH: {self.base.num_patches} patches cannot be divided into {jigsaw.branches} "
+                "branches; use larger images, a smaller MODEL.STRIDE_SIZE or fewer branches"
+            )
+        last = self.base.blocks[-1]
+        self.b1 = nn.Sequential(deepcopy(last), deepcopy(self.base.norm))
+        self.b2 = nn.Sequential(deepcopy(last), deepcopy(self.base.norm))
+        last.requires_grad_(False)
+        self.base.norm.requires_grad_(False)
+        tokens = torch.tensor(branch_tokens(self.base.num_patches, jigsaw))  # [n, 1 + L]
+        self.register_buffer("local_tokens", tokens, persistent=False)
+
+    def forward(
+        self, images: torch.Tensor, cam_label: torch.Tensor | None = None, view_label: torch.Tensor | None = None
+    ) -> ModelOutput | torch.Tensor:
+        """Return ModelOutput (training) or the embedding (evaluation) of images [B, 3, H, W].
+
+        `cam_label` and `view_label` are [B] int64 from 0; None or negative = unknown. They matter only with side
+        information.
+        """
+        pre_bn = self._branches(images, cam_label, view_label)
+        if not self.training and self.neck_feat == "before":
+            return _embedding(pre_bn)
+        bnneck = [self.get_submodule(f"bottleneck{name}")(x) for name, x in zip(self._suffixes, pre_bn, strict=True)]
+        if not self.training:
+            return _embedding(bnneck)
+        logits = [self.get_submodule(f"classifier{name}")(x) for name, x in zip(self._suffixes, bnneck, strict=True)]
+        return ModelOutput(logits=logits, pre_bn=pre_bn, bnneck=bnneck)
+
+    def _branches(
+        self, images: torch.Tensor, cam_label: torch.Tensor | None, view_label: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Return the features [B, D] of the global and the local branches."""
+        if self.jigsaw is None:
+            return [self.base(images, cam_label, view_label)]
+        tokens = self.base.forward_tokens(images, cam_label, view_label, skip_last=1)  # [B, 1 + N, D]
+        batch_size, _, width = tokens.shape
+        branches, length = self.local_tokens.shape
+        parts = tokens.index_select(1, self.local_tokens.flatten()).reshape(batch_size * branches, length, width)
+        local = _class_token(self.b2, parts).reshape(batch_size, branches, width)
+        return [_class_token(self.b1, tokens), *local.unbind(1)]
+
+    def load_param(self, path: str | Path, key: str = "TEST.WEIGHT") -> LoadReport:
+        """Load a trained checkpoint, ours or TransReID's, and return the report, which is logged too.
+
+        `key` is the config key that named the file. Raises ConfigError when there is no such file, and DataError when
+        it is damaged, is no such checkpoint, or lacks a weight on which the embedding depends (or has it in another
+        shape). Classifiers and weights that no embedding depends on may differ.
+        """
+        weights = read_weights(path, key)
+        source = f"{key} '{path}'"
+        if self.jigsaw is None and any(name.startswith("b1.") for name in weights):
+            raise DataError(f"{source} was trained with the jigsaw module; set MODEL.JPM True as in its training")
+        deeper = [name for name in weights if name.startswith("base.blocks.") and name not in self.state_dict()]
+        if deeper and any(name in weights for name in self.state_dict()):
+            raise DataError(
+                f"{source}: {deeper[0]} is in the file, but not in this model; "
+                "MODEL.TRANSFORMER_TYPE and MODEL.VIT.DEPTH decide it"
+            )
+        report = load_weights(self, weights, source, self.deciding_keys, self.base.grid)
+        report = report._replace(warnings=tuple(self._warnings(report)))
+        log_report(report)
+        return report
+
+    def deciding_keys(self, name: str) -> str:
+        """Return what decides presence and shape of a weight, or '' when the embedding does not depend on it."""
+        if name.startswith("classifier") or name.endswith("num_batches_tracked"):
+            return ""
+        if name.startswith("bottleneck"):
+            return "MODEL.NECK and TEST.NECK_FEAT after ask for it" if self.neck_feat == "after" else ""
+        if name.startswith(("b1.", "b2.")):
+            return "MODEL.JPM True asks for it (with MODEL.TRANSFORMER_TYPE and MODEL.VIT)"
+        name = name.removeprefix("base.")
+        if self.jigsaw is not None and name.startswith((f"blocks.{len(self.base.blocks) - 1}.", "norm.")):
+            return ""
+        return self.base.deciding_keys(name)
+
+    def _warnings(self, report: LoadReport) -> list[str]:
+        warnings = []
+        if "base.sie_embed" in report.surplus:
+            warnings.append(
+                "the checkpoint was trained with side information, which is off here, so its embedding differs; "
+                "set MODEL.SIE_CAMERA / MODEL.SIE_VIEW as in its training"
+            )
+        if self.jigsaw is not None:
+            names = {name for name in (*report.surplus, *report.missing) if name.startswith("bottleneck_")}
+            if names:
+                warnings.append(
+                    "the checkpoint has another number of local necks than MODEL.DEVIDE_LENGTH "
+                    f"{self.jigsaw.branches}; the embedding is that of this run's branches"
+                )
+        if report.resized:
+            warnings.append(
+                "the checkpoint was trained with another patch grid (INPUT.SIZE_TRAIN, MODEL.STRIDE_SIZE) than this "
+                f"model's {self.base.grid[0]} x {self.base.grid[1]}"
+            )
+        return warnings
+
+
+def _class_token(block: nn.Sequential, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the normalised class token [B, D] after a (block, norm) pair sees tokens [B, n, D]."""
+    return block[1](block[0](tokens)[:, 0])
+
+
+def _embedding(branches: list[torch.Tensor]) -> torch.Tensor:
+    """Return [g, l_1/n, ..., l_n/n] of branches [B, D] each; g itself when there is no local branch."""
+    first, *local = branches
+    return torch.cat([first, *(branch / len(local) for branch in local)], dim=1)

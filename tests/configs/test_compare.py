@@ -1,0 +1,48 @@
+"""Which settings make another training."""
+
+import pytest
+import yaml
+
+from configs import get_cfg_defaults
+from configs.compare import find_differences, flatten
+
+
+def changed(*pairs):
+    cfg = get_cfg_defaults()
+    cfg.merge_from_list(list(pairs))
+    return yaml.safe_load(cfg.dump())
+
+
+def test_sections_become_dotted_keys_and_tuples_lists():
+    assert flatten({"A": {"B": (1, 2), "C": {"D": "x"}}, "E": 3}) == {"A.B": [1, 2], "A.C.D": "x", "E": 3}
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("OUTPUT_DIR", "x"),
+        ("DATASETS.ROOT_DIR", "x"),
+        ("DATALOADER.NUM_WORKERS", 1),
+        ("SOLVER.EVAL_PERIOD", 1),
+        ("TEST.NECK_FEAT", "before"),
+        ("SOLVER.MAX_EPOCHS", 101),
+    ],
+)
+def test_paths_workers_periods_tests_and_more_epochs_are_the_same_training(pairs):
+    assert find_differences(changed(), changed(*pairs)) == []
+
+
+def test_all_other_changes_are_named_with_old_and_new_value():
+    now = changed("SOLVER.SEED", 1, "SOLVER.MAX_EPOCHS", 99, "INPUT.SIZE_TRAIN", [256, 128])
+    assert find_differences(changed(), now) == [
+        "INPUT.SIZE_TRAIN [384, 128] -> [256, 128]",
+        "SOLVER.MAX_EPOCHS 100 -> 99",
+        "SOLVER.SEED 1234 -> 1",
+    ]
+
+
+def test_a_key_younger_than_the_run_counts_with_its_default():
+    saved = changed()
+    del saved["SOLVER"]["GRAD_CLIP"]
+    assert find_differences(saved, changed()) == []
+    assert find_differences(saved, changed("SOLVER.GRAD_CLIP", 1.0)) == ["SOLVER.GRAD_CLIP 0.0 -> 1.0"]

@@ -1,0 +1,107 @@
+"""What the launcher's tests share: a stand-in for train.py and test.py, and a launch on a small config."""
+
+import json
+import sys
+from pathlib import Path
+
+import run_phased_loss
+from configs import load_cfg
+from utils.checkpoint import sha256_of
+from utils.errors import run_command
+from utils.results import METRICS
+
+YAML = """# a config for these tests
+MODEL:
+  NAME: transformer
+  TRANSFORMER_TYPE: vit_tiny_patch16_224_TransReID
+DATASETS:
+  NAMES: veri
+SOLVER:
+  MAX_EPOCHS: 3
+  CHECKPOINT_PERIOD: 1
+"""
+
+
+def score(seed, epoch):
+    """Metrics of a fake test: epoch 2 is the best of seed 0, and differs from the last."""
+    base = 0.3 + 0.1 * seed + {1: 0.0, 2: 0.2, 3: 0.1}.get(epoch, 0.05)
+    return {name: round(base + 0.01 * i, 4) for i, name in enumerate(METRICS)}
+
+
+class FakeRunner:
+    """Stands for run_child: records commands; train writes checkpoints by period, test writes summary.json."""
+
+    def __init__(self):
+        self.commands = []
+        self.train_code = 0
+        self.test_codes = {}  # epoch -> exit code
+        self.write_metrics = False
+
+    def __call__(self, command):
+        assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
+        opts = dict(zip(command[4::2], command[5::2], strict=True))
+        self.commands.append((command[1], opts))
+        return self.train(command[3], opts) if command[1] == "train.py" else self.test(opts)
+
+    def train(self, config, opts):
+        cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
+        folder = Path(cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(cfg.dump())
+        if self.train_code:
+            return self.train_code
+        for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
+            path = folder / f"transformer_{epoch}.pth"
+            if (epoch % cfg.SOLVER.CHECKPOINT_PERIOD == 0 or epoch == cfg.SOLVER.MAX_EPOCHS) and not path.exists():
+                path.write_text(f"weights {cfg.SOLVER.SEED} {epoch}")
+        if self.write_metrics:
+            record = {"kind": "reference", "epoch": 0, "name": "raw_pixels", "mAP": 0.05, "Rank-1": 0.125}
+            (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        return 0
+
+    def test(self, opts):
+        weight, folder = Path(opts["TEST.WEIGHT"]), Path(opts["OUTPUT_DIR"])
+        epoch = int(weight.stem.split("_")[1])
+        code = self.test_codes.get(epoch, 0)
+        if code:
+            return code
+        seed = int(weight.parent.name.rpartition("_seed")[2].split("_")[0])
+        content = {"epoch": epoch, **score(seed, epoch), "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
+        (folder / "summary.json").write_text(json.dumps(content))
+        return 0
+
+    def take(self):
+        """Return and forget what ran, as 'train 0' and 'test 0 2'."""
+        words = []
+        for script, opts in self.commands:
+            seed = opts["OUTPUT_DIR"].rpartition("_seed")[2].split("_")[0]
+            epoch = opts["OUTPUT_DIR"].rpartition("epoch_")[2]
+            words.append(f"train {seed}" if script == "train.py" else f"test {seed} {epoch}")
+        self.commands.clear()
+        return words
+
+
+def install(monkeypatch):
+    """Put a FakeRunner in the place of run_child, take the launcher's variables away, and return it."""
+    fake = FakeRunner()
+    monkeypatch.setattr(run_phased_loss, "run_child", fake)
+    for name in ("OUTPUT_ROOT", "DATASETS_ROOT", "RUN_TAG_TS"):
+        monkeypatch.delenv(name, raising=False)
+    return fake
+
+
+def make_launch(folder):
+    """Return launch(*words, seeds=("0",)) -> exit code, with a config and the output root `logs` in `folder`."""
+    config = folder / "deit_transreid_stride_mine.yml"
+    config.write_text(YAML)
+
+    def launch(*words, seeds=("0",)):
+        argv = ["--config", str(config), "--output-root", str(folder / "logs"), "--seeds", *seeds, *words]
+        return run_command(run_phased_loss.main, argv)
+
+    return launch
+
+
+def summary_of(logs):
+    """Return the summary that a launch left."""
+    return json.loads((logs / "veri776_mine_summary.json").read_text())

@@ -1,0 +1,224 @@
+"""The launcher trains, tests what has no valid result, and says what failed; train.py and test.py are fakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run_phased_loss
+from tests.fake_runner import install, make_launch, summary_of
+
+ROOT = Path(run_phased_loss.__file__).parent
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def launch(runner, tmp_path):
+    return make_launch(tmp_path)
+
+
+@pytest.fixture
+def logs(tmp_path):
+    return tmp_path / "logs"
+
+
+def test_a_launch_trains_each_seed_and_tests_each_checkpoint(launch, runner, logs):
+    assert launch(seeds=("0", "4")) == 0
+    assert runner.take() == [f"{what} {seed}{epoch}" for seed in (0, 4) for what, epoch in
+                             (("train", ""), ("test", " 1"), ("test", " 2"), ("test", " 3"))]  # fmt: skip
+    assert (logs / "veri776_mine_seed4_run" / "transformer_3.pth").is_file()
+    assert (logs / "veri776_mine_seed4_test" / "epoch_3" / "summary.json").is_file()
+
+
+def test_the_same_launch_again_runs_nothing(launch, runner):
+    launch()
+    runner.take()
+    assert launch() == 0
+    assert runner.take() == []
+
+
+def test_train_gets_seed_and_folder_and_tests_get_weight_and_folder(launch, runner, logs):
+    launch(seeds=("7",))
+    (_, train), (_, test) = runner.commands[0], runner.commands[1]
+    run = logs / "veri776_mine_seed7_run"
+    assert train == {"SOLVER.SEED": "7", "OUTPUT_DIR": str(run)}
+    assert test == {
+        "TEST.WEIGHT": str(run / "transformer_1.pth"),
+        "OUTPUT_DIR": str(logs / "veri776_mine_seed7_test" / "epoch_1"),
+    }
+
+
+def test_enlarging_the_epochs_continues_the_training(launch, runner):
+    launch()
+    runner.take()
+    assert launch("--epochs", "5") == 0
+    assert runner.take() == ["train 0", "test 0 4", "test 0 5"]
+
+
+def test_a_deleted_epoch_folder_is_tested_again(launch, runner, logs):
+    launch()
+    runner.take()
+    folder = logs / "veri776_mine_seed0_test" / "epoch_2"
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    assert launch() == 0
+    assert runner.take() == ["test 0 2"] and (folder / "summary.json").is_file()
+
+
+def test_a_checkpoint_that_appears_later_is_tested(launch, runner, logs):
+    launch("--save-every", "3")
+    assert runner.take() == ["train 0", "test 0 3"]
+    (logs / "veri776_mine_seed0_run" / "transformer_2.pth").write_text("weights")
+    launch("--save-every", "3")
+    assert runner.take() == ["test 0 2"]
+
+
+@pytest.mark.parametrize("content", ['{"mAP": 0.5, "Rank', "", "[]", '{"mAP": 0.5}', '{"mAP": NaN}'])
+def test_a_half_written_summary_counts_as_untested(launch, runner, logs, content):
+    launch()
+    runner.take()
+    path = logs / "veri776_mine_seed0_test" / "epoch_1" / "summary.json"
+    path.write_text(content)
+    assert launch() == 0
+    assert runner.take() == ["test 0 1"] and json.loads(path.read_text())["epoch"] == 1
+
+
+def test_other_files_among_the_checkpoints_are_not_tested(launch, runner, logs):
+    folder = logs / "veri776_mine_seed0_run"
+    folder.mkdir(parents=True)
+    for name in ("state_last.pth", "transformer_9.pth", "transformer_2.pth.tmp", "resnet50_2.pth", "transformer_x.pth"):
+        (folder / name).write_text("x")
+    launch("--save-every", "3")
+    assert runner.take() == ["train 0", "test 0 3"]
+
+
+def test_a_failed_test_makes_the_exit_code_1_and_is_retried_at_the_next_launch(launch, runner, logs, capsys):
+    runner.test_codes = {2: 2}
+    assert launch() == 1
+    assert runner.take() == ["train 0", "test 0 1", "test 0 2", "test 0 3"]  # the others still ran
+    failed = summary_of(logs)["failed_tests"]
+    assert [(test["seed"], test["epoch"], test["exit_code"]) for test in failed] == [(0, 2, 2)]
+    assert "failed: seed 0, epoch 2, exit code 2" in capsys.readouterr().out
+    runner.test_codes = {}
+    assert launch() == 0
+    assert runner.take() == ["test 0 2"] and summary_of(logs)["failed_tests"] == []
+
+
+def test_a_test_that_ends_well_without_a_result_has_failed(launch, runner, monkeypatch, logs):
+    monkeypatch.setattr(runner, "test", lambda opts: 0)
+    assert launch() == 1
+    assert [test["epoch"] for test in summary_of(logs)["failed_tests"]] == [1, 2, 3]
+
+
+def test_a_failed_test_of_the_last_epoch_leaves_last_empty_rather_than_older(launch, runner, logs):
+    runner.test_codes = {3: 1}
+    launch()
+    summary = summary_of(logs)
+    assert summary["seeds"]["0"]["last"] is None and summary["seeds"]["0"]["best"]["epoch"] == 2
+    assert summary["num_seeds"] == {"last": 0, "best": 1} and summary["mean"]["last"] == {}
+
+
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_a_failed_training_ends_the_launch_with_its_exit_code(launch, runner, code):
+    runner.train_code = code
+    assert launch(seeds=("0", "1")) == code
+    assert runner.take() == ["train 0"]
+
+
+def test_a_killed_training_is_said_and_gives_the_shells_code(launch, runner, capsys):
+    runner.train_code = -9
+    assert launch() == 137
+    assert "killed by signal 9" in capsys.readouterr().err
+
+
+def test_a_training_without_weights_at_the_end_is_an_error(launch, runner, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "train", lambda config, opts: 0)
+    assert launch() == 1
+    assert "without writing" in capsys.readouterr().err
+
+
+def test_an_interrupted_test_ends_the_launch_with_130(launch, runner):
+    runner.test_codes = {1: 130}
+    assert launch() == 130
+    assert runner.take() == ["train 0", "test 0 1"]
+
+
+@pytest.mark.parametrize("flag", ["--no-test", "--train-only"])
+def test_without_tests_only_training_runs(launch, runner, logs, flag):
+    assert launch(flag) == 0
+    assert runner.take() == ["train 0"]
+    assert summary_of(logs)["seeds"]["0"]["best"] is None
+
+
+def test_other_test_settings_test_again_and_other_workers_do_not(launch, runner, capsys):
+    launch()
+    runner.take()
+    launch("--opts", "DATALOADER.NUM_WORKERS", "0", "TEST.IMS_PER_BATCH", "7")
+    assert runner.take() == []
+    capsys.readouterr()
+    launch("--opts", "TEST.NECK_FEAT", "before")
+    assert runner.take() == ["test 0 1", "test 0 2", "test 0 3"]
+    assert "TEST.NECK_FEAT after -> before" in capsys.readouterr().out
+
+
+def test_results_of_other_test_settings_stay_out_of_the_summary(launch, runner, logs):
+    launch()
+    runner.take()
+    launch("--no-test", "--opts", "TEST.NECK_FEAT", "before")
+    assert summary_of(logs)["seeds"]["0"]["last"] is None
+
+
+def test_a_checkpoint_trained_anew_is_tested_again_and_a_touched_one_is_not(launch, runner, logs):
+    launch()
+    runner.take()
+    run = logs / "veri776_mine_seed0_run"
+    (run / "transformer_1.pth").write_text("other weights")
+    for epoch in (1, 2):
+        os.utime(run / f"transformer_{epoch}.pth", (4e9, 4e9))
+    launch()
+    assert runner.take() == ["test 0 1"]
+
+
+def test_a_finished_run_of_other_settings_is_refused(launch, runner, capsys):
+    launch()
+    runner.take()
+    assert launch("--opts", "SOLVER.BASE_LR", "0.5") == 2
+    error = capsys.readouterr().err
+    assert "SOLVER.BASE_LR 0.0003 -> 0.5" in error and error.count("\n") == 1 and runner.take() == []
+
+
+def test_a_child_runs_in_the_repository_and_its_exit_code_comes_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = f"import os, sys; sys.exit(5 if os.getcwd() == {str(ROOT)!r} else 6)"
+    assert run_phased_loss.run_child([sys.executable, "-c", code]) == 5
+
+
+def test_ctrl_c_lets_the_child_say_where_it_stopped(tmp_path):
+    ready, done = tmp_path / "ready", tmp_path / "done"
+    child = (
+        "import pathlib, time\n"
+        f"try:\n  pathlib.Path({str(ready)!r}).touch(); time.sleep(60)\n"
+        f"except KeyboardInterrupt:\n  time.sleep(0.5); pathlib.Path({str(done)!r}).touch()\n"
+    )
+    code = f"import run_phased_loss as r, sys; r.run_child([sys.executable, '-c', {child!r}])"
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        for _ in range(300):
+            if ready.exists():
+                break
+            time.sleep(0.1)
+        os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does: to the launcher and to its child
+        _, error = launcher.communicate(timeout=30)
+    finally:
+        launcher.kill()
+    assert done.exists() and b"KeyboardInterrupt" in error

@@ -1,0 +1,162 @@
+"""train.py for real on a tiny archive: the run folder, killing and continuing, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from tests.conftest import write_tiny_veri
+from utils.checkpoint import load_file
+from utils.errors import ConfigError, DataError
+from utils.run_folder import read_metrics
+
+ROOT = Path(__file__).parents[1]
+KILLED_IN_STEP = """
+import os, signal, sys
+import processor.epoch, train
+steps, update = 0, processor.epoch.update
+def killing_update(*args):
+    global steps
+    steps += 1
+    if steps == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    update(*args)
+processor.epoch.update = killing_update
+train.main(sys.argv[2:])
+"""
+
+
+def weights_of(folder, epoch=3):
+    return load_file(folder / f"transformer_{epoch}.pth", "test")
+
+
+def assert_equal_weights(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def args_for(config, *opts):
+    return ["--config_file", str(config), *map(str, opts)]
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_a_complete_folder(tiny_config, run_dir, capsys):
+    assert train.main(args_for(tiny_config, "SOLVER.EVAL_PERIOD", 2, "TEST.REFERENCE", True)) == 0
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.yaml", "env.json", "train_log.txt", "metrics.jsonl", "state_last.pth"} <= names
+    assert {f"transformer_{epoch}.pth" for epoch in (1, 2, 3)} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["SOLVER"]["MAX_EPOCHS"] == 3
+    environment = json.loads((run_dir / "env.json").read_text())
+    assert environment["torch"] == torch.__version__ and len(environment["data_fingerprint"]) == 16
+    records = read_metrics(run_dir)
+    assert [r["name"] for r in records if r["kind"] == "reference"] == ["raw_pixels", "untrained"]
+    assert [r["epoch"] for r in records if r["kind"] == "eval"] == [2, 3]
+    assert {r["epoch"] for r in records if r["kind"] == "train"} == {1, 2, 3}
+    log = (run_dir / "train_log.txt").read_text()
+    assert "Epoch[3] Iteration[" in log and "Validation Results - Epoch: 2" in log and "mAP: " in log
+    assert "data sets" in log and "resolved configuration" in log
+    state = load_file(run_dir / "state_last.pth", "test")
+    assert state["epoch"] == 3 and set(state["best"]) == {"epoch", "mAP", "Rank-1"}
+
+
+def test_a_run_learns_more_than_it_knew(tiny_config, run_dir):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 15, "SOLVER.BASE_LR", 0.01, "INPUT.RE_PROB", 0))
+    records = [r for r in read_metrics(run_dir) if r["kind"] == "train"]
+    assert records[-1]["loss"] < 0.8 * records[0]["loss"]
+    assert records[-1]["acc"] > 0.5 > 2 * records[0]["acc"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_config, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / name, "SOLVER.SEED", seed))
+    assert_equal_weights(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    one, other = (weights_of(tmp_path / name)["base.pos_embed"] for name in "ac")
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("extra", [(), ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1)])
+def test_a_run_killed_in_mid_epoch_continues_to_the_very_same_weights(tiny_config, tmp_path, run_dir, extra):
+    unbroken = tmp_path / "unbroken"
+    train.main(args_for(tiny_config, "OUTPUT_DIR", unbroken, *extra))
+    steps_per_epoch = sum(r["kind"] == "train" for r in read_metrics(unbroken)) and _steps(unbroken, extra)
+    kill_at = steps_per_epoch + max(1, steps_per_epoch // 2)  # in the middle of epoch 2
+    command = [sys.executable, "-c", KILLED_IN_STEP, str(kill_at), *args_for(tiny_config, *extra)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert load_file(run_dir / "state_last.pth", "test")["epoch"] == 1
+    assert not (run_dir / "transformer_3.pth").exists()
+    train.main(args_for(tiny_config, *extra))
+    assert_equal_weights(weights_of(unbroken), weights_of(run_dir))
+    assert _timeless(read_metrics(run_dir)) == _timeless(read_metrics(unbroken))
+    assert "taking over the lock" in (run_dir / "train_log.txt").read_text()
+
+
+def _steps(folder, extra):
+    """Return the optimizer steps of an epoch, from the iterations that the log counts."""
+    iterations = max(r["iteration"] for r in read_metrics(folder) if r["epoch"] == 1)
+    return -(-iterations // 2) if "SOLVER.ACCUM_STEPS" in extra else iterations
+
+
+def _timeless(records):
+    return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
+
+
+def test_a_finished_run_has_nothing_to_do_and_a_larger_max_epochs_goes_on(tiny_config, run_dir):
+    train.main(args_for(tiny_config))
+    before = (run_dir / "transformer_3.pth").stat().st_mtime_ns
+    train.main(args_for(tiny_config))
+    assert (run_dir / "transformer_3.pth").stat().st_mtime_ns == before
+    assert "nothing to do" in (run_dir / "train_log.txt").read_text()
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 4, "SOLVER.LOG_PERIOD", 1, "MODEL.PRETRAIN_CHOICE", "resume"))
+    assert (run_dir / "transformer_4.pth").exists()
+    assert {r["epoch"] for r in read_metrics(run_dir)} == {1, 2, 3, 4}
+
+
+def test_a_changed_configuration_is_refused_with_the_keys(tiny_config):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    with pytest.raises(ConfigError, match=r"MODEL.SIE_COE 3.0 -> 1.0; SOLVER.BASE_LR 0.002 -> 0.1; choose another"):
+        train.main(args_for(tiny_config, "SOLVER.BASE_LR", 0.1, "MODEL.SIE_COE", 1))
+
+
+def test_a_smaller_max_epochs_is_refused(tiny_config):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
+    with pytest.raises(ConfigError, match="SOLVER.MAX_EPOCHS 2 -> 1"):
+        train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+
+
+def test_other_data_are_refused(tiny_config, tmp_path):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    other = write_tiny_veri(tmp_path / "other", train_ids=9)
+    with pytest.raises(DataError, match="trained on other data"):
+        train.main(args_for(tiny_config, "DATASETS.ROOT_DIR", other, "SOLVER.MAX_EPOCHS", 2))
+
+
+def test_resume_without_a_state_is_refused(tiny_config):
+    with pytest.raises(ConfigError, match="resume finds no"):
+        train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "resume"))
+
+
+def test_two_processes_train_and_evaluate_together(tiny_config, run_dir):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "train.py"]
+    options = ("MODEL.DIST_TRAIN", True, "SOLVER.MAX_EPOCHS", 2, "SOLVER.EVAL_PERIOD", 1, "MODEL.IF_WITH_CENTER", "yes")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, *args_for(tiny_config, *options)], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (run_dir / "transformer_2.pth").exists()
+    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "eval"] == [1, 2]
+    assert len(load_file(run_dir / "state_last.pth", "test")["rng"]) == 2

@@ -1,0 +1,107 @@
+"""The launcher's command line: flags, seeds, KEY VALUE pairs, and the names of an experiment's folders."""
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.commands import OneLineParser
+from utils.errors import ConfigError
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
+KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+SEEDS_PATTERN = re.compile(r"[0-9,]+")
+OWN_KEYS = {"SOLVER.SEED": "use --seeds", "OUTPUT_DIR": "use --output-root and --tag", "TEST.WEIGHT": "use test.py"}
+PREFIXES = {"veri": "veri776"}  # folder prefix of a data set where it is not the lower-case name
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; `seeds` as a list of int, and in `opts` every KEY VALUE pair, the user's own last."""
+    parser = OneLineParser(
+        prog="run_phased_loss.py",
+        description="Train, test and summarise an experiment over seeds; the same command again goes on where it was.",
+        epilog="KEY VALUE pairs may also stand at the end without --opts; they win over the flags. Relative paths in "
+        "them, as in the YAML, start at the repository. A flag that is not given leaves the YAML alone. The summary "
+        "covers the seeds of this launch.",
+        allow_abbrev=False,
+    )
+    default_root = os.environ.get("OUTPUT_ROOT") or "logs"
+    add = parser.add_argument
+    add("--config", "--config_file", default=str(DEFAULT_CONFIG), metavar="F", help="YAML (default: VeRi baseline)")
+    add("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="0 1 2 or 0,1,2 (default: 0 1 2)")
+    add("--epochs", type=int, metavar="N", help="SOLVER.MAX_EPOCHS, the last epoch")
+    add("--save-every", type=int, metavar="N", help="SOLVER.CHECKPOINT_PERIOD and SOLVER.EVAL_PERIOD, 0 = only the end")
+    add("--output-root", default=default_root, metavar="DIR", help="created if absent (default: $OUTPUT_ROOT or logs)")
+    add("--tag", metavar="NAME", help="experiment name in the folders (default: from the YAML's name)")
+    add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
+    add("--test", action=argparse.BooleanOptionalAction, default=True, help="test each checkpoint (default: on)")
+    add("--train-only", dest="test", action="store_false", help="the same as --no-test")
+    add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
+    args, tail = parser.parse_known_args(argv)
+    args.seeds, after_seeds = _split_seeds(args.seeds, parser)
+    tail = after_seeds + tail
+    unknown = [word for word in tail if word.startswith("--")]
+    unknown += [word for word in tail[::2] if not KEY_PATTERN.fullmatch(word)]
+    if unknown:
+        parser.error(f"unknown argument '{unknown[0]}'")
+    args.opts = _merge_opts(args, tail, parser)
+    return args
+
+
+def _split_seeds(words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
+    """Return the seeds, and the words after them (KEY VALUE pairs that follow --seeds directly)."""
+    count = next((i for i, word in enumerate(words) if not SEEDS_PATTERN.fullmatch(word)), len(words))
+    seeds = [int(seed) for word in words[:count] for seed in word.split(",") if seed]
+    if not seeds:
+        parser.error(f"--seeds got '{words[0]}', expected whole numbers such as 0 1 2 or 0,1,2")
+    if len(set(seeds)) < len(seeds):
+        parser.error(f"--seeds {' '.join(map(str, seeds))} names a seed twice")
+    return seeds, words[count:]
+
+
+def _merge_opts(args: argparse.Namespace, tail: list[str], parser: OneLineParser) -> list[str]:
+    """Return the pairs of the flags, then DATASETS_ROOT, then the user's; each key once, the last value wins."""
+    for words in (args.opts, tail):
+        if len(words) % 2:
+            parser.error(f"expected KEY VALUE pairs, got {len(words)} words: {' '.join(words)}")
+    pairs: dict[str, str] = {}
+    if args.epochs is not None:
+        pairs["SOLVER.MAX_EPOCHS"] = str(args.epochs)
+    if args.save_every is not None:
+        pairs |= dict.fromkeys(("SOLVER.CHECKPOINT_PERIOD", "SOLVER.EVAL_PERIOD"), str(args.save_every))
+    if os.environ.get("DATASETS_ROOT"):
+        pairs["DATASETS.ROOT_DIR"] = os.path.abspath(os.environ["DATASETS_ROOT"])
+    words = args.opts + tail
+    pairs |= dict(zip(words[::2], words[1::2], strict=True))
+    for key, instead in OWN_KEYS.items():
+        if key in pairs:
+            parser.error(f"{key} is set by the launcher itself; {instead}")
+    return [word for pair in pairs.items() for word in pair]
+
+
+def default_prefix(dataset: str) -> str:
+    """Return the start of the folder names for a data set of DATASETS.NAMES."""
+    return PREFIXES.get(dataset, dataset.lower())
+
+
+def config_label(config: str) -> str:
+    """Return the part of a config's name after `stride_`, or the whole name (without .yml)."""
+    stem = Path(config).stem
+    return stem.partition("stride_")[2] or stem
+
+
+def experiment_name(prefix: str, label: str, switches: Sequence[str] = (), stamp: str = "") -> str:
+    """Return `{prefix}_[{stamp}_]{label}[_{switches}]`, the one start of all folder and file names of an experiment.
+
+    `switches` are those that the command line sets explicitly. Raises ConfigError for a part with characters other
+    than A-Z a-z 0-9 . _ -
+    """
+    parts = {"--ds-prefix": prefix, "RUN_TAG_TS": stamp, "--tag": label, "switch": "_".join(switches)}
+    for source, part in parts.items():
+        if not NAME_PATTERN.fullmatch(part) and (part or source in ("--ds-prefix", "--tag")):
+            raise ConfigError(
+                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-'"
+            )
+    return "_".join(part for part in parts.values() if part)
