@@ -43,22 +43,23 @@ def _train(cfg, ranks, device) -> None:
     from losses import make_loss
     from model import make_model
     from processor import PhasePlan, do_train
-    from processor.resume import has_state
+    from processor.resume import find_state
     from solver import create_scheduler, make_optimizer
     from utils.device import seed_everything
     from utils.run_folder import describe
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
+    data_fingerprint = fingerprint(data.train_loader.dataset.samples)
+    state = find_state(cfg, data_fingerprint)
     if ranks.rank == 0:
-        describe(cfg.OUTPUT_DIR, cfg.dump(), str(device), fingerprint(data.train_loader.dataset.samples))
-    fresh = not has_state(cfg)
-    model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=fresh).to(device)
+        describe(cfg.OUTPUT_DIR, cfg.dump(), str(device), data_fingerprint)
+    model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=state is None).to(device)
     criterion = make_loss(cfg, data.num_classes, model.feat_dim).to(device)
     optimizer, center_optimizer = make_optimizer(cfg, model, criterion)
     scheduler = create_scheduler(cfg, optimizer)
     seed_everything(cfg.SOLVER.SEED + ranks.rank)  # equal weights on all ranks, different augmentation
-    do_train(cfg, model, criterion, data, optimizer, scheduler, center_optimizer)
+    do_train(cfg, model, criterion, data, optimizer, scheduler, center_optimizer, state)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,7 @@ class Drawn(NamedTuple):
     orientation: int
 
 
-def load_synthetic(
-    root_dir: str | Path, unlabelled_view: str = "drop", require_views: bool = True
-) -> ReIDDataset:
+def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_views: bool = True) -> ReIDDataset:
     """Load `<root_dir>/synthetic_veri`, drawing it first if it is not there or was not finished.
 
     The remaining arguments are those of `load_veri_folder`. Several processes may call this at once. Raises DataError

@@ -7,6 +7,7 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
+from configs.compare import find_differences
 from processor.stage import Stage
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
@@ -15,31 +16,15 @@ from utils.errors import ConfigError, DataError
 STATE_NAME = "state_last.pth"
 STATE_SCHEMA = 1
 
-# Keys that may differ when a run continues: where things lie, how often something is written, how it is tested.
-FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE", "MODEL.PRETRAIN_PATH", "MODEL.PRETRAIN_CHOICE")
-FREE_KEYS = {
-    "DATASETS.ROOT_DIR",
-    "DATASETS.TABLE",
-    "DATASETS.VIEW_FILES",
-    "DATALOADER.NUM_WORKERS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.EVAL_PERIOD",
-    "SOLVER.LOG_PERIOD",
-}
 
+def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
+    """Return the saved state in OUTPUT_DIR that this run continues; None for a fresh run.
 
-def has_state(cfg: CfgNode) -> bool:
-    """Return whether OUTPUT_DIR holds a state to continue from."""
-    return (Path(cfg.OUTPUT_DIR) / STATE_NAME).is_file()
-
-
-def find_state(cfg: CfgNode) -> dict[str, Any] | None:
-    """Return the saved state that this run continues, checked against `cfg`; None for a fresh run.
-
-    Raises ConfigError when MODEL.PRETRAIN_CHOICE is resume and there is none, or when keys differ that change training.
+    Raises ConfigError when MODEL.PRETRAIN_CHOICE is resume and there is none, or when keys differ that change training;
+    DataError when it was trained on images of another fingerprint.
     """
     path = Path(cfg.OUTPUT_DIR) / STATE_NAME
-    if not has_state(cfg):
+    if not path.is_file():
         if cfg.MODEL.PRETRAIN_CHOICE == "resume":
             raise ConfigError(
                 f"MODEL.PRETRAIN_CHOICE resume finds no '{path}'; set OUTPUT_DIR to the run to continue, or another "
@@ -49,7 +34,17 @@ def find_state(cfg: CfgNode) -> dict[str, Any] | None:
     state = load_file(path, "OUTPUT_DIR")
     if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA:
         raise DataError(f"'{path}' is not a training state of this version; move it away to train anew")
-    _check_same_config(yaml.safe_load(state["config"]), yaml.safe_load(cfg.dump()), path)
+    differing = find_differences(yaml.safe_load(state["config"]), yaml.safe_load(cfg.dump()))
+    if differing:
+        raise ConfigError(
+            f"'{path}' was trained with other settings: {'; '.join(differing)}; choose another OUTPUT_DIR, set them "
+            "back, or delete that file to train anew"
+        )
+    if state["data_fingerprint"] != data_fingerprint:
+        raise DataError(
+            f"'{path}' was trained on other data (fingerprint {state['data_fingerprint']}, now {data_fingerprint}); "
+            "point DATASETS.ROOT_DIR to the same images or choose another OUTPUT_DIR"
+        )
     return state
 
 
@@ -111,30 +106,3 @@ def _set_rng_state(states: dict[str, torch.Tensor], device: torch.device) -> Non
         torch.cuda.set_rng_state(states["cuda"], device)
     elif device.type == "mps" and "mps" in states:
         torch.mps.set_rng_state(states["mps"])
-
-
-def _check_same_config(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    saved, now = _flatten(saved), _flatten(now)
-    differing = []
-    for key in sorted(saved.keys() | now.keys()):
-        old, new = saved.get(key), now.get(key)
-        if old == new or key in FREE_KEYS or key.startswith(FREE_PREFIXES):
-            continue
-        if key == "SOLVER.MAX_EPOCHS" and new > old:
-            continue
-        differing.append(f"{key} {old} -> {new}")
-    if differing:
-        raise ConfigError(
-            f"'{path}' was trained with other settings: {'; '.join(differing)}; choose another OUTPUT_DIR, set them "
-            "back, or delete that file to train anew"
-        )
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
-    return flat

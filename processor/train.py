@@ -16,14 +16,13 @@ from processor.epoch import StepSettings, train_epoch
 from processor.inference import METRICS, do_inference, log_results
 from processor.phases import PhasePlan
 from processor.reference import raw_pixel_results
-from processor.resume import find_state, restore_state, save_state
+from processor.resume import restore_state, save_state
 from processor.stage import Stage, forward_images
 from solver.scheduler import EpochScheduler
 from solver.update import make_scaler
 from utils.checkpoint import save_atomic
 from utils.device import resolve_amp
-from utils.distributed import find_ranks, wait
-from utils.errors import DataError
+from utils.distributed import Ranks, find_ranks, wait
 from utils.run_folder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -39,12 +38,13 @@ def do_train(
     optimizer: torch.optim.Optimizer,
     scheduler: EpochScheduler,
     center_optimizer: torch.optim.Optimizer | None = None,
+    state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR, continuing a state found there; the model is on its device already.
+    """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the model is on its device already.
 
-    Returns {"epoch": last epoch, "best": {"epoch", "mAP", "Rank-1"} of the evaluations or {}}. Raises ConfigError when
-    the state in OUTPUT_DIR belongs to another configuration, DataError when it belongs to other data, and
-    RunError (nothing is saved over the last good state) when a loss is NaN or infinite.
+    `state` comes from `processor.resume.find_state`; None starts at epoch 1. Returns {"epoch": last epoch, "best":
+    {"epoch", "mAP", "Rank-1"} of the evaluations or {}}. Raises RunError (nothing is saved over the last good state)
+    when a loss is NaN or infinite.
     """
     ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
     device = next(model.parameters()).device
@@ -69,7 +69,7 @@ def do_train(
         cfg.SOLVER.LOG_PERIOD,
         cfg.SOLVER.CENTER_LOSS_WEIGHT,
     )
-    progress = _start(cfg, stage, data, scaler, device)
+    progress = _start(stage, data, scaler, ranks, device, state)
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
         return {"epoch": progress["epoch"], "best": progress["best"]}
@@ -96,28 +96,26 @@ def do_train(
 
 
 def _start(
-    cfg: CfgNode, stage: Stage, data: ReIDData, scaler: torch.amp.GradScaler, device: torch.device
+    stage: Stage,
+    data: ReIDData,
+    scaler: torch.amp.GradScaler,
+    ranks: Ranks,
+    device: torch.device,
+    state: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the progress so far: zero, or that of the state in OUTPUT_DIR, which is restored."""
-    data_fingerprint = fingerprint(data.train_loader.dataset.samples)
-    state = find_state(cfg)
+    """Return the progress so far: zero, or that of the state, which is restored."""
+    progress = {
+        "epoch": 0,
+        "iteration": 0,
+        "best": {},
+        "device": str(device),
+        "data_fingerprint": fingerprint(data.train_loader.dataset.samples),
+    }
     if state is None:
-        return {
-            "epoch": 0,
-            "iteration": 0,
-            "best": {},
-            "device": str(device),
-            "data_fingerprint": data_fingerprint,
-        }
-    if state["data_fingerprint"] != data_fingerprint:
-        raise DataError(
-            f"the state in OUTPUT_DIR '{cfg.OUTPUT_DIR}' was trained on other data (fingerprint "
-            f"{state['data_fingerprint']}, now {data_fingerprint}); point DATASETS.ROOT_DIR to the same images or "
-            "choose another OUTPUT_DIR"
-        )
-    restore_state(state, stage, scaler, find_ranks(cfg.MODEL.DIST_TRAIN), device)
+        return progress
+    restore_state(state, stage, scaler, ranks, device)
     logger.info("continuing after epoch %d of %d", state["epoch"], stage.max_epochs)
-    return {key: state[key] for key in ("epoch", "iteration", "best", "data_fingerprint")} | {"device": str(device)}
+    return progress | {key: state[key] for key in ("epoch", "iteration", "best")}
 
 
 def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:

@@ -109,9 +109,7 @@ def _tokens(state: dict[str, torch.Tensor], shape: Shape, image: torch.Tensor) -
     return torch.stack(tokens) + state["base.pos_embed"][0]
 
 
-def _embed_tokens(
-    state: dict[str, torch.Tensor], shape: Shape, tokens: torch.Tensor, after_neck: bool
-) -> torch.Tensor:
+def _embed_tokens(state: dict[str, torch.Tensor], shape: Shape, tokens: torch.Tensor, after_neck: bool) -> torch.Tensor:
     own_blocks = shape.depth - 1 if shape.branches else shape.depth
     for number in range(own_blocks):
         tokens = _block(state, shape, f"base.blocks.{number}", tokens)

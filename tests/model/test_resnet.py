@@ -1,0 +1,62 @@
+"""ResNet-50 as a backbone."""
+
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from model.backbones.resnet import ResNet50
+from tests.model.builds import images, make_outline
+from utils.errors import ConfigError
+
+
+def test_standard_stem_and_stride_2_give_torchvisions_features():
+    torch.manual_seed(0)
+    theirs = resnet50(weights=None).eval()
+    ours = ResNet50(last_stride=2).eval()
+    weights = {name: value for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    ours.load_state_dict(weights)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images(1, (64, 32))), theirs(images(1, (64, 32))))
+
+
+@pytest.mark.parametrize(("stride", "rows"), [(1, 4), (2, 2)])
+def test_last_stride_sets_the_size_of_the_last_map(stride, rows):
+    model = ResNet50(last_stride=stride).eval()
+    shapes = []
+    model.layer4.register_forward_hook(lambda module, args, output: shapes.append(output.shape))
+    with torch.no_grad():
+        model(images(1, (64, 64)))
+    assert shapes == [(1, 2048, rows, rows)]
+
+
+def test_transreid_stem_has_no_relu_and_pools_two_by_two():
+    torch.manual_seed(0)
+    model = ResNet50(stem="transreid").eval()
+    inputs = []
+    model.layer1.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
+    with torch.no_grad():
+        model(images(1, (32, 32)))
+        stem = model.bn1(model.conv1(images(1, (32, 32))))
+    blocks = stem.reshape(1, 64, 8, 2, 8, 2).amax(dim=(3, 5))
+    torch.testing.assert_close(inputs[0], blocks)
+    assert blocks.min() < 0
+
+
+def test_unknown_stem_is_refused():
+    with pytest.raises(ConfigError, match="MODEL.RESNET_STEM got 'wide', allowed: standard, transreid"):
+        ResNet50(stem="wide")
+
+
+def test_labels_are_accepted_and_ignored():
+    model = ResNet50().eval()
+    labels = torch.tensor([3])
+    with torch.no_grad():
+        batch = images(1, (32, 32))
+        assert torch.equal(model(batch, cam_label=labels, view_label=labels), model(batch))
+
+
+def test_neck_can_be_left_out():
+    names = make_outline("MODEL.NAME", "resnet50", "MODEL.NECK", "no").state_dict().keys()
+    assert not any(name.startswith("bottleneck") for name in names)
+    assert "classifier.weight" in names
