@@ -9,57 +9,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from datasets.bases import ReIDDataset
-from datasets.drawing.looks import COLOUR_NAMES, TYPE_NAMES, Look, make_look
-from datasets.drawing.photos import Photo, photograph
+from datasets.drawing.looks import COLOUR_NAMES, TYPE_NAMES, Look
+from datasets.drawing.plan import Identity, Shot, look_of, plan_identities, plan_shots, take_shots
 from datasets.drawing.scenes import CAMERAS
-from datasets.drawing.vehicles import make_vehicle
 from datasets.veri import load_veri_folder
 from utils.commands import OneLineParser
 from utils.errors import DataError, run_command
 
 FOLDER = "synthetic_veri"
+SCRATCH_PREFIX = f".{FOLDER}_"
 VERSION = "1"  # of the drawing: a folder of another version is drawn again
 VERSION_FILE = "drawing_version.txt"
-HIGHEST_PID = 776
-CAMERAS_PER_ID = (6, 9)
-MAX_FAMILY = 3
-MAX_QUERIES_PER_ID = 3
+NUM_TRAIN_IDS, NUM_TEST_IDS = 180, 70
 JPEG_QUALITY = 92
 ABANDONED_SECONDS = 3600
-SHEET_ROWS, SHEET_CELL = 6, 90
+SHEET_TYPES = ("van", "hatchback", "truck", "sedan")
+SHEET_CELL, SHEET_HEADER = (90, 76), 16  # pixels
+SHEET_COLOURS = 256  # of the palette, which keeps the file small
 
 logger = logging.getLogger(__name__)
-
-
-class Vehicle(NamedTuple):
-    """One identity of the plan."""
-
-    pid: int
-    split: str  # "train" or "test"
-    family: int
-    member: int
-
-
-class Shot(NamedTuple):
-    """One image of the plan; `index` counts the shots of the identity."""
-
-    pid: int
-    camera: int  # 0-based
-    frame: int
-    index: int
-    is_query: bool
-
-    @property
-    def name(self) -> str:
-        """VeRi's file name: identity, camera counted from 1, frame."""
-        return f"{self.pid:04d}_c{self.camera + 1:03d}_{self.frame:08d}_0.jpg"
 
 
 class Drawn(NamedTuple):
@@ -83,46 +59,53 @@ def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_
             _draw_into_place(folder)
         except OSError as error:
             raise DataError(
-                f"synthetic VeRi cannot be drawn into '{folder.absolute()}' ({error.strerror}); make room there, or "
-                "set DATASETS.ROOT_DIR to a folder that can be written"
+                f"synthetic VeRi cannot be drawn into '{folder.absolute()}' ({error.strerror or error}); make room "
+                "there, or set DATASETS.ROOT_DIR to a folder that can be written"
             ) from error
     return load_veri_folder(folder, (), unlabelled_view, require_views, name="synthetic")
 
 
 def is_complete(folder: Path) -> bool:
     """Return whether the folder holds a finished drawing of the current version."""
-    marker = folder / VERSION_FILE
-    return marker.is_file() and marker.read_text(encoding="ascii").strip() == VERSION
+    try:
+        return (folder / VERSION_FILE).read_bytes().strip() == VERSION.encode("ascii")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _draw_into_place(folder: Path) -> None:
     """Draw beside `folder`, then rename: nobody ever sees a half-drawn folder, and the first of several wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for sibling in folder.parent.glob(f".{FOLDER}_*"):
-        if time.time() - sibling.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(sibling, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{FOLDER}_", dir=folder.parent))
+    _remove_abandoned(folder.parent)
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.parent))
     try:
         # Put aside before drawing, not after: then a folder that another process completes meanwhile stays.
         if folder.exists() and not is_complete(folder):
             logger.warning("'%s' is unfinished or of another version and is drawn again", folder)
-            folder.rename(scratch / "stale")
+            with suppress(FileNotFoundError):  # another process was faster
+                folder.rename(scratch / "stale")
         logger.info("drawing synthetic VeRi into '%s' (once, less than a minute)", folder)
         draw_synthetic_veri(scratch / FOLDER)
-        _rename_unless_complete(scratch / FOLDER, folder)
+        try:
+            (scratch / FOLDER).rename(folder)
+        except OSError:
+            if not is_complete(folder):
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _rename_unless_complete(source: Path, folder: Path) -> None:
-    try:
-        source.rename(folder)
-    except OSError:
-        if not is_complete(folder):
-            raise
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes left behind long ago."""
+    for scratch in parent.glob(f"{SCRATCH_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
-def draw_synthetic_veri(folder: str | Path, seed: int = 0, num_train_ids: int = 180, num_test_ids: int = 70) -> None:
+def draw_synthetic_veri(
+    folder: str | Path, seed: int = 0, num_train_ids: int = NUM_TRAIN_IDS, num_test_ids: int = NUM_TEST_IDS
+) -> None:
     """Draw the set into a new folder in VeRi's layout; the version file is written last.
 
     The same arguments give the same files. Each image has a random generator of its own, seeded by (seed, identity,
@@ -132,54 +115,18 @@ def draw_synthetic_veri(folder: str | Path, seed: int = 0, num_train_ids: int = 
     for name in ("image_train", "image_query", "image_test"):
         (folder / name).mkdir(parents=True)
     drawn = {"train": [], "test": []}
-    for vehicle in plan_vehicles(seed, num_train_ids, num_test_ids):
-        look = make_look(seed, vehicle.pid, vehicle.family, vehicle.member)
-        for shot, photo in draw_vehicle(look, plan_shots(seed, vehicle), seed):
-            path = folder / f"image_{vehicle.split}" / shot.name
+    for identity in plan_identities(seed, num_train_ids, num_test_ids):
+        look = look_of(seed, identity)
+        for shot, photo in take_shots(look, plan_shots(seed, identity), seed):
+            path = folder / f"image_{identity.split}" / shot.name
             Image.fromarray(photo.pixels).save(path, quality=JPEG_QUALITY)
             if shot.is_query:
                 shutil.copyfile(path, folder / "image_query" / shot.name)
-            drawn[vehicle.split].append(Drawn(shot, look, photo.keypoints, photo.orientation))
+            drawn[identity.split].append(Drawn(shot, look, photo.keypoints, photo.orientation))
     for rows in drawn.values():
         rows.sort(key=lambda row: row.shot.name)
     _write_lists(folder, drawn["train"], drawn["test"])
     (folder / VERSION_FILE).write_text(f"{VERSION}\n", encoding="ascii")
-
-
-def plan_vehicles(seed: int, num_train_ids: int, num_test_ids: int) -> list[Vehicle]:
-    """Return the identities, ascending; the families (hard negatives) never span both splits."""
-    rng = np.random.default_rng((seed, 0))
-    pids = 1 + rng.permutation(HIGHEST_PID)[: num_train_ids + num_test_ids]
-    vehicles, family = [], 0
-    for split, rest in (("train", pids[:num_train_ids]), ("test", pids[num_train_ids:])):
-        while len(rest):
-            size = rng.integers(1, MAX_FAMILY + 1)
-            vehicles += [Vehicle(int(pid), split, family, member) for member, pid in enumerate(rest[:size])]
-            rest, family = rest[size:], family + 1
-    return sorted(vehicles)
-
-
-def plan_shots(seed: int, vehicle: Vehicle) -> list[Shot]:
-    """Return when and where a vehicle is photographed: one or two shots by each of several cameras."""
-    rng = np.random.default_rng((seed, 3, vehicle.pid))
-    low, high = CAMERAS_PER_ID
-    cameras = rng.permutation(len(CAMERAS))[: rng.integers(low, high + 1)]
-    num_queries = MAX_QUERIES_PER_ID if vehicle.split == "test" else 0
-    frame = int(rng.integers(1_000, 90_000))
-    shots = []
-    for rank, camera in enumerate(cameras):
-        for repeat in range(rng.integers(1, 3)):
-            frame += int(rng.integers(5, 60))
-            is_query = rank < num_queries and repeat == 0
-            shots.append(Shot(vehicle.pid, int(camera), frame, len(shots), is_query))
-    return shots
-
-
-def draw_vehicle(look: Look, shots: Iterable[Shot], seed: int) -> Iterable[tuple[Shot, Photo]]:
-    """Yield each shot of a vehicle with its photograph."""
-    vehicle = make_vehicle(look)
-    for shot in shots:
-        yield shot, photograph(vehicle, shot.camera, seed, np.random.default_rng((seed, shot.pid, shot.index)))
 
 
 def _write_lists(folder: Path, train: list[Drawn], test: list[Drawn]) -> None:
@@ -227,20 +174,35 @@ def _answers(query: Shot, test: list[Drawn], same_camera: bool) -> str:
     return " ".join(hits)
 
 
-def contact_sheet(seed: int = 0, num_rows: int = SHEET_ROWS) -> Image.Image:
-    """Return one row for each of the first test identities, twins below each other, and one column for each camera."""
-    vehicles = [vehicle for vehicle in plan_vehicles(seed, 180, 70) if vehicle.split == "test"]
-    vehicles.sort(key=lambda vehicle: (vehicle.family, vehicle.member))
-    sheet = Image.new("RGB", (SHEET_CELL * len(CAMERAS), SHEET_CELL * num_rows), "white")
-    for row, vehicle in enumerate(vehicles[:num_rows]):
-        look = make_look(seed, vehicle.pid, vehicle.family, vehicle.member)
-        shots = [Shot(vehicle.pid, camera, 0, camera, False) for camera in range(len(CAMERAS))]
-        for shot, photo in draw_vehicle(look, shots, seed):
+def contact_sheet(seed: int = 0) -> Image.Image:
+    """Return a palette image: two members of a family of each of SHEET_TYPES as rows, the cameras as columns."""
+    pairs = _first_twins(seed)
+    rows = [row for type_name in SHEET_TYPES for row in pairs[type_name]]
+    wide, tall = SHEET_CELL
+    sheet = Image.new("RGB", (wide * len(CAMERAS), SHEET_HEADER + tall * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, camera in enumerate(CAMERAS):
+        pen.text((number * wide + 4, 2), f"c{number + 1:03d} {'night' if camera.night else 'day'}", fill="black")
+    for row, (identity, look) in enumerate(rows):
+        shots = [Shot(identity.pid, number, 0, number, False) for number in range(len(CAMERAS))]
+        for shot, photo in take_shots(look, shots, seed):
             image = Image.fromarray(photo.pixels)
-            image.thumbnail((SHEET_CELL - 2, SHEET_CELL - 2))
-            left = shot.camera * SHEET_CELL + (SHEET_CELL - image.width) // 2
-            sheet.paste(image, (left, row * SHEET_CELL + (SHEET_CELL - image.height) // 2))
-    return sheet
+            image.thumbnail((wide - 2, tall - 2))
+            left, top = shot.camera * wide + (wide - image.width) // 2, row * tall + (tall - image.height) // 2
+            sheet.paste(image, (left, SHEET_HEADER + top))
+    return sheet.quantize(SHEET_COLOURS, dither=Image.Dither.NONE)
+
+
+def _first_twins(seed: int) -> dict[str, list[tuple[Identity, Look]]]:
+    """Return for each body type two members of the first family that has them."""
+    families = {}
+    for identity in plan_identities(seed, NUM_TRAIN_IDS, NUM_TEST_IDS):
+        families.setdefault(identity.family, []).append((identity, look_of(seed, identity)))
+    pairs = {}
+    for _, members in sorted(families.items()):
+        if len(members) > 1:
+            pairs.setdefault(members[0][1].type_name, members[:2])
+    return pairs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -253,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("nothing to do: give --sheet, --root_dir or both")
     if args.sheet is not None:
         try:
-            contact_sheet().save(args.sheet)
+            contact_sheet().save(args.sheet, optimize=True)
         except (OSError, ValueError) as error:
             raise DataError(f"--sheet '{args.sheet}' cannot be written ({error}); choose another file .png") from error
     if args.root_dir is not None:

@@ -14,6 +14,7 @@ Weights = dict[str, torch.Tensor]
 SHOWN = 4  # names of a kind that a report spells out
 CLASSIFIER_PREFIXES = ("head", "fc.", "fc_norm.", "pre_logits")  # of ImageNet files
 DISTILLATION = "dist"  # in dist_token, head_dist
+NECK_PREFIX = "bottleneck"  # all families call their necks alike
 FOR_REID = "which TEST.WEIGHT and MODEL.PRETRAIN_CHOICE self or finetune take"
 FOR_IMAGENET = "which MODEL.PRETRAIN_CHOICE imagenet takes"
 
@@ -58,7 +59,7 @@ def load_weights(
     """
     target = {name: value for name, value in module.state_dict().items() if name.startswith(prefixes)}
     usable, resized, misshaped = {}, [], {}
-    for name in target.keys() & weights.keys():
+    for name in (name for name in target if name in weights):
         value = weights[name]
         if grid is not None and _differs_in_grid(name, value, target[name]):
             value = resize_pos_embed(value, grid)
@@ -68,15 +69,17 @@ def load_weights(
         else:
             misshaped[name] = (tuple(value.shape), tuple(target[name].shape))
     missing = [name for name in target if name not in weights]
-    fatal = [name for name in target if (name in misshaped or name not in weights) and deciding_keys(name)]
-    if not usable or (fatal and not any(deciding_keys(name) for name in usable)):
+    needed = [name for name in target if deciding_keys(name)]
+    trunk = [name for name in needed if not name.startswith(NECK_PREFIX)]
+    if (trunk or not usable) and not any(name in weights for name in trunk):
         raise DataError(f"{source} holds {describe(weights)}; none of its weights fits this model")
+    fatal = [name for name in needed if name in misshaped or name not in weights]
     if fatal:
         raise DataError(_fatal_message(source, fatal, misshaped, target, deciding_keys))
     module.load_state_dict(usable, strict=False)
     return LoadReport(
         source=source,
-        matched=tuple(name for name in target if name in usable),
+        matched=tuple(usable),
         missing=tuple(missing),
         surplus=tuple(name for name in weights if name not in target),
         resized=tuple(resized),

@@ -19,6 +19,7 @@ MODEL:
   VIT: {{EMBED_DIM: 32, DEPTH: 2, NUM_HEADS: 2, PATCH_SIZE: 8}}
   SIE_CAMERA: True
   SIE_VIEW: True
+  SIE_COE: 0.1
   JPM: True
   NO_MARGIN: True
   IF_LABELSMOOTH: 'off'
@@ -50,7 +51,7 @@ OUTPUT_DIR: {output}
 """
 
 
-def write_tiny_veri(root: Path, train_ids: int = 8, test_ids: int = 4) -> Path:
+def write_tiny_veri(root: Path, train_ids: int = 8, test_ids: int = 12) -> Path:
     """Write <root>/VeRi: every identity has its own colour and pattern, seen by 3 cameras from 2 viewpoints."""
     rng = np.random.default_rng(0)
     lines = {"train": [], "test": []}

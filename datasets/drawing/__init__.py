@@ -1,1 +1,14 @@
-"""Drawing of synthetic VeRi: vehicles as meshes (`shapes`, `looks`, `vehicles`), photographed by `scenes`."""
+"""Drawing of synthetic VeRi: vehicles as meshes (shapes, looks, vehicles), photographed in scenes by photos."""
+
+from enum import IntEnum
+
+
+class Stream(IntEnum):
+    """What a random generator is for: the second number of its seed (seed, stream, ...), so that no two coincide."""
+
+    IDENTITIES = 0
+    FAMILY = 1
+    MEMBER = 2
+    SHOTS = 3
+    PLACE = 4
+    PHOTO = 5

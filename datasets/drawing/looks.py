@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.drawing import Stream
 from datasets.drawing.shapes import MOTIFS, Colour
 
 HSV = {  # VeRi's colour names in the order of its ids: hue, saturation, value
@@ -98,8 +99,8 @@ def shade_of(name: str, rng: np.random.Generator, jitter: float = 1.0) -> Colour
 
 def make_look(seed: int, pid: int, family: int, member: int) -> Look:
     """Draw a look; up to len(MOTIFS) members of a family differ at least in the motif, whose order is the family's."""
-    shared = np.random.default_rng((seed, 1, family))
-    own = np.random.default_rng((seed, 2, pid))
+    shared = np.random.default_rng((seed, Stream.FAMILY, family))
+    own = np.random.default_rng((seed, Stream.MEMBER, pid))
     type_name, colour_name = str(shared.choice(TYPE_NAMES)), str(shared.choice(COLOUR_NAMES))
     second_name = str(shared.choice([name for name in COLOUR_NAMES if name != colour_name]))
     stretch, spread, lift = shared.normal(1, 0.04, 3)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from datasets.drawing import Stream
+
 CANVAS = 480  # pixels of a square background
 OCCLUDED_SHARE = 0.35  # of the images
 
@@ -44,7 +46,7 @@ CAMERAS = (
 @lru_cache(maxsize=2 * len(CAMERAS))
 def _canvas(number: int, seed: int) -> Image.Image:
     """Draw the place of a camera: CANVAS x CANVAS, horizon in the upper part, road with markings below."""
-    camera, rng = CAMERAS[number], np.random.default_rng((seed, 4, number))
+    camera, rng = CAMERAS[number], np.random.default_rng((seed, Stream.PLACE, number))
     horizon = int(CANVAS * rng.uniform(0.30, 0.42))
     sky = tuple(int(c) for c in np.array((178, 200, 224)) + rng.integers(-25, 25, 3))
     image = Image.new("RGB", (CANVAS, CANVAS), sky)

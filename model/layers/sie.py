@@ -35,7 +35,7 @@ def look_up(
     table = torch.cat([table, table.mean(dim=1, keepdim=True)], dim=1)  # [cameras + 1, views + 1, D]
     cam = _rows(cam_label, camera_num, batch_size, "camera", embed.device)
     view = _rows(view_label, view_num, batch_size, "view", embed.device)
-    return table.flatten(0, 1).index_select(0, cam * (views + 1) + view).unsqueeze(1)
+    return table[cam, view].unsqueeze(1)
 
 
 def _rows(label: torch.Tensor | None, count: int, batch_size: int, side: str, device: torch.device) -> torch.Tensor:

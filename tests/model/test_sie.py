@@ -46,6 +46,13 @@ def test_label_beyond_the_table_is_refused(cam, view, side):
         look_up(EMBED, 3, 2, torch.tensor([cam]), torch.tensor([view]), 1)
 
 
+@pytest.mark.parametrize(("cam", "view"), [(3, 0), (0, 2)])
+def test_label_beyond_the_table_never_falls_on_another_row(cam, view, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as on a GPU: the labels are not looked at
+    with pytest.raises(IndexError):
+        look_up(EMBED, 3, 2, torch.tensor([cam]), torch.tensor([view]), 1)
+
+
 def test_known_labels_give_no_gradient_to_other_rows():
     embed = EMBED.clone().requires_grad_()
     look_up(embed, 3, 2, torch.tensor([1]), torch.tensor([0]), 1).sum().backward()

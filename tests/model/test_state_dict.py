@@ -37,27 +37,15 @@ def test_numbers_of_weights_are_those_of_transreid(case):
 
 
 def test_names_and_shapes_are_those_of_the_veri_checkpoint():
-    shape = Shape(width=768, depth=12, heads=12, hidden=3072, rows=21, columns=21, stride=12, side_rows=160, branches=4)
     opts = (*SQUARE, *STRIDE_12, *CAMERA, "MODEL.SIE_VIEW", True, *JPM)
     model = make_outline(*opts, classes=575, cameras=20, views=8)
-    with torch.device("meta"):
-        expected = make_state_shapes(shape, 575)
-    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == expected
-
-
-def make_state_shapes(shape: Shape, classes: int) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the reference without filling its weights: drawn small, then scaled up."""
-    small = Shape(8, shape.depth, 2, 32, shape.rows, shape.columns, 16, 12, side_rows=160, branches=shape.branches)
-    scaled = {8: shape.width, 24: 3 * shape.width, 32: shape.hidden, classes: classes}
-    return {
-        name: tuple(scaled.get(side, side) for side in value.shape)
-        for name, value in make_state_on_cpu(small, classes).items()
+    # the reference is drawn narrow and its sizes are scaled up: 8 = D, 24 = 3D, 32 = 4D
+    narrow = Shape(width=8, depth=12, heads=2, hidden=32, rows=21, columns=21, side_rows=160, branches=4)
+    scaled = {8: 768, 24: 3 * 768, 32: 4 * 768}
+    expected = {
+        name: tuple(scaled.get(side, side) for side in value.shape) for name, value in make_state(narrow, 575).items()
     }
-
-
-def make_state_on_cpu(shape: Shape, classes: int) -> dict[str, torch.Tensor]:
-    with torch.device("cpu"):
-        return make_state(shape, classes)
+    assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == expected
 
 
 def test_weights_stand_in_the_order_of_transreid():

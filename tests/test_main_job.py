@@ -1,0 +1,109 @@
+"""The main job for real: the launcher trains and tests through its commands, and test.py gives the same numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+import run_phased_loss
+import test as test_command
+from processor.inference import METRICS
+from tests.reference import reranking, retrieval
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory, tiny_root):
+    from tests.conftest import TINY_YAML
+
+    folder = tmp_path_factory.mktemp("job")
+    config = folder / "tiny.yml"
+    config.write_text(TINY_YAML.format(root=tiny_root, output=folder / "unused"))
+    argv = ["--config", str(config), "--seeds", "0", "--epochs", "2", "--output-root", str(folder / "logs")]
+    assert run_phased_loss.main([*argv, "--opts", "TEST.REFERENCE", "True"]) == 0
+    return config, folder / "logs"
+
+
+def test_every_checkpoint_is_tested_and_summarised(launched):
+    _, logs = launched
+    names = {path.name for path in logs.iterdir()}
+    assert names == {
+        *("veri776_tiny_seed0_run", "veri776_tiny_seed0_test", "veri776_tiny_summary.json", "veri776_tiny_summary.csv"),
+        "phased_loss_best_summary.json",
+    }
+    for epoch in (1, 2):
+        folder = logs / "veri776_tiny_seed0_test" / f"epoch_{epoch}"
+        assert {"summary.json", "per_query.npz", "test_log.txt"} <= {path.name for path in folder.iterdir()}
+    summary = json.loads((logs / "veri776_tiny_summary.json").read_text())
+    last = json.loads((logs / "veri776_tiny_seed0_test" / "epoch_2" / "summary.json").read_text())
+    assert summary["seeds"]["0"]["last"] == {"epoch": 2, **{name: last[name] for name in METRICS}}
+    assert set(summary["reference"]) == {"raw_pixels", "untrained"}
+
+
+def test_test_py_reproduces_the_launchers_numbers_exactly(launched, tmp_path):
+    config, logs = launched
+    weight = logs / "veri776_tiny_seed0_run" / "transformer_2.pth"
+    argv = ["--config_file", str(config), "TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(tmp_path / "again")]
+    assert test_command.main(argv) == 0
+    theirs = logs / "veri776_tiny_seed0_test" / "epoch_2"
+    one, two = (json.loads((folder / "summary.json").read_text()) for folder in (theirs, tmp_path / "again"))
+    assert one == two
+    with np.load(theirs / "per_query.npz") as a, np.load(tmp_path / "again" / "per_query.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_per_query_results_add_up_to_the_summary(launched):
+    _, logs = launched
+    folder = logs / "veri776_tiny_seed0_test" / "epoch_2"
+    summary = json.loads((folder / "summary.json").read_text())
+    with np.load(folder / "per_query.npz", allow_pickle=False) as table:
+        valid = table["first_hit"] >= 0
+        assert np.mean(table["ap"][valid]) == pytest.approx(summary["mAP"])
+        assert np.mean(table["inp"][valid]) == pytest.approx(summary["mINP"])
+        for rank in (1, 5, 10):
+            assert np.mean(table["first_hit"][valid] < rank) == pytest.approx(summary[f"Rank-{rank}"])
+        assert len(table["path"]) == summary["num_query"] and table["path"].dtype.kind == "U"
+        assert ((table["brightness"] > 0) & (table["brightness"] < 1)).all()
+        assert set(table["camid"]) == {0, 1, 2} and (table["num_pos"] == 4).all()
+
+
+def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
+    """Re-ranking, normalisation and neck each change the numbers, and to those of the slow reference."""
+    import torch
+
+    from configs import load_cfg
+    from datasets import make_dataloader, make_transforms
+    from model import make_model
+    from processor.inference import do_inference, extract
+
+    config, logs = launched
+    scores = {}
+    for name, opts in {
+        "plain": [],
+        "after": ["TEST.NECK_FEAT", "after"],
+        "raw": ["TEST.FEAT_NORM", "no"],
+        "rerank": ["TEST.RE_RANKING", "True", "TEST.RERANK.K1", "6", "TEST.RERANK.K2", "3"],
+    }.items():
+        cfg = load_cfg(config, [*opts, "OUTPUT_DIR", str(tmp_path)])
+        data = make_dataloader(cfg)
+        model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False)
+        model.load_param(logs / "veri776_tiny_seed0_run" / "transformer_2.pth")
+        results = do_inference(cfg, model, data)
+        scores[name] = results["mAP"]
+        feat, _ = extract(model, data.val_loader, make_transforms(cfg)[1], torch.device("cpu"), None)
+        feat = feat.double().numpy()
+        if name != "raw":
+            feat /= np.linalg.norm(feat, axis=1, keepdims=True)
+        query, gallery = feat[: data.num_query], feat[data.num_query :]
+        distance = ((query[:, None] - gallery[None]) ** 2).sum(2)
+        if name == "rerank":
+            distance = reranking.re_rank(query, gallery, 6, 3, 0.3)
+        pids, camids = (
+            np.array([getattr(s, key) for s in data.val_loader.dataset.samples]) for key in ("pid", "camid")
+        )
+        expected = retrieval.evaluate(
+            distance, *(part for x in (pids, camids) for part in (x[: data.num_query], x[data.num_query :])), 50
+        )
+        assert results["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
+    assert len({round(score, 6) for score in scores.values()}) == 4
