@@ -81,10 +81,12 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     _check_side_information(cfg, test, camera_num, view_num)
     logger.info("data sets\n%s", statistics_table(datasets))
     for dataset in datasets:
-        for line in (*dataset.notes, *published_findings(dataset)):
-            logger.info("%s", line)
-    for line in match_findings(test):
-        logger.info("%s", line)
+        for note in dataset.notes:
+            logger.info("%s", note)
+        for finding in published_findings(dataset):
+            logger.warning("%s", finding)
+    for finding in match_findings(test):
+        logger.warning("%s", finding)
 
     workers = cfg.DATALOADER.NUM_WORKERS
     train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)

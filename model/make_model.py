@@ -30,7 +30,7 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
     model = FAMILIES[cfg.MODEL.NAME](cfg, num_class, camera_num, view_num, choice)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     total = sum(weight.numel() for weight in model.parameters())
-    logger.info("%s: %.1f M parameters, %.1f M of them trained", cfg.MODEL.NAME, total / 1e6, trained / 1e6)
+    logger.info("%s: %s parameters, %s of them trained", cfg.MODEL.NAME, f"{total:,}", f"{trained:,}")
     return model
 
 

@@ -1,6 +1,8 @@
 """The training loop: epochs, checkpoints, evaluation, and the state that a killed run continues from."""
 
 import logging
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ def do_train(
         wait()
         wrapped = _wrap(model, device, ranks.world_size)
         for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
+            started = time.perf_counter()
             _train_one(stage, wrapped, data, epoch, make_transforms(cfg)[0], scaler, settings, recorder, progress)
             if recorder and _is_due(epoch, cfg.SOLVER.EVAL_PERIOD, stage.max_epochs, at_end=cfg.SOLVER.EVAL_PERIOD > 0):
                 _evaluate(cfg, model, data, epoch, recorder, progress)
@@ -89,6 +92,9 @@ def do_train(
             progress["epoch"] = epoch
             save_state(cfg, stage, scaler, ranks, progress)
             wait()
+            seconds = time.perf_counter() - started
+            left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
+            logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
     finally:
         if recorder:
             recorder.close()

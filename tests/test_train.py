@@ -79,6 +79,29 @@ def test_a_run_learns_more_than_it_knew(tiny_config, run_dir):
     assert records[-1]["acc"] > 0.5 > 2 * records[0]["acc"]
 
 
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["MODEL.ID_LOSS_TYPE", "arcface"],
+        ["MODEL.ID_LOSS_TYPE", "circle", "MODEL.JPM", "False", "MODEL.IF_LABELSMOOTH", "on"],
+        ["DATALOADER.SAMPLER", "softmax", "SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.SCHEDULER", "multistep"],
+        ["DATALOADER.SAMPLER", "triplet", "MODEL.NO_MARGIN", "False", "LOSS.TRIPLET.HARD_FACTOR", "0.1"],
+        ["SOLVER.AMP", "bf16", "SOLVER.GRAD_CLIP", "1.0", "MODEL.METRIC_LOSS_TYPE", "triplet_center"],
+        ["DATALOADER.NUM_WORKERS", "2", "TEST.NECK_FEAT", "after", "TEST.RE_RANKING", "True"],
+        [
+            *("MODEL.NAME", "resnet50", "MODEL.JPM", "False", "MODEL.SIE_CAMERA", "False", "MODEL.SIE_VIEW", "False"),
+            *("SOLVER.EVAL_PERIOD", "1", "MODEL.NECK", "no"),
+        ],
+        ["MODEL.TRANSFORMER_TYPE", "timm/vit_tiny_patch16_224", "MODEL.VIT.MLP_RATIO", "2"],
+    ],
+)
+def test_every_kind_of_experiment_trains(tiny_config, run_dir, opts):
+    assert train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, *opts)) == 0
+    losses = [record["loss"] for record in read_metrics(run_dir) if record["kind"] == "train"]
+    assert losses and all(loss > 0 for loss in losses)
+    assert list(run_dir.glob("*_1.pth"))
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_config, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / name, "SOLVER.SEED", seed))

@@ -33,7 +33,7 @@ def load_file(path: str | Path, key: str) -> Any:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{key}: '{path}' is not a plain weight file and was not loaded ({reason})") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
 
 

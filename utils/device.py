@@ -48,7 +48,7 @@ def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
 
 def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
     """Return the autocast context of a run; a no-op when `amp` is None."""
-    return torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None)
+    return torch.autocast(device.type, dtype=amp, enabled=amp is not None)
 
 
 def seed_everything(seed: int) -> None:

@@ -174,6 +174,20 @@ def test_an_unfinished_or_outdated_folder_is_drawn_again(tmp_path, tiny, content
     assert os.listdir(tmp_path) == [FOLDER]
 
 
+def test_an_unfinished_folder_that_another_process_puts_aside_first_is_no_error(tmp_path, tiny, monkeypatch):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    answers = [False, False]
+
+    def is_complete(asked: Path) -> bool:
+        if len(answers) == 1:
+            asked.rmdir()
+        return answers.pop()
+
+    monkeypatch.setattr(synthetic, "is_complete", is_complete)
+    assert load_synthetic(tmp_path).train
+
+
 def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(folder: Path) -> None:
         (folder / "image_train").mkdir(parents=True)
