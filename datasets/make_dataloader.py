@@ -16,7 +16,6 @@ from datasets.dukemtmcreid import load_dukemtmc
 from datasets.market1501 import load_market1501
 from datasets.msmt17 import load_msmt17, load_msmt17_v2
 from datasets.occ_duke import load_occ_duke
-from datasets.synthetic import load_synthetic
 from datasets.table import load_table
 from datasets.vehicleid import load_vehicleid
 from datasets.veri import load_veri
@@ -46,6 +45,8 @@ class ReIDData(NamedTuple):
 
 def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
     """Read the data sets of DATASETS.NAMES from disk, in that order."""
+    from datasets.synthetic import load_synthetic  # here, so that python -m datasets.synthetic runs its module once
+
     root, unlabelled = cfg.DATASETS.ROOT_DIR, cfg.DATASETS.UNLABELLED_VIEW
     views = cfg.MODEL.SIE_VIEW
     loaders = {
