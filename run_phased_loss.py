@@ -7,19 +7,20 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import ConfigError, RunError, run_command
 from utils.launch_args import config_label, default_prefix, experiment_name, parse_args
-from utils.results import METRICS, read_result, start_test, why_untested
+from utils.results import METRICS, RESULT_NAME, read_result, result_settings, why_untested
 from utils.run_folder import make_folder, read_metrics
 from utils.summary import SeedResults, build_summary, format_table, pick_references, write_summary
 
 ROOT = Path(__file__).resolve().parent
-SETTINGS_WITHOUT_EFFECT = ("TEST.WEIGHT", "TEST.IMS_PER_BATCH", "TEST.REFERENCE")
 SHARED_SUMMARY = "phased_loss_best_summary.json"  # copy of the latest summary under the name that Model B's users know
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto")  # one process per GPU
 CTRL_C_CODES = (130, -signal.SIGINT)
 CHILD_GRACE_S = 30
 
@@ -31,6 +32,7 @@ class Experiment(NamedTuple):
     name: str
     config: str  # absolute path of the YAML
     opts: list[str]  # KEY VALUE pairs for train.py and test.py
+    distributed: bool  # MODEL.DIST_TRAIN: train.py needs torchrun
     model_name: str  # prefix of the checkpoint files
     last_epoch: int
     test_settings: dict[str, Any]
@@ -71,23 +73,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_experiment(args: argparse.Namespace, cfg) -> Experiment:
     """Return what all seeds share; ConfigError for a name that cannot be a folder or a root that cannot be written."""
-    from configs.compare import flatten
-
     first = cfg.DATASETS.NAMES[0]
     name = experiment_name(
         args.ds_prefix if args.ds_prefix is not None else default_prefix(first),
         args.tag if args.tag is not None else config_label(args.config),
         stamp=os.environ.get("RUN_TAG_TS", ""),
     )
-    settings = {key: value for key, value in flatten({"TEST": cfg.TEST}).items() if key not in SETTINGS_WITHOUT_EFFECT}
     return Experiment(
         root=Path(os.path.abspath(make_folder(args.output_root, "--output-root"))),
         name=name,
         config=os.path.abspath(args.config),
         opts=args.opts,
+        distributed=cfg.MODEL.DIST_TRAIN,
         model_name=cfg.MODEL.NAME,
         last_epoch=cfg.SOLVER.MAX_EPOCHS,
-        test_settings=settings,
+        test_settings=result_settings(cfg),
     )
 
 
@@ -104,8 +104,8 @@ def run_child(command: list[str]) -> int:
         raise
 
 
-def _run(script: str, experiment: Experiment, *own_opts: str) -> int:
-    command = [sys.executable, script, "--config_file", experiment.config, *experiment.opts, *own_opts]
+def _run(script: str, experiment: Experiment, *own_opts: str, launcher: Sequence[str] = ()) -> int:
+    command = [sys.executable, *launcher, script, "--config_file", experiment.config, *experiment.opts, *own_opts]
     _say(f"$ {shlex.join(command)}")
     return run_child(command)
 
@@ -120,7 +120,9 @@ def train_seed(experiment: Experiment, seed: int) -> int:
         _check_same_settings(experiment, seed)
         _say(f"seed {seed}: already trained to epoch {experiment.last_epoch} in '{folder}'")
         return 0
-    exit_code = _run("train.py", experiment, "SOLVER.SEED", str(seed), "OUTPUT_DIR", str(folder))
+    launcher = TORCHRUN if experiment.distributed else ()
+    own_opts = ("SOLVER.SEED", str(seed), "OUTPUT_DIR", str(folder))
+    exit_code = _run("train.py", experiment, *own_opts, launcher=launcher)
     if exit_code < 0:
         print(
             f"error: seed {seed}: train.py was killed by signal {-exit_code}; the same command continues",
@@ -166,7 +168,7 @@ def run_tests(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
             continue
         _say(f"seed {seed}, epoch {epoch}: {reason}")
         make_folder(str(folder), "--output-root")
-        start_test(folder, experiment.test_settings)
+        (folder / RESULT_NAME).unlink(missing_ok=True)  # what stands there is not a result of this test
         exit_code = _run("test.py", experiment, "TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(folder))
         if exit_code in CTRL_C_CODES:
             raise KeyboardInterrupt

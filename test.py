@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     setup_logger(folder / "test_log.txt")
     command = shlex.join(sys.argv if argv is None else ["test.py", *argv])
-    log_start(command, cfg.dump(), str(device), find_notices(cfg))
+    log_start(command, cfg.dump(default_flow_style=None), str(device), find_notices(cfg))
 
     from datasets import make_dataloader
     from model import make_model
     from processor import do_inference
     from processor.inference import log_results, save_results
     from utils.device import seed_everything
+    from utils.results import result_settings
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg)
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     results = do_inference(cfg, model, data)
     log_results(results, f"Test Results - {weight}")
     numbered = re.fullmatch(r".*_(\d+)", weight.stem)
-    save_results(results, folder, weight, int(numbered[1]) if numbered else None)
+    save_results(results, folder, weight, int(numbered[1]) if numbered else None, result_settings(cfg))
     return 0
 
 

@@ -7,6 +7,8 @@ import sys
 from utils.commands import parse_config_args
 from utils.errors import run_command
 
+RANK_SEED_STEP = 1_000_003
+
 
 def main(argv: list[str] | None = None) -> int:
     """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the same command again continues. Returns the exit code 0."""
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         if stale_pid is not None:
             notices.append(f"taking over the lock of process {stale_pid}, which ended without releasing it")
         command = shlex.join(sys.argv if argv is None else ["train.py", *argv])
-        log_start(command, cfg.dump(), str(device), notices)
+        log_start(command, cfg.dump(default_flow_style=None), str(device), notices)
         _train(cfg, ranks, device)
     return 0
 
@@ -50,15 +52,16 @@ def _train(cfg, ranks, device) -> None:
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
-    data_fingerprint = fingerprint(data.train_loader.dataset.samples)
+    data_fingerprint = fingerprint({"train": data.train_loader.dataset.samples})
     state = find_state(cfg, data_fingerprint)
     if ranks.rank == 0:
-        describe(cfg.OUTPUT_DIR, cfg.dump(), str(device), data_fingerprint)
+        describe(cfg.OUTPUT_DIR, cfg.dump(default_flow_style=None), str(device), data_fingerprint)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=state is None).to(device)
     criterion = make_loss(cfg, data.num_classes, model.feat_dim).to(device)
     optimizer, center_optimizer = make_optimizer(cfg, model, criterion)
     scheduler = create_scheduler(cfg, optimizer)
-    seed_everything(cfg.SOLVER.SEED + ranks.rank)  # equal weights on all ranks, different augmentation
+    # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
+    seed_everything((cfg.SOLVER.SEED + RANK_SEED_STEP * ranks.rank) % 2**32)
     do_train(cfg, model, criterion, data, optimizer, scheduler, center_optimizer, state)
 
 

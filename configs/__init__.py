@@ -97,7 +97,7 @@ def _sequence(value: Any, literal: Any, default: Sequence[Any]) -> Sequence[Any]
     elif holds_strings and isinstance(literal, str):
         items = [literal] if literal else []
     elif not holds_strings and isinstance(literal, (int, float)) and not isinstance(literal, bool):
-        items = [literal] * len(default)
+        items = [literal] * len(default) if isinstance(default, list) else [literal]  # sizes | epochs
     else:
         raise ValueError(f"got {value!r}, expected a list")
     example = "" if holds_strings else default[0]
@@ -162,7 +162,11 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> list[Setting]:
 
 
 def _read_yaml(path: Path) -> list[Setting]:
-    loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}); save it as such") from error
+    loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):

@@ -6,7 +6,7 @@ from typing import Any
 from configs.defaults import get_cfg_defaults
 
 # Where things lie, how often something is written, how it is tested: none of it changes the weights.
-FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE", "MODEL.PRETRAIN_PATH", "MODEL.PRETRAIN_CHOICE")
+FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE", "MODEL.PRETRAIN_PATH")
 FREE_KEYS = (
     "DATASETS.ROOT_DIR",
     "DATASETS.TABLE",
@@ -16,6 +16,7 @@ FREE_KEYS = (
     "SOLVER.EVAL_PERIOD",
     "SOLVER.LOG_PERIOD",
 )
+CHOICE_KEY = "MODEL.PRETRAIN_CHOICE"  # resume stands for whatever the run began with
 LAST_EPOCH_KEY = "SOLVER.MAX_EPOCHS"  # may grow: the run goes on
 
 
@@ -41,7 +42,7 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         old, new = old_values.get(key), new_values.get(key)
         if old == new or key in FREE_KEYS or key.startswith(FREE_PREFIXES):
             continue
-        if key == LAST_EPOCH_KEY and new > old:
+        if (key == LAST_EPOCH_KEY and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
             continue
         differing.append(f"{key} {old} -> {new}")
     return differing

@@ -11,7 +11,7 @@ _C = CN()
 # ---- model ----------------------------------------------------------------------------------------------------------
 _C.MODEL = CN()
 _C.MODEL.DEVICE = "auto"  # auto (cuda > mps > cpu) | cuda | mps | cpu; utils.device
-_C.MODEL.DEVICE_ID = "0"  # index of the CUDA device of a single-process run; utils.device
+_C.MODEL.DEVICE_ID = "0"  # index of the CUDA device of a single process (of a list the first); utils.device
 _C.MODEL.NAME = "resnet50"  # transformer | resnet50; also the prefix of checkpoint files; model.make_model
 _C.MODEL.LAST_STRIDE = 1  # stride of the last ResNet stage, 1 or 2; model.make_model
 _C.MODEL.RESNET_STEM = "standard"  # standard (torchvision) | transreid (no ReLU, 2x2 pool); model.make_model
@@ -80,7 +80,9 @@ _C.DATALOADER.NUM_INSTANCE = 16  # K, images per identity in a batch; processor.
 
 # ---- solver ---------------------------------------------------------------------------------------------------------
 _C.SOLVER = CN()
-_C.SOLVER.OPTIMIZER_NAME = "Adam"  # SGD | Adam | AdamW | another class of torch.optim; solver.make_optimizer
+_C.SOLVER.OPTIMIZER_NAME = (
+    "Adam"  # SGD | Adam | AdamW | NAdam | RMSprop | ... (configs/validate.py); solver.make_optimizer
+)
 _C.SOLVER.MAX_EPOCHS = 100  # last epoch, counted from 1; processor.train, solver.scheduler
 _C.SOLVER.BASE_LR = 3e-4  # learning rate at the peak of the schedule; solver
 _C.SOLVER.LARGE_FC_LR = False  # multiply the classifiers' learning rate by FC_LR_FACTOR; solver.make_optimizer
@@ -106,7 +108,7 @@ _C.SOLVER.CHECKPOINT_PERIOD = 10  # epochs between kept checkpoints, 0 = only th
 _C.SOLVER.LOG_PERIOD = 100  # iterations between log lines; processor.train
 _C.SOLVER.EVAL_PERIOD = 10  # epochs between evaluations, 0 = never; processor.train
 _C.SOLVER.IMS_PER_BATCH = 64  # images per batch over all processes, P x K; datasets.make_dataloader
-_C.SOLVER.AMP = "auto"  # auto (bf16 or fp16 on CUDA, off elsewhere) | off | fp16 | bf16; utils.device
+_C.SOLVER.AMP = "auto"  # of training: auto (bf16 or fp16 on CUDA, off elsewhere) | off | fp16 | bf16; utils.device
 _C.SOLVER.GRAD_CLIP = 0.0  # largest L2 norm of the gradient, 0 = no clipping; processor.train
 _C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; processor.train
 

@@ -1,6 +1,7 @@
 """Closed choices, ranges and rules between keys: everything that can be known wrong before data or weights are read."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator
 
 from yacs.config import CfgNode
@@ -68,9 +69,10 @@ RANGES = {
     **dict.fromkeys(("SOLVER.CHECKPOINT_PERIOD", "SOLVER.EVAL_PERIOD", "SOLVER.WARMUP_EPOCHS"), (0, None)),
     **dict.fromkeys(("SOLVER.BASE_LR", "SOLVER.CENTER_LR", "SOLVER.CENTER_LOSS_WEIGHT"), (0, None)),
     **dict.fromkeys(("SOLVER.WEIGHT_DECAY", "SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.GRAD_CLIP"), (0, None)),
-    **dict.fromkeys(("SOLVER.FC_LR_FACTOR", "SOLVER.BIAS_LR_FACTOR", "SOLVER.COSINE_SCALE"), (0, None)),
+    **dict.fromkeys(("SOLVER.FC_LR_FACTOR", "SOLVER.BIAS_LR_FACTOR", "SOLVER.COSINE_MARGIN"), (0, None)),
     **dict.fromkeys(("SOLVER.MIN_LR_FACTOR", "SOLVER.WARMUP_FACTOR", "SOLVER.GAMMA", "SOLVER.MOMENTUM"), (0, 1)),
     "LOSS.LABEL_SMOOTH_EPS": (0, 0.99),
+    "SOLVER.COSINE_SCALE": (1e-3, None),
     "MODEL.LAST_STRIDE": (1, 2),
     "SOLVER.SEED": (0, 2**32 - 1),
 }
@@ -140,7 +142,7 @@ def _bad_ranges(cfg: CfgNode) -> Iterator[Problem]:
             yield (key,), f"{key} got {value}, expected numbers above 0"
     for key, (lowest, highest) in RANGES.items():
         value = value_of(cfg, key)
-        if value < lowest or (highest is not None and value > highest):
+        if not lowest <= value <= (sys.float_info.max if highest is None else highest):  # NaN is in no range
             bounds = f"at least {lowest}" if highest is None else f"{lowest} to {highest}"
             yield (key,), f"{key} got {value}, allowed: {bounds}"
 
@@ -209,8 +211,9 @@ def _grid_rules(cfg: CfgNode, patch: int) -> Iterator[Problem]:
 
 
 def _input_rules(cfg: CfgNode) -> Iterator[Problem]:
-    if list(cfg.SOLVER.STEPS) != sorted(set(cfg.SOLVER.STEPS)) or any(step < 1 for step in cfg.SOLVER.STEPS):
-        yield ("SOLVER.STEPS",), f"SOLVER.STEPS got {cfg.SOLVER.STEPS}, expected ascending epochs from 1"
+    steps = cfg.SOLVER.STEPS
+    if cfg.SOLVER.SCHEDULER == "multistep" and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
+        yield ("SOLVER.STEPS",), f"SOLVER.STEPS got {steps}, expected ascending epochs from 1"
     if cfg.SOLVER.BASE_LR == 0:
         yield ("SOLVER.BASE_LR",), "SOLVER.BASE_LR is 0, so nothing would be learnt"
 

@@ -84,7 +84,7 @@ def camid_of(camera: int, path: str) -> int:
 
 
 def load_person_archive(
-    root_dir: str | Path, name: str, folder_names: Sequence[str], published: dict[str, Published]
+    root_dir: str | Path, name: str, folder_names: Sequence[str], published: dict[str, Published], num_cameras: int
 ) -> ReIDDataset:
     """Load Market-1501's layout: bounding_box_train, query, bounding_box_test with <pid>_c<camera>... images."""
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -95,7 +95,7 @@ def load_person_archive(
         samples[split], num_junk = read_named_images(folder / sub_folder)
         if num_junk:
             notes.append(f"{name} {split}: {num_junk:,} junk images (pid -1) are ignored")
-    return ReIDDataset(name=name, **samples, published=published, notes=tuple(notes))
+    return ReIDDataset(name=name, **samples, published=published, notes=tuple(notes), num_cameras=num_cameras)
 
 
 def read_labelled_list(list_file: Path) -> list[tuple[str, int]]:

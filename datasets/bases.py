@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,17 +51,17 @@ class ReIDDataset:
     notes: tuple[str, ...] = ()
     trials: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     has_cameras: bool = True
+    num_cameras: int = 0  # of the whole data set, as published; 0 = not known
 
 
-def fingerprint(data: ReIDDataset | Iterable[Sample]) -> str:
+def fingerprint(splits: Mapping[str, Iterable[Sample]]) -> str:
     """Return 16 hex digits of the SHA-256 over the sorted lines "split, parent folder/file name, pid, camid, viewid".
 
-    Independent of the root folder and of the order of the samples; the split is empty for a plain list of samples.
+    Independent of the root folder and of the order of the samples; the pixels are not read.
     """
-    splits = [(split, getattr(data, split)) for split in SPLITS] if isinstance(data, ReIDDataset) else [("", data)]
     lines = sorted(
         f"{split}\t{_short_name(path)}\t{pid}\t{camid}\t{viewid}"
-        for split, samples in splits
+        for split, samples in splits.items()
         for path, pid, camid, viewid in samples
     )
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:FINGERPRINT_LENGTH]
@@ -87,8 +87,14 @@ def statistics_table(datasets: Sequence[ReIDDataset]) -> str:
 
 
 def published_findings(dataset: ReIDDataset) -> list[str]:
-    """Return one line for each count of images or identities that is none of the published ones."""
+    """Return one line for each count of images or identities that is none of the published ones, and for cameras."""
     findings = []
+    highest = max((sample.camid for split in SPLITS for sample in getattr(dataset, split)), default=-1)
+    if dataset.num_cameras and highest >= dataset.num_cameras:
+        findings.append(
+            f"{dataset.name}: an image claims camera {highest + 1}, but the data set has {dataset.num_cameras} "
+            "cameras; check the file names"
+        )
     for split, published in dataset.published.items():
         samples = getattr(dataset, split)
         found = {"images": len(samples), "ids": len({sample.pid for sample in samples})}

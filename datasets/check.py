@@ -4,7 +4,6 @@ Prints the statistics table, then one line for each finding with what to do. Exi
 2: the data cannot be loaded at all.
 """
 
-import argparse
 import hashlib
 import io
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
+from utils.commands import parse_config_args
 from utils.errors import run_command
 
 if TYPE_CHECKING:
@@ -33,11 +33,7 @@ class FileReport(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Check the data of one configuration; return 1 when there is something to do, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.check", description="Check the data of a configuration.")
-    parser.add_argument("--config_file", required=True, help="YAML file")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the file")
-    args = parser.parse_args(argv)
-
+    args = parse_config_args(argv, "python -m datasets.check", "Check the data of a configuration.")
     from configs import load_cfg
 
     findings = do_check(load_cfg(args.config_file, args.opts))

@@ -10,6 +10,7 @@ from datasets.archive import load_person_archive
 from datasets.bases import Published, ReIDDataset
 
 FOLDERS = ("dukemtmcreid", "DukeMTMC-reID", "dukemtmc-reid", "DukeMTMCReID")
+NUM_CAMERAS = 8
 PUBLISHED = {
     "train": Published(images=(16_522,), ids=(702,)),
     "query": Published(images=(2_228,), ids=(702,)),
@@ -19,4 +20,4 @@ PUBLISHED = {
 
 def load_dukemtmc(root_dir: str | Path) -> ReIDDataset:
     """Load `<root_dir>/dukemtmcreid`."""
-    return load_person_archive(root_dir, "dukemtmc", FOLDERS, PUBLISHED)
+    return load_person_archive(root_dir, "dukemtmc", FOLDERS, PUBLISHED, NUM_CAMERAS)

@@ -56,9 +56,7 @@ def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
         "msmt17": lambda: load_msmt17(root),
         "msmt17_v2": lambda: load_msmt17_v2(root),
         "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views),
-        "VehicleID": lambda: load_vehicleid(
-            root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS, cfg.SOLVER.SEED
-        ),
+        "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
         "table": lambda: load_table(cfg.DATASETS.TABLE, root),
         "synthetic": lambda: load_synthetic(root, unlabelled, views),
     }
@@ -92,7 +90,8 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     workers = cfg.DATALOADER.NUM_WORKERS
     train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
     plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
-    test_images = ImageDataset(test.query + test.gallery, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials)
+    tested = test.query + test.gallery
+    test_images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials, test.notes)
     sampler = _make_sampler(cfg, train, num_instance or cfg.DATALOADER.NUM_INSTANCE)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
     return ReIDData(

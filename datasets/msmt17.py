@@ -14,6 +14,7 @@ from utils.errors import DataError
 
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 NAME_PATTERN = re.compile(r"[^_]+_[^_]+_(\d+)_")
+NUM_CAMERAS = 15
 PUBLISHED = {
     "train": Published(images=(32_621,), ids=(1_041,)),
     "query": Published(images=(11_659,), ids=(3_060,)),
@@ -57,6 +58,7 @@ def _load(root_dir: str | Path, asked: Version, other: Version) -> ReIDDataset:
         query=sorted(_read_list(folder, asked.test, "list_query.txt")),
         gallery=sorted(_read_list(folder, asked.test, "list_gallery.txt")),
         published=PUBLISHED,
+        num_cameras=NUM_CAMERAS,
     )
 
 

@@ -9,6 +9,7 @@ from datasets.archive import load_person_archive
 from datasets.bases import Published, ReIDDataset
 
 FOLDERS = ("Occluded_Duke", "Occluded-DukeMTMC", "Occluded-Duke", "Occluded-DukeMTMC-reID", "occluded_duke")
+NUM_CAMERAS = 8
 PUBLISHED = {
     "train": Published(images=(15_618,), ids=(702,)),
     "query": Published(images=(2_210,), ids=(519,)),
@@ -18,4 +19,4 @@ PUBLISHED = {
 
 def load_occ_duke(root_dir: str | Path) -> ReIDDataset:
     """Load `<root_dir>/Occluded_Duke`."""
-    return load_person_archive(root_dir, "occ_duke", FOLDERS, PUBLISHED)
+    return load_person_archive(root_dir, "occ_duke", FOLDERS, PUBLISHED, NUM_CAMERAS)

@@ -38,7 +38,7 @@ def read_image(path: str, size: Sequence[int], resize_filter: str) -> torch.Tens
 
 
 class ImageDataset(Dataset):
-    """Samples as (uint8 image [3, H, W], sample); `trials` as in ReIDDataset."""
+    """Samples as (uint8 image [3, H, W], sample); `trials` and `notes` as in ReIDDataset."""
 
     def __init__(
         self,
@@ -46,11 +46,13 @@ class ImageDataset(Dataset):
         size: Sequence[int],
         resize_filter: str,
         trials: tuple[tuple[np.ndarray, np.ndarray], ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(size)
         self.resize_filter = resize_filter
         self.trials = trials
+        self.notes = notes
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -19,6 +19,7 @@ VIEW_FILES = ("keypoint_train.txt", "keypoint_test.txt")
 VIEW_FILES_SOURCE = "github.com/Zhongdao/VehicleReIDKeyPointData"
 UNKNOWN_VIEW = -1
 # 37,715 / 1,677 / 11,578 are left of 37,778 / 1,678 / 11,579 when images without a viewpoint are dropped.
+NUM_CAMERAS = 20
 PUBLISHED = {
     "train": Published(images=(37_778, 37_746, 37_715), ids=(576, 575)),
     "query": Published(images=(1_678, 1_677), ids=(200,)),
@@ -34,7 +35,9 @@ def load_veri(
 ) -> ReIDDataset:
     """Load `<root_dir>/VeRi`; the arguments are those of `load_veri_folder`."""
     folder = find_folder(root_dir, FOLDERS, tuple(IMAGE_FOLDERS.values()))
-    return load_veri_folder(folder, view_files, unlabelled_view, require_views, published=PUBLISHED)
+    return load_veri_folder(
+        folder, view_files, unlabelled_view, require_views, published=PUBLISHED, num_cameras=NUM_CAMERAS
+    )
 
 
 def load_veri_folder(
@@ -44,6 +47,7 @@ def load_veri_folder(
     require_views: bool = True,
     name: str = "veri",
     published: Mapping[str, Published] | None = None,
+    num_cameras: int = 0,
 ) -> ReIDDataset:
     """Load a folder in VeRi's layout: image_train, image_query, image_test with "<pid>_c<camera>..." images.
 
@@ -75,7 +79,9 @@ def load_veri_folder(
         for split in samples:
             samples[split], note = _with_views(samples[split], views, unlabelled_view, f"{name} {split}")
             notes += note
-    return ReIDDataset(name=name, **samples, published=dict(published or {}), notes=tuple(notes))
+    return ReIDDataset(
+        name=name, **samples, published=dict(published or {}), notes=tuple(notes), num_cameras=num_cameras
+    )
 
 
 def find_view_files(folder: Path, view_files: Sequence[str] = ()) -> tuple[dict[str, Path], list[str]]:

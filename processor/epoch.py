@@ -17,6 +17,7 @@ from processor.phases import Phase
 from processor.stage import Stage
 from solver.update import group_size, update, update_centers
 from utils.device import autocast
+from utils.distributed import num_processes
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Meter:
             terms = [name for name, bad in zip(self.names, self._bad_terms.tolist(), strict=True) if bad]
             raise RunError(
                 f"epoch {epoch}, iteration {bad_step}: {', '.join(terms)} is not finite; the last good state is kept. "
-                "Lower SOLVER.BASE_LR, set SOLVER.GRAD_CLIP, or try SOLVER.AMP off"
+                "Train anew in another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or SOLVER.AMP off"
             )
         means = (self._sum / max(self._count, 1)).tolist()
         self._sum.zero_()
@@ -110,7 +111,7 @@ def train_epoch(
         if step % settings.log_period == 0 or step == total_steps:
             means = meter.read(phase.epoch)
             now = time.perf_counter()
-            means["images_per_s"] = images_seen / (now - started)
+            means["images_per_s"] = images_seen * num_processes() / (now - started)
             started, images_seen = now, 0
             bar.set_postfix_str(f"loss {means['loss']:.3f}, acc {means['acc']:.3f}, {means['images_per_s']:.0f} img/s")
             on_log(step, means)

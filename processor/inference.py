@@ -17,71 +17,58 @@ from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData, make_transforms
 from datasets.transforms import BatchTransform, brightness
 from utils.checkpoint import sha256_of
-from utils.device import autocast, resolve_amp
-from utils.metrics import Ranking, rank_distances, rank_features
-from utils.reranking import re_ranking
+from utils.metrics import Ranking, rank_embeddings
+from utils.results import METRICS, RESULT_NAME
 from utils.run_folder import write_text_atomic
 
 logger = logging.getLogger(__name__)
 
 SUMMARY_SCHEMA = 1
-RANKS = (1, 5, 10)
-METRICS = ("mAP", "mINP", *(f"Rank-{rank}" for rank in RANKS))
 
 
 def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, Any]:
-    """Embed query and gallery, rank, and return the results as fractions in 0..1.
+    """Embed query and gallery in float32 whatever SOLVER.AMP says, rank, and return the results as fractions in 0..1.
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
-    standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, and
-    `per_query`: arrays over all queries (of all trials), see `save_results`. The model is left in eval mode.
+    standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
+    of the data set (images left out), and `per_query`: arrays over all queries (of all trials), see `save_results`.
+    The model is left in eval mode.
     """
-    device = next(model.parameters()).device
-    amp = resolve_amp(cfg.SOLVER.AMP, device)
     _, transform = make_transforms(cfg)
-    feat, luma = extract(model, data.val_loader, transform, device, amp)
+    feat, luma = extract(model, data.val_loader, transform)
     if cfg.TEST.FEAT_NORM == "yes":
         feat = F.normalize(feat, dim=1)
-
-    def rank(query: np.ndarray, gallery: np.ndarray, labels: tuple[np.ndarray, ...]) -> Ranking:
-        if not cfg.TEST.RE_RANKING:
-            return rank_features(feat[query], feat[gallery], *labels, max_rank=cfg.TEST.MAX_RANK)
-        rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA)
-        return rank_distances(re_ranking(feat[query], feat[gallery], *rerank), *labels, max_rank=cfg.TEST.MAX_RANK)
-
-    return _evaluate(data, luma, rank)
+    rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA) if cfg.TEST.RE_RANKING else None
+    return evaluate_features(data, feat, luma, cfg.TEST.MAX_RANK, rerank)
 
 
 @torch.inference_mode()
 def extract(
-    model: nn.Module,
-    loader: torch.utils.data.DataLoader,
-    transform: BatchTransform,
-    device: torch.device,
-    amp: torch.dtype | None,
+    model: nn.Module, loader: torch.utils.data.DataLoader, transform: BatchTransform
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Return the embeddings of all images in the loader's order, float32 [N, D] on the CPU, and brightness [N]."""
     model.eval()
+    device = next(model.parameters()).device
     feat, luma = [], []
     for batch in tqdm(loader, desc="embed", disable=not sys.stderr.isatty(), leave=False):
         images = batch["images"].to(device, non_blocking=True)
         labels = {"cam_label": batch["camids"].to(device), "view_label": batch["viewids"].to(device)}
-        with autocast(device, amp):
-            embedding = model(transform(images), **labels)
-        feat.append(embedding.float().cpu())
+        feat.append(model(transform(images), **labels).float().cpu())
         luma.append(brightness(images).cpu())
     return torch.cat(feat), torch.cat(luma).numpy()
 
 
-def rank_by_features(data: ReIDData, feat: torch.Tensor, max_rank: int) -> dict[str, Any]:
-    """Return the results of `do_inference` for given features [N, D] of query + gallery."""
-    luma = np.full(len(feat), np.nan, dtype=np.float32)
-    return _evaluate(
-        data, luma, lambda query, gallery, labels: rank_features(feat[query], feat[gallery], *labels, max_rank=max_rank)
-    )
+def evaluate_features(
+    data: ReIDData,
+    feat: torch.Tensor,
+    luma: np.ndarray,
+    max_rank: int,
+    rerank: tuple[int, int, float] | None = None,
+) -> dict[str, Any]:
+    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery.
 
-
-def _evaluate(data: ReIDData, luma: np.ndarray, rank) -> dict[str, Any]:
+    `rerank` is (k1, k2, lambda) of the k-reciprocal re-ranking, None = off.
+    """
     images = data.val_loader.dataset
     pids, camids, viewids = np.array([sample[1:] for sample in images.samples], dtype=np.int64).T
     rows = np.arange(len(pids))
@@ -91,7 +78,8 @@ def _evaluate(data: ReIDData, luma: np.ndarray, rank) -> dict[str, Any]:
         q_camids, g_camids = camids[query], camids[gallery]
         if images.trials:  # random galleries: the protocol has no cameras, so none may filter
             q_camids, g_camids = np.zeros_like(query), np.ones_like(gallery)
-        ranking = rank(query, gallery, (pids[query], pids[gallery], q_camids, g_camids))
+        labels = (pids[query], pids[gallery], q_camids, g_camids)
+        ranking, _ = rank_embeddings(feat[query], feat[gallery], labels, max_rank, rerank)
         rankings.append(ranking)
         per_query.append(
             {
@@ -111,13 +99,17 @@ def _evaluate(data: ReIDData, luma: np.ndarray, rank) -> dict[str, Any]:
     results: dict[str, Any] = {name: float(np.mean(value)) for name, value in values.items()}
     if len(trials) > 1:
         results["trial_sd"] = {name: float(np.std(value, ddof=1)) for name, value in values.items()}
-    results["cmc"] = np.mean([ranking.cmc for ranking in rankings], axis=0)
-    results["num_query"] = len(trials[0][0])
-    results["num_valid_query"] = int(np.sum(per_query[0]["first_hit"] >= 0))
-    results["num_trials"] = len(trials)
-    results["data_fingerprint"] = fingerprint(images.samples)
-    results["per_query"] = {key: np.concatenate([part[key] for part in per_query]) for key in per_query[0]}
-    return results
+    query, gallery = trials[0]
+    splits = {"query": [images.samples[row] for row in query], "gallery": [images.samples[row] for row in gallery]}
+    return results | {
+        "cmc": np.mean([ranking.cmc for ranking in rankings], axis=0),
+        "num_query": len(query),
+        "num_valid_query": int(np.sum(per_query[0]["first_hit"] >= 0)),
+        "num_trials": len(trials),
+        "data_fingerprint": fingerprint(splits),
+        "notes": list(images.notes),
+        "per_query": {key: np.concatenate([part[key] for part in per_query]) for key in per_query[0]},
+    }
 
 
 def _metric(ranking: Ranking, name: str) -> float:
@@ -125,7 +117,8 @@ def _metric(ranking: Ranking, name: str) -> float:
         return float(ranking.mAP)
     if name == "mINP":
         return float(ranking.mINP)
-    return float(ranking.cmc[min(int(name.removeprefix("Rank-")), len(ranking.cmc)) - 1])
+    first_hit = ranking.first_hit[ranking.first_hit >= 0]
+    return float(np.mean(first_hit < int(name.removeprefix("Rank-"))))
 
 
 def log_results(results: dict[str, Any], title: str) -> None:
@@ -133,17 +126,23 @@ def log_results(results: dict[str, Any], title: str) -> None:
     logger.info("%s", title)
     if results["num_valid_query"] < results["num_query"]:
         logger.info("valid queries: %d / %d", results["num_valid_query"], results["num_query"])
+    for note in results["notes"]:
+        logger.info("%s", note)
     spread = results.get("trial_sd", {})
-    for name, label in (("mAP", "mAP"), ("mINP", "mINP"), *((f"Rank-{r}", f"CMC curve, Rank-{r:<3}") for r in RANKS)):
+    for name in METRICS:
+        label = f"CMC curve, Rank-{name.removeprefix('Rank-'):<3}:" if name.startswith("Rank") else f"{name}: "
         note = f" +- {spread[name]:.1%} over {results['num_trials']} trials" if name in spread else ""
-        logger.info("%s:%s%s", label, f"{results[name]:.1%}" if label[0] == "C" else f" {results[name]:.1%}", note)
+        logger.info("%s%s%s", label, f"{results[name]:.1%}", note)
 
 
-def save_results(results: dict[str, Any], folder: Path, weight: Path, epoch: int | None) -> None:
+def save_results(
+    results: dict[str, Any], folder: Path, weight: Path, epoch: int | None, settings: dict[str, Any]
+) -> None:
     """Write per_query.npz and then, as the mark of a finished test, summary.json; both replace older ones whole.
 
     per_query.npz holds, per query: ap, inp (float), first_hit (0-based rank, -1 = no match, query excluded), num_pos,
     pid, camid, viewid, brightness (of the clean image, 0..1), path (unicode), trial. Read it with allow_pickle=False.
+    `settings` says how the test was run, see `utils.results.result_settings`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "per_query.tmp.npz"
@@ -161,5 +160,7 @@ def save_results(results: dict[str, Any], folder: Path, weight: Path, epoch: int
         "weight": str(weight),
         "weight_sha256": sha256_of(weight),
         "data_fingerprint": results["data_fingerprint"],
+        "notes": results["notes"],
+        "settings": settings,
     }
-    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text_atomic(folder / RESULT_NAME, json.dumps(summary, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData, make_transforms
 from datasets.sampler import RandomIdentitySampler
 from processor.epoch import StepSettings, train_epoch
-from processor.inference import METRICS, do_inference, log_results
-from processor.phases import PhasePlan
+from processor.inference import do_inference, log_results
+from processor.phases import Phase, PhasePlan
 from processor.reference import raw_pixel_results
 from processor.resume import restore_state, save_state
 from processor.stage import Stage, forward_images
@@ -25,11 +26,32 @@ from solver.update import make_scaler
 from utils.checkpoint import save_atomic
 from utils.device import resolve_amp
 from utils.distributed import Ranks, find_ranks, wait
+from utils.errors import RunError
+from utils.results import METRICS
 from utils.run_folder import Recorder
 
 logger = logging.getLogger(__name__)
 
 STAGE_NAME = "main"
+
+
+@dataclass
+class Run:
+    """One process of a training run; `progress` holds epoch, iteration, evaluated, best, device, data_fingerprint."""
+
+    cfg: CfgNode
+    stage: Stage
+    data: ReIDData
+    scaler: torch.amp.GradScaler
+    settings: StepSettings
+    ranks: Ranks
+    progress: dict[str, Any]
+    recorder: Recorder | None = None  # of rank 0
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.cfg.OUTPUT_DIR)
 
 
 def do_train(
@@ -46,10 +68,8 @@ def do_train(
 
     `state` comes from `processor.resume.find_state`; None starts at epoch 1. Returns {"epoch": last epoch, "best":
     {"epoch", "mAP", "Rank-1"} of the evaluations or {}}. Raises RunError (nothing is saved over the last good state)
-    when a loss is NaN or infinite.
+    when a loss or a weight is NaN or infinite.
     """
-    ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
-    device = next(model.parameters()).device
     stage = Stage(
         STAGE_NAME,
         model,
@@ -61,8 +81,20 @@ def do_train(
         PhasePlan(cfg),
         cfg.SOLVER.MAX_EPOCHS,
     )
+    run = _start(cfg, stage, data, state)
+    try:
+        _train_stage(run)
+    finally:
+        if run.recorder:
+            run.recorder.close()
+    return {"epoch": run.progress["epoch"], "best": run.progress["best"]}
+
+
+def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | None) -> Run:
+    """Return the run at its first epoch, or where the state left it."""
+    ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
+    device = next(stage.model.parameters()).device
     amp = resolve_amp(cfg.SOLVER.AMP, device)
-    scaler = make_scaler(device, amp)
     settings = StepSettings(
         device,
         amp,
@@ -71,57 +103,44 @@ def do_train(
         cfg.SOLVER.LOG_PERIOD,
         cfg.SOLVER.CENTER_LOSS_WEIGHT,
     )
-    progress = _start(stage, data, scaler, ranks, device, state)
-    if progress["epoch"] >= stage.max_epochs:
-        logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
-        return {"epoch": progress["epoch"], "best": progress["best"]}
-
-    recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"]) if ranks.rank == 0 else None
-    try:
-        if recorder and cfg.TEST.REFERENCE and progress["epoch"] == 0:
-            _evaluate_references(cfg, model, data, recorder)
-        wait()
-        wrapped = _wrap(model, device, ranks.world_size)
-        for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
-            started = time.perf_counter()
-            _train_one(stage, wrapped, data, epoch, make_transforms(cfg)[0], scaler, settings, recorder, progress)
-            if recorder and _is_due(epoch, cfg.SOLVER.EVAL_PERIOD, stage.max_epochs, at_end=cfg.SOLVER.EVAL_PERIOD > 0):
-                _evaluate(cfg, model, data, epoch, recorder, progress)
-            if ranks.rank == 0 and _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, stage.max_epochs, at_end=True):
-                save_atomic(model.state_dict(), Path(cfg.OUTPUT_DIR) / f"{cfg.MODEL.NAME}_{epoch}.pth")
-            progress["epoch"] = epoch
-            save_state(cfg, stage, scaler, ranks, progress)
-            wait()
-            seconds = time.perf_counter() - started
-            left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
-            logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
-    finally:
-        if recorder:
-            recorder.close()
-    return {"epoch": progress["epoch"], "best": progress["best"]}
-
-
-def _start(
-    stage: Stage,
-    data: ReIDData,
-    scaler: torch.amp.GradScaler,
-    ranks: Ranks,
-    device: torch.device,
-    state: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the progress so far: zero, or that of the state, which is restored."""
     progress = {
         "epoch": 0,
         "iteration": 0,
+        "evaluated": 0,  # last epoch that was evaluated
         "best": {},
         "device": str(device),
-        "data_fingerprint": fingerprint(data.train_loader.dataset.samples),
+        "data_fingerprint": fingerprint({"train": data.train_loader.dataset.samples}),
     }
-    if state is None:
-        return progress
-    restore_state(state, stage, scaler, ranks, device)
-    logger.info("continuing after epoch %d of %d", state["epoch"], stage.max_epochs)
-    return progress | {key: state[key] for key in ("epoch", "iteration", "best")}
+    run = Run(cfg, stage, data, make_scaler(device, amp), settings, ranks, progress)
+    if state is not None:
+        restore_state(state, stage, run.scaler, ranks, device)
+        progress |= {key: state[key] for key in ("epoch", "iteration", "evaluated", "best")}
+        logger.info("continuing after epoch %d of %d", progress["epoch"], stage.max_epochs)
+    if ranks.rank == 0:
+        run.recorder = Recorder(run.folder, progress["epoch"], progress["iteration"], progress["evaluated"])
+    return run
+
+
+def _train_stage(run: Run) -> None:
+    cfg, stage, progress = run.cfg, run.stage, run.progress
+    if progress["epoch"] == 0 and cfg.TEST.REFERENCE:
+        _evaluate_references(run)
+    _evaluate_if_due(run)  # a run that ended during its evaluation repeats it
+    if progress["epoch"] >= stage.max_epochs:
+        logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
+    model = _wrap(stage.model, run.settings.device, run.ranks.world_size)
+    for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
+        started = time.perf_counter()
+        progress["iteration"] += _train_one(run, model, epoch)
+        _check_weights(stage.model, epoch)
+        progress["epoch"] = epoch
+        if run.ranks.rank == 0 and _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == stage.max_epochs):
+            save_atomic(stage.model.state_dict(), run.folder / f"{cfg.MODEL.NAME}_{epoch}.pth")
+        save_state(cfg, stage, run.scaler, run.ranks, progress)
+        _evaluate_if_due(run)
+        seconds = time.perf_counter() - started
+        left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
+        logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
 
 
 def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
@@ -132,60 +151,80 @@ def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
     )
 
 
-def _train_one(
-    stage: Stage,
-    model: nn.Module,
-    data: ReIDData,
-    epoch: int,
-    transform,
-    scaler: torch.amp.GradScaler,
-    settings: StepSettings,
-    recorder: Recorder | None,
-    progress: dict[str, Any],
-) -> None:
-    """Train one epoch by its phase; advances progress["iteration"]."""
-    phase = stage.plan.at(epoch)
-    stage.scheduler.step(epoch)
-    sampler = data.train_loader.sampler
+def _train_one(run: Run, model: nn.Module, epoch: int) -> int:
+    """Train one epoch by its phase and return its number of iterations."""
+    phase = run.stage.plan.at(epoch)
+    run.stage.scheduler.step(epoch)
+    sampler = run.data.train_loader.sampler
     sampler.set_epoch(epoch)
     if isinstance(sampler, RandomIdentitySampler) and sampler.num_instances != phase.num_instance:
         logger.info("epoch %d: K %d -> %d", epoch, sampler.num_instances, phase.num_instance)
         sampler.set_num_instances(phase.num_instance)
-    total_steps = len(data.train_loader)
-    lr = stage.scheduler.last_lr[0]
+    transform, _ = make_transforms(run.cfg)
+    return train_epoch(
+        run.stage,
+        model,
+        phase,
+        run.data.train_loader,
+        transform,
+        run.scaler,
+        run.settings,
+        lambda step, means: _log_step(run, phase, step, means),
+    )
 
-    def on_log(step: int, means: dict[str, float]) -> None:
-        terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center"))
-        logger.info(
-            "Epoch[%d] Iteration[%d/%d] Loss: %.3f, Acc: %.3f, Base Lr: %.2e, %s, %.0f images/s",
-            *(epoch, step, total_steps, means["loss"], means["acc"], lr, terms, means["images_per_s"]),
+
+def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> None:
+    lr = run.stage.scheduler.last_lr[0]
+    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center"))
+    total_steps = len(run.data.train_loader)
+    logger.info(
+        "Epoch[%d] Iteration[%d/%d] Loss: %.3f, Acc: %.3f, Base Lr: %.2e, %s, %.0f images/s",
+        *(phase.epoch, step, total_steps, means["loss"], means["acc"], lr, terms, means["images_per_s"]),
+    )
+    if run.recorder:
+        run.recorder.write("train", phase.epoch, run.progress["iteration"] + step, {**means, "lr": lr})
+
+
+def _check_weights(model: nn.Module, epoch: int) -> None:
+    """Raise RunError when the epoch's last update left a weight NaN or infinite: the losses cannot show it yet."""
+    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()):
+        raise RunError(
+            f"epoch {epoch}: weights are not finite after the last step; the last good state is kept. Train anew in "
+            "another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or with SOLVER.AMP off"
         )
-        if recorder:
-            recorder.write("train", epoch, progress["iteration"] + step, {**means, "lr": lr})
-
-    progress["iteration"] += train_epoch(stage, model, phase, data.train_loader, transform, scaler, settings, on_log)
 
 
-def _is_due(epoch: int, period: int, last_epoch: int, at_end: bool) -> bool:
-    return (period > 0 and epoch % period == 0) or (at_end and epoch == last_epoch)
+def _is_due(epoch: int, period: int, at_end: bool) -> bool:
+    return at_end or (period > 0 and epoch % period == 0)
 
 
-def _evaluate(
-    cfg: CfgNode, model: nn.Module, data: ReIDData, epoch: int, recorder: Recorder, progress: dict[str, Any]
-) -> None:
-    results = do_inference(cfg, model, data)
-    log_results(results, f"Validation Results - Epoch: {epoch}")
-    recorder.write("eval", epoch, progress["iteration"], {name: results[name] for name in METRICS})
-    score = (results["mAP"], results["Rank-1"])
-    if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
-        progress["best"] = {"epoch": epoch, "mAP": results["mAP"], "Rank-1": results["Rank-1"]}
+def _evaluate_if_due(run: Run) -> None:
+    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet; other ranks wait."""
+    cfg, progress = run.cfg, run.progress
+    epoch, period = progress["epoch"], cfg.SOLVER.EVAL_PERIOD
+    if period == 0 or epoch <= progress["evaluated"] or not _is_due(epoch, period, epoch == run.stage.max_epochs):
+        return
+    if run.recorder:
+        results = do_inference(cfg, run.stage.model, run.data)
+        log_results(results, f"Validation Results - Epoch: {epoch}")
+        run.recorder.write("eval", epoch, progress["iteration"], {name: results[name] for name in METRICS})
+        score = (results["mAP"], results["Rank-1"])
+        if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
+            progress["best"] = {"epoch": epoch, "mAP": results["mAP"], "Rank-1": results["Rank-1"]}
+    progress["evaluated"] = epoch
+    save_state(cfg, run.stage, run.scaler, run.ranks, progress)
 
 
-def _evaluate_references(cfg: CfgNode, model: nn.Module, data: ReIDData, recorder: Recorder) -> None:
-    for name, title, results in (
-        ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixel_results),
-        ("untrained", "Reference: the model before training", None),
-    ):
-        values = results(data, cfg.TEST.MAX_RANK) if results else do_inference(cfg, model, data)
-        log_results(values, title)
-        recorder.write("reference", 0, 0, {"name": name, **{metric: values[metric] for metric in METRICS}})
+def _evaluate_references(run: Run) -> None:
+    if run.recorder:
+        cfg = run.cfg
+        raw_pixels = raw_pixel_results(run.data, cfg.TEST.MAX_RANK)
+        untrained = do_inference(cfg, run.stage.model, run.data)
+        for name, title, results in (
+            ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
+            ("untrained", "Reference: the model before training", untrained),
+        ):
+            log_results(results, title)
+            run.recorder.write("reference", 0, 0, {"name": name, **{metric: results[metric] for metric in METRICS}})
+    wait()

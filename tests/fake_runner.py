@@ -8,7 +8,7 @@ import run_phased_loss
 from configs import load_cfg
 from utils.checkpoint import sha256_of
 from utils.errors import run_command
-from utils.results import METRICS
+from utils.results import METRICS, result_settings
 
 YAML = """# a config for these tests
 MODEL:
@@ -41,7 +41,7 @@ class FakeRunner:
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
         opts = dict(zip(command[4::2], command[5::2], strict=True))
         self.commands.append((command[1], opts))
-        return self.train(command[3], opts) if command[1] == "train.py" else self.test(opts)
+        return self.train(command[3], opts) if command[1] == "train.py" else self.test(command[3], opts)
 
     def train(self, config, opts):
         cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
@@ -59,14 +59,16 @@ class FakeRunner:
             (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         return 0
 
-    def test(self, opts):
+    def test(self, config, opts):
         weight, folder = Path(opts["TEST.WEIGHT"]), Path(opts["OUTPUT_DIR"])
         epoch = int(weight.stem.split("_")[1])
         code = self.test_codes.get(epoch, 0)
         if code:
             return code
         seed = int(weight.parent.name.rpartition("_seed")[2].split("_")[0])
+        settings = result_settings(load_cfg(config, [word for pair in opts.items() for word in pair]))
         content = {"epoch": epoch, **score(seed, epoch), "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
+        content["settings"] = json.loads(json.dumps(settings))
         (folder / "summary.json").write_text(json.dumps(content))
         return 0
 

@@ -70,8 +70,6 @@ def test_per_query_results_add_up_to_the_summary(launched):
 
 def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
     """Re-ranking, normalisation and neck each change the result, and to that of the slow reference."""
-    import torch
-
     from configs import load_cfg
     from datasets import make_dataloader, make_transforms
     from model import make_model
@@ -90,7 +88,7 @@ def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
         model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False)
         model.load_param(logs / "veri776_tiny_seed0_run" / "transformer_2.pth")
         results = do_inference(cfg, model, data)
-        feat, _ = extract(model, data.val_loader, make_transforms(cfg)[1], torch.device("cpu"), None)
+        feat, _ = extract(model, data.val_loader, make_transforms(cfg)[1])
         feat = feat.double().numpy()
         if name != "raw":
             feat /= np.linalg.norm(feat, axis=1, keepdims=True)

@@ -171,6 +171,20 @@ def test_other_test_settings_test_again_and_other_workers_do_not(launch, runner,
     assert "TEST.NECK_FEAT after -> before" in capsys.readouterr().out
 
 
+def test_another_data_folder_tests_again(launch, runner):
+    launch()
+    runner.take()
+    launch("--opts", "DATASETS.ROOT_DIR", "/elsewhere")
+    assert runner.take() == ["test 0 1", "test 0 2", "test 0 3"]
+
+
+def test_a_recipe_for_several_gpus_is_trained_by_torchrun(launch, monkeypatch):
+    commands = []
+    monkeypatch.setattr(run_phased_loss, "run_child", lambda command: commands.append(command) or 2)
+    assert launch("--opts", "MODEL.DIST_TRAIN", "True") == 2
+    assert commands[0][1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto", "train.py"]
+
+
 def test_results_of_other_test_settings_stay_out_of_the_summary(launch, runner, logs):
     launch()
     runner.take()

@@ -14,7 +14,7 @@ import yaml
 import train
 from tests.conftest import write_tiny_veri
 from utils.checkpoint import load_file
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError, DataError, RunError
 from utils.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -167,13 +167,53 @@ def test_other_data_are_refused(tiny_config, tmp_path):
         train.main(args_for(tiny_config, "DATASETS.ROOT_DIR", other, "SOLVER.MAX_EPOCHS", 2))
 
 
+def test_weights_that_the_last_step_ruined_are_never_saved(tiny_config, run_dir):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    good = load_file(run_dir / "state_last.pth", "test")
+
+    def ruin(model, optimizer, scaler, grad_clip):
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("inf"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.epoch.update", ruin)
+        patch.setattr("processor.epoch.Meter.read", lambda self, epoch: dict.fromkeys(self.names, 0.0))
+        with pytest.raises(RunError, match="epoch 2: weights are not finite after the last step"):
+            train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
+    assert load_file(run_dir / "state_last.pth", "test")["epoch"] == 1
+    assert not (run_dir / "transformer_2.pth").exists()
+    assert_equal_weights(load_file(run_dir / "state_last.pth", "test")["model"], good["model"])
+
+
+def test_a_run_that_failed_in_its_evaluation_keeps_the_epoch_and_repeats_the_evaluation(tiny_config, run_dir):
+    def fail(*_):
+        raise DataError("a test image does not decode")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.train.do_inference", fail)
+        with pytest.raises(DataError):
+            train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
+    assert (run_dir / "transformer_1.pth").exists()
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
+    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "eval"] == [1]
+    assert load_file(run_dir / "state_last.pth", "test")["best"]["epoch"] == 1
+
+
+def test_another_start_is_another_training(tiny_config, tmp_path, run_dir):
+    train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / "first", "SOLVER.MAX_EPOCHS", 1))
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    weights = tmp_path / "first" / "transformer_1.pth"
+    with pytest.raises(ConfigError, match="MODEL.PRETRAIN_CHOICE none -> finetune"):
+        train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "finetune", "MODEL.PRETRAIN_PATH", weights))
+
+
 def test_resume_without_a_state_is_refused(tiny_config):
     with pytest.raises(ConfigError, match="resume finds no"):
         train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "resume"))
 
 
 def test_two_processes_train_and_evaluate_together(tiny_config, run_dir):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "train.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "train.py"]
     options = ("MODEL.DIST_TRAIN", True, "SOLVER.MAX_EPOCHS", 2, "SOLVER.EVAL_PERIOD", 1, "MODEL.IF_WITH_CENTER", "yes")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(

@@ -11,8 +11,8 @@ from utils.errors import ConfigError
 def resolve_device(name: str, device_id: str, local_rank: int = 0, world_size: int = 1) -> torch.device:
     """Return the torch device for MODEL.DEVICE (auto: cuda > mps > cpu).
 
-    On CUDA the index is MODEL.DEVICE_ID for a single process and the local rank otherwise. Raises ConfigError when the
-    device that was asked for is absent.
+    On CUDA the index is the first of MODEL.DEVICE_ID for a single process and the local rank otherwise. Raises
+    ConfigError when the device that was asked for is absent.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -24,12 +24,13 @@ def resolve_device(name: str, device_id: str, local_rank: int = 0, world_size: i
         return torch.device(name)
     if world_size > 1:
         return torch.device("cuda", local_rank)
-    if not device_id.isdigit() or int(device_id) >= torch.cuda.device_count():
+    first_id = device_id.split(",")[0].strip()
+    if not first_id.isdigit() or int(first_id) >= torch.cuda.device_count():
         raise ConfigError(
             f"MODEL.DEVICE_ID '{device_id}' names no device here; there are {torch.cuda.device_count()} (from 0), and "
             "several at once need MODEL.DIST_TRAIN True and torchrun"
         )
-    return torch.device("cuda", int(device_id))
+    return torch.device("cuda", int(first_id))
 
 
 def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
@@ -58,3 +59,4 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, also in the patch embedding

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 
 from utils.errors import ConfigError
 
+COLLECTIVE_TIMEOUT = timedelta(hours=3)  # the other processes wait while rank 0 evaluates
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -44,11 +46,18 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", init_method="env://")
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", init_method="env://", timeout=COLLECTIVE_TIMEOUT
+    )
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def num_processes() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def wait() -> None:
@@ -63,13 +72,13 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     total = tensor.clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total / num_processes()
 
 
 def gather_objects(value: Any) -> list[Any]:
     """Return the values of all processes in rank order."""
     if not dist.is_initialized():
         return [value]
-    values = [None] * dist.get_world_size()
+    values = [None] * num_processes()
     dist.all_gather_object(values, value)
     return values

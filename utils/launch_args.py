@@ -14,6 +14,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 SEEDS_PATTERN = re.compile(r"[0-9,]+")
 OWN_KEYS = {"SOLVER.SEED": "use --seeds", "OUTPUT_DIR": "use --output-root and --tag", "TEST.WEIGHT": "use test.py"}
+COMMON_START = "deit_transreid_stride_"
 PREFIXES = {"veri": "veri776"}  # folder prefix of a data set where it is not the lower-case name
 
 
@@ -87,9 +88,8 @@ def default_prefix(dataset: str) -> str:
 
 
 def config_label(config: str) -> str:
-    """Return the part of a config's name after `stride_`, or the whole name (without .yml)."""
-    stem = Path(config).stem
-    return stem.partition("stride_")[2] or stem
+    """Return a config's name without .yml and without the start that all of Model B's recipes share."""
+    return Path(config).stem.removeprefix(COMMON_START)
 
 
 def experiment_name(prefix: str, label: str, switches: Sequence[str] = (), stamp: str = "") -> str:

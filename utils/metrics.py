@@ -102,6 +102,20 @@ def rank_features(
     )
 
 
+def rank_embeddings(
+    qf: Array, gf: Array, labels: tuple[Any, Any, Any, Any], max_rank: int, rerank: tuple[int, int, float] | None = None
+) -> tuple[Ranking, np.ndarray | None]:
+    """Return the `Ranking` of query features [Q, D] against gallery features [G, D], and the re-ranked distances.
+
+    `labels` are q_pids, g_pids, q_camids, g_camids; `rerank` is (k1, k2, lambda) of `re_ranking`, or None to rank by
+    squared Euclidean distance, in which case no distance matrix is made and None is returned for it.
+    """
+    if rerank is None:
+        return rank_features(qf, gf, *labels, max_rank=max_rank), None
+    distmat = re_ranking(qf, gf, *rerank)
+    return rank_distances(distmat, *labels, max_rank=max_rank), distmat
+
+
 def _make_labels(shape: tuple[int, int], q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any) -> _Labels:
     num_query, num_gallery = shape
     if num_query == 0 or num_gallery == 0:
@@ -260,9 +274,6 @@ class R1_mAP_eval:
         qf, gf = feats[: self.num_query], feats[self.num_query :]
         sides = (slice(None, self.num_query), slice(self.num_query, None))
         labels = [values[side] for values in (self.pids, self.camids) for side in sides]
-        distmat = re_ranking(qf, gf, *self.rerank_options) if self.reranking else None
-        if distmat is None:
-            ranking = rank_features(qf, gf, *labels, max_rank=self.max_rank)
-        else:
-            ranking = rank_distances(distmat, *labels, max_rank=self.max_rank)
+        rerank = self.rerank_options if self.reranking else None
+        ranking, distmat = rank_embeddings(qf, gf, tuple(labels), self.max_rank, rerank)
         return ranking.cmc.astype(np.float32), ranking.mAP, distmat, self.pids, self.camids, qf, gf

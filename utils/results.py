@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from utils.run_folder import write_text_atomic
+from yacs.config import CfgNode
+
+from configs.compare import flatten
 
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 RESULT_NAME = "summary.json"  # what test.py writes last
-SETTINGS_NAME = "test_settings.json"  # beside it: the settings that the result depends on
+WITHOUT_EFFECT = ("TEST.WEIGHT", "TEST.IMS_PER_BATCH", "TEST.REFERENCE")  # keys of TEST that no result depends on
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -26,30 +28,28 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def start_test(folder: Path, settings: dict[str, Any]) -> None:
-    """Remove an older result from an existing folder and record the settings of the test that is about to start."""
-    (folder / RESULT_NAME).unlink(missing_ok=True)
-    write_text_atomic(folder / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
+def result_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the settings that a test result depends on: dotted keys of TEST and DATASETS, and the test images."""
+    keys = flatten({"TEST": cfg.TEST, "DATASETS": cfg.DATASETS})
+    return {key: value for key, value in keys.items() if key not in WITHOUT_EFFECT}
 
 
 def why_untested(folder: Path, weight: Path, settings: dict[str, Any]) -> str | None:
     """Return why `folder` holds no valid result for `weight` under `settings`, None when it does.
 
-    A result without recorded settings, or whose checkpoint is gone, is taken as it is.
+    A result whose checkpoint is gone is taken as it is.
     """
     result = read_result(folder)
     if result is None:
         return "no whole result" if folder.is_dir() else "not tested yet"
-    recorded = folder / SETTINGS_NAME
-    if recorded.is_file():
-        saved = json.loads(recorded.read_text(encoding="utf-8"))
-        changes = [f"{key} {saved.get(key)} -> {new}" for key, new in settings.items() if saved.get(key) != new]
-        if changes:
-            return f"tested with other settings: {'; '.join(changes)}"
+    saved = result.get("settings", {})
+    changes = [f"{key} {saved.get(key)} -> {new}" for key, new in settings.items() if saved.get(key) != new]
+    if changes:
+        return f"tested with other settings: {'; '.join(changes)}"
     if not weight.is_file() or weight.stat().st_mtime <= (folder / RESULT_NAME).stat().st_mtime:
         return None
     from utils.checkpoint import sha256_of
 
-    if "weight_sha256" in result and sha256_of(weight) != result["weight_sha256"]:
+    if result["weight_sha256"] != sha256_of(weight):
         return "the checkpoint changed after its test"
     return None

@@ -136,17 +136,19 @@ def _git_commit() -> str | None:
 class Recorder:
     """Appends records to metrics.jsonl and scalars to TensorBoard.
 
-    Opening drops what a killed run recorded after its last whole epoch (`last_epoch`, `last_iteration`).
+    Opening drops what a killed run recorded after its last whole epoch (`last_epoch`, `last_iteration`) and
+    evaluation (of epoch `last_evaluated`).
     """
 
-    def __init__(self, folder: Path, last_epoch: int, last_iteration: int) -> None:
+    def __init__(self, folder: Path, last_epoch: int, last_iteration: int, last_evaluated: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / METRICS_NAME
-        kept = [record for record in read_metrics(folder) if record["epoch"] <= last_epoch] if last_epoch else []
+        last_of = {"eval": last_evaluated, "train": last_epoch, "reference": 0 if last_epoch else -1}
+        kept = [record for record in read_metrics(folder) if record["epoch"] <= last_of[record["kind"]]]
         write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        self._board = SummaryWriter(str(folder), purge_step=last_iteration + 1 if last_epoch else None)
+        self._board = SummaryWriter(str(folder), purge_step=last_iteration + 1)
 
     def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
         """Record `values` under `kind` (train, eval, reference); numbers also go to TensorBoard at `iteration`."""

@@ -55,6 +55,7 @@ def test_the_result_is_frozen_and_defaults_stay_untouched(write):
         ("SOLVER:\n  WEIGHT_DECAY: 1e-4\n", "SOLVER.WEIGHT_DECAY", 1e-4),
         ("SOLVER:\n  STEPS: (40, 70)\n", "SOLVER.STEPS", (40, 70)),
         ("SOLVER:\n  STEPS: [40, 70]\n", "SOLVER.STEPS", (40, 70)),
+        ("SOLVER:\n  STEPS: 40\n", "SOLVER.STEPS", (40,)),
         ("DATASETS:\n  NAMES: ('veri')\n", "DATASETS.NAMES", ("veri",)),
         ("DATASETS:\n  NAMES: veri\n", "DATASETS.NAMES", ("veri",)),
         ("DATASETS:\n  NAMES: [veri, market1501]\n", "DATASETS.NAMES", ("veri", "market1501")),
@@ -96,7 +97,9 @@ def test_unknown_key_names_file_line_and_the_nearest_key(write):
         ("DATASETS.NAMES", "verri", "did you mean veri?"),
         ("MODEL.NECK", "bneck", "allowed: bnneck, no; did you mean bnneck?"),
         ("INPUT.RE_PROB", "1.5", "allowed: 0 to 1"),
-        ("SOLVER.STEPS", "(70, 40)", "expected ascending epochs"),
+        ("SOLVER.COSINE_SCALE", "0", "allowed: at least 0.001"),
+        ("SOLVER.COSINE_MARGIN", "-1", "allowed: at least 0"),
+        ("SOLVER.BASE_LR", "1e400", "allowed: at least 0"),
         ("MODEL", "3", "is a section"),
         ("_BASE", "3", "unknown key"),
     ],
@@ -126,6 +129,7 @@ def test_all_problems_are_reported_together_each_with_its_place(write):
         (["MODEL.ID_LOSS_WEIGHT", "0"], "no loss is left"),
         (["DATASETS.NAMES", "('veri', 'veri')"], "different data sets"),
         (["DATASETS.NAMES", "table"], "DATASETS.TABLE"),
+        (["SOLVER.SCHEDULER", "multistep", "SOLVER.STEPS", "(70, 40)"], "expected ascending epochs"),
         (["DATASETS.VEHICLEID_TEST_SIZE", "900"], "800, 1600, 2400"),
     ],
 )
@@ -177,6 +181,12 @@ def test_python_configs_are_refused(write):
 def test_broken_yaml_names_the_line(write):
     path = write("MODEL:\n  NAME: [resnet50\n")
     assert str(path) in error_of(path) and "not valid YAML" in error_of(path)
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_bytes(b"MODEL:\n  NAME: \xff\xfe")
+    assert "cannot be read as UTF-8" in error_of(path)
 
 
 def test_a_key_given_twice_is_refused(write):

@@ -148,12 +148,15 @@ def test_recipe_resolves_to_the_table_and_to_the_defaults_elsewhere(row):
     assert resolved == wanted
 
 
+OWN = {"VeRi/tiny_scratch", "Market/tiny_scratch", "VeRi/deit_transreid_stride_baseline"}  # not TransReID's
+
+
 def test_every_variant_of_transreid_is_in_the_table():
     names = [row[0] for row in ROWS]
     assert len(names) == len(set(names)) == 43
-    for folder in ("Market", "DukeMTMC", "MSMT17", "OCC_Duke", "VehicleID"):
+    for folder in ("VeRi", "Market", "DukeMTMC", "MSMT17", "OCC_Duke", "VehicleID"):
         on_disk = {f"{folder}/{path.stem}" for path in RECIPE_FILES if path.parent.name == folder}
-        assert on_disk == {name for name in names if name.startswith(f"{folder}/")}
+        assert on_disk - OWN == {name for name in names if name.startswith(f"{folder}/")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])

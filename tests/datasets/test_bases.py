@@ -28,14 +28,14 @@ def dataset(query=(), gallery=(), **options) -> ReIDDataset:
 
 def test_fingerprint_is_the_hash_of_the_sorted_lines():
     data = [Sample("/a/b/train/2.jpg", 7, 1, 3), Sample("/a/b/train/1.jpg", 4, 0, -1)]
-    text = "\ttrain/1.jpg\t4\t0\t-1\n\ttrain/2.jpg\t7\t1\t3"
-    assert fingerprint(data) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = "train\ttrain/1.jpg\t4\t0\t-1\ntrain\ttrain/2.jpg\t7\t1\t3"
+    assert fingerprint({"train": data}) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_fingerprint_ignores_order_and_root():
     data = [Sample("/a/train/2.jpg", 7, 1, 3), Sample("/a/train/1.jpg", 4, 0, 0)]
     moved = [Sample("data/elsewhere/train/1.jpg", 4, 0, 0), Sample("data/elsewhere/train/2.jpg", 7, 1, 3)]
-    assert fingerprint(data) == fingerprint(moved)
+    assert fingerprint({"train": data}) == fingerprint({"train": moved})
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,18 @@ def test_fingerprint_ignores_order_and_root():
 )
 def test_fingerprint_changes_with_every_label(change):
     sample = Sample("/a/train/1.jpg", 4, 0, 0)
-    assert fingerprint([sample]) != fingerprint([sample._replace(**change)])
+    assert fingerprint({"query": [sample]}) != fingerprint({"query": [sample._replace(**change)]})
 
 
-def test_fingerprint_of_a_data_set_tells_its_splits_apart():
-    first = ReIDDataset("toy", [], samples((1, 0)), samples((1, 1)))
-    swapped = ReIDDataset("toy", [], samples((1, 1)), samples((1, 0)))
-    assert fingerprint(first) != fingerprint(swapped)
+def test_fingerprint_tells_the_splits_apart():
+    one, other = samples((1, 0)), samples((1, 1))
+    assert fingerprint({"query": one, "gallery": other}) != fingerprint({"query": other, "gallery": one})
+
+
+def test_a_camera_beyond_those_of_the_data_set_is_a_finding():
+    assert published_findings(dataset([(1, 5)], [(1, 1)], num_cameras=6)) == []
+    (finding,) = published_findings(dataset([(1, 8)], [(1, 1)], num_cameras=6))
+    assert "claims camera 9, but the data set has 6 cameras" in finding
 
 
 def test_statistics_table_counts_distinct_labels():

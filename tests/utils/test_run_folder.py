@@ -59,24 +59,25 @@ def test_a_read_only_folder_is_refused(tmp_path):
 
 
 def test_records_of_an_unfinished_epoch_are_dropped_at_the_next_start(tmp_path):
-    recorder = Recorder(tmp_path, 0, 0)
+    recorder = Recorder(tmp_path, 0, 0, 0)
     recorder.write("reference", 0, 0, {"name": "raw_pixels", "mAP": 0.1})
     recorder.write("train", 1, 5, {"loss": 2.0})
+    recorder.write("eval", 1, 5, {"mAP": 0.5})
     recorder.write("train", 2, 9, {"loss": 1.0})
     recorder.close()
     with open(tmp_path / "metrics.jsonl", "a") as stream:
         stream.write('{"kind": "train", "epo')  # a line that a kill cut short
-    assert [record["epoch"] for record in read_metrics(tmp_path)] == [0, 1, 2]
-    Recorder(tmp_path, 1, 5).close()
+    assert [record["epoch"] for record in read_metrics(tmp_path)] == [0, 1, 1, 2]
+    Recorder(tmp_path, 1, 5, 0).close()
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [0, 1]
-    Recorder(tmp_path, 0, 0).close()
+    Recorder(tmp_path, 0, 0, 0).close()
     assert read_metrics(tmp_path) == []
 
 
 def test_scalars_reach_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    recorder = Recorder(tmp_path, 0, 0)
+    recorder = Recorder(tmp_path, 0, 0, 0)
     recorder.write("train", 1, 5, {"loss": 2.0, "name": "x"})
     recorder.close()
     board = EventAccumulator(str(tmp_path))

@@ -1,0 +1,38 @@
+"""Training on images that nobody here drew, through the ordinary loaders and the shipped recipes."""
+
+import pytest
+
+import train
+from tests.datasets.trees import EMOJI, needs_emoji
+from utils.run_folder import read_metrics
+
+
+def scores_of(config, folder, *opts):
+    """Train a recipe and return {"raw_pixels": mAP, "untrained": mAP, "trained": mAP}."""
+    argv = ["--config_file", f"configs/{config}.yml", "OUTPUT_DIR", str(folder), *map(str, opts)]
+    assert train.main(argv) == 0
+    records = read_metrics(folder)
+    scores = {record["name"]: record["mAP"] for record in records if record["kind"] == "reference"}
+    return scores | {"trained": [record["mAP"] for record in records if record["kind"] == "eval"][-1]}
+
+
+@needs_emoji
+@pytest.mark.parametrize("config", ["VeRi/tiny_scratch", "Market/tiny_scratch"])
+def test_a_few_epochs_on_real_images_beat_the_untrained_model(config, tmp_path):
+    short = ["SOLVER.MAX_EPOCHS", 3, "SOLVER.WARMUP_EPOCHS", 1, "MODEL.VIT.DEPTH", 2, "SOLVER.EVAL_PERIOD", 3]
+    scores = scores_of(config, tmp_path / "run", "DATASETS.ROOT_DIR", EMOJI, *short)
+    assert scores["trained"] > 1.3 * scores["untrained"]
+
+
+@pytest.mark.slow
+@needs_emoji
+@pytest.mark.parametrize(("config", "lowest"), [("VeRi/tiny_scratch", 0.25), ("Market/tiny_scratch", 0.14)])
+def test_the_recipes_for_small_sets_reach_their_figure_on_real_images(config, lowest, tmp_path):
+    assert scores_of(config, tmp_path / "run", "DATASETS.ROOT_DIR", EMOJI)["trained"] >= lowest
+
+
+@pytest.mark.slow
+def test_the_synthetic_baseline_is_far_above_raw_pixels_and_not_saturated(tmp_path):
+    scores = scores_of("Synthetic/baseline", tmp_path / "run", "DATASETS.ROOT_DIR", tmp_path / "data")
+    assert 3 * scores["raw_pixels"] <= scores["trained"] <= 0.85
+    assert scores["trained"] > 3 * scores["untrained"]
