@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from utils.errors import ConfigError, RunError, run_command
 from utils.launch_args import config_label, default_prefix, experiment_name, parse_args
@@ -60,15 +60,17 @@ def main(argv: list[str] | None = None) -> int:
     experiment = make_experiment(args, cfg)
     print_start(experiment, args, cfg)
     failed: list[dict[str, Any]] = []
+    summary, exit_code = None, 0
     for seed in args.seeds:
         exit_code = train_seed(experiment, seed)
         if exit_code:
-            return exit_code
+            break
         if args.test:
             failed += run_tests(experiment, seed)
         summary = save_summary(experiment, args, cfg, failed)
-    print_summary(experiment, summary)
-    return 1 if failed else 0
+    if summary:
+        print_summary(experiment, summary)
+    return exit_code or int(bool(failed))
 
 
 def make_experiment(args: argparse.Namespace, cfg) -> Experiment:
@@ -94,6 +96,12 @@ def make_experiment(args: argparse.Namespace, cfg) -> Experiment:
 def run_child(command: list[str]) -> int:
     """Run a command in the repository, its output going to the terminal; returns its exit code (-n: signal n)."""
     process = subprocess.Popen(command, cwd=ROOT)
+
+    def end_both(number: int, _frame: object) -> NoReturn:
+        process.terminate()  # or it would go on alone
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end_both)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -102,6 +110,8 @@ def run_child(command: list[str]) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(script: str, experiment: Experiment, *own_opts: str, launcher: Sequence[str] = ()) -> int:
@@ -144,7 +154,14 @@ def _check_same_settings(experiment: Experiment, seed: int) -> None:
     recorded = experiment.run_folder(seed) / "config.yaml"
     if not recorded.is_file():
         return
-    saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    try:
+        saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise ConfigError(
+            f"'{recorded}' is damaged; move '{recorded.parent}' away, or give this experiment its own --tag"
+        )
     now = yaml.safe_load(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
     differing = find_differences(saved, now)
     if differing:

@@ -13,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Test TEST.WEIGHT; leave summary.json, per_query.npz and test_log.txt in OUTPUT_DIR. Returns the exit code 0."""
     args = parse_config_args(argv, "test.py", "Test one checkpoint (TEST.WEIGHT path).")
     from configs import find_notices, load_cfg
+    from configs.compare import changes_from_defaults
 
     cfg = load_cfg(args.config_file, [*args.opts, "MODEL.DIST_TRAIN", "False"])  # a test runs in one process
     weight = Path(cfg.TEST.WEIGHT)
@@ -22,20 +23,21 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
+    from utils.results import RESULT_NAME, result_settings
     from utils.run_folder import make_folder
 
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
+    (folder / RESULT_NAME).unlink(missing_ok=True)  # what stands there is not a result of this test
     setup_logger(folder / "test_log.txt")
     command = shlex.join(sys.argv if argv is None else ["test.py", *argv])
-    log_start(command, cfg.dump(default_flow_style=None), str(device), find_notices(cfg))
+    log_start(command, "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
 
     from datasets import make_dataloader
     from model import make_model
     from processor import do_inference
     from processor.inference import log_results, save_results
     from utils.device import seed_everything
-    from utils.results import result_settings
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg)

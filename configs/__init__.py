@@ -181,6 +181,7 @@ def _read_yaml(path: Path) -> list[Setting]:
 
 
 def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, path: Path) -> list[Setting]:
+    loader.flatten_mapping(node)  # YAML's merge key <<
     settings = []
     seen = set()
     for key_node, value_node in node.value:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from yacs.config import CfgNode
+
 from configs.defaults import get_cfg_defaults
 
 # Where things lie, how often something is written, how it is tested: none of it changes the weights.
@@ -46,3 +48,9 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
             continue
         differing.append(f"{key} {old} -> {new}")
     return differing
+
+
+def changes_from_defaults(cfg: CfgNode) -> list[str]:
+    """Return `KEY value` for each key whose value is not its default."""
+    defaults = flatten(get_cfg_defaults())
+    return [f"{key} {value}" for key, value in flatten(cfg).items() if value != defaults[key]]

@@ -1,6 +1,7 @@
 """Closed choices, ranges and rules between keys: everything that can be known wrong before data or weights are read."""
 
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -128,7 +129,8 @@ def _bad_choices(cfg: CfgNode) -> Iterator[Problem]:
         value = value_of(cfg, key)
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if item not in allowed:
-                near = difflib.get_close_matches(str(item), allowed, n=1)
+                near = [name for name in allowed if name.lower() == str(item).lower()]
+                near += difflib.get_close_matches(str(item), allowed, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 yield (key,), f"{key} got '{item}', allowed: {', '.join(allowed)}{hint}"
 
@@ -138,7 +140,7 @@ def _bad_ranges(cfg: CfgNode) -> Iterator[Problem]:
         value = value_of(cfg, key)
         if len(value) != length:
             yield (key,), f"{key} got {value}, expected {length} numbers"
-        elif min(value) <= 0 and key != "INPUT.PIXEL_MEAN":
+        elif not all(math.isfinite(item) and (item > 0 or key == "INPUT.PIXEL_MEAN") for item in value):
             yield (key,), f"{key} got {value}, expected numbers above 0"
     for key, (lowest, highest) in RANGES.items():
         value = value_of(cfg, key)

@@ -110,6 +110,8 @@ def read_file(path: str) -> FileReport:
     """Return the SHA-256 digest of one image file and, when it does not decode, the finding."""
     from PIL import Image, UnidentifiedImageError
 
+    from datasets.torch_datasets import to_rgb
+
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -120,7 +122,7 @@ def read_file(path: str) -> FileReport:
     digest = hashlib.sha256(content).digest()
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image.convert("RGB")
+            to_rgb(image)
     except UnidentifiedImageError:
         reason = "not an image" if content else "empty file"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from yacs.config import CfgNode
@@ -82,8 +83,13 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     for dataset in datasets:
         for note in dataset.notes:
             logger.info("%s", note)
-        for finding in published_findings(dataset):
-            logger.warning("%s", finding)
+        differing = len(published_findings(dataset))
+        if differing:
+            logger.warning(
+                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
+                "python -m datasets.check lists them",
+                *(dataset.name, differing),
+            )
     for finding in match_findings(test):
         logger.warning("%s", finding)
 
@@ -169,15 +175,16 @@ def _make_loader(
     import torch
     from torch.utils.data import DataLoader
 
-    from datasets.torch_datasets import collate
+    from datasets.torch_datasets import collate, leave_interrupts_to_the_parent
 
-    workers = min(workers, math.ceil(len(dataset) / batch_size))
+    workers = min(workers, os.cpu_count() or 1, math.ceil(len(dataset) / batch_size))
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=leave_interrupts_to_the_parent,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # the loader's own draws leave the training's random state alone

@@ -12,6 +12,7 @@ from utils.errors import DataError
 REQUIRED = ("path", "pid", "split")
 OPTIONAL = ("camid", "viewid")
 UNKNOWN_VIEW = -1
+MAX_LABEL = 9999  # of camid and viewid: each up to the largest gets an embedding
 
 
 class Row(NamedTuple):
@@ -107,6 +108,10 @@ def _check_row(fields: dict[str | None, str | None], where: str) -> Row:
 def _whole_number(texts: dict[str, str], column: str, where: str) -> int:
     if not texts[column].isdecimal():
         raise DataError(f"{where}: {column} '{texts[column]}' is not a whole number from 0; correct it")
+    if int(texts[column]) > MAX_LABEL:
+        raise DataError(
+            f"{where}: {column} {texts[column]} exceeds {MAX_LABEL}; number cameras and viewpoints from 0 without gaps"
+        )
     return int(texts[column])
 
 

@@ -1,5 +1,6 @@
 """From image files to uint8 batches; everything random happens later, batched, on the device."""
 
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def read_image(path: str, size: Sequence[int], resize_filter: str) -> torch.Tens
     """
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB").resize((size[1], size[0]), FILTERS[resize_filter])
+            rgb = to_rgb(image).resize((size[1], size[0]), FILTERS[resize_filter])
     except FileNotFoundError as error:
         raise DataError(f"image '{path}' is missing; copy it again or remove it from the lists") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -35,6 +36,20 @@ def read_image(path: str, size: Sequence[int], resize_filter: str) -> torch.Tens
             "python -m datasets.check --config_file F"
         ) from error
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [3, H, W], a view; collate makes it contiguous
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB; 16-bit greyscale is scaled (Pillow alone would clip it to white), alpha dropped.
+
+    Raises ValueError for floating-point pixels, whose range is not known.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 bits per channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 class ImageDataset(Dataset):
@@ -74,3 +89,8 @@ def collate(items: list[tuple[torch.Tensor, Sample]]) -> dict:
         "viewids": viewids,
         "paths": [sample.path for sample in samples],
     }
+
+
+def leave_interrupts_to_the_parent(worker_id: int) -> None:
+    """Let a loader's worker ignore Ctrl-C, which reaches all processes of a terminal: the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

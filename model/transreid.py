@@ -119,6 +119,12 @@ class TransReID(nn.Module):
                 f"{source}: {deeper[0]} is in the file, but not in this model; "
                 "MODEL.TRANSFORMER_TYPE and MODEL.VIT.DEPTH decide it"
             )
+        last = f"base.blocks.{len(self.base.blocks) - 1}." if self.jigsaw is not None else ""
+        if last and "base.norm.weight" in weights and not any(name.startswith(last) for name in weights):
+            raise DataError(  # its own last block is untrained and would become a working one here
+                f"{source}: {last}* is not in the file, which has fewer blocks than this model; "
+                "MODEL.TRANSFORMER_TYPE and MODEL.VIT.DEPTH decide it"
+            )
         report = load_weights(self, weights, source, self.deciding_keys, self.base.grid)
         report = report._replace(warnings=tuple(self._warnings(report)))
         log_report(report)

@@ -15,6 +15,11 @@ from utils.errors import ConfigError, DataError
 
 STATE_NAME = "state_last.pth"
 STATE_SCHEMA = 1
+STATE_KEYS = (
+    *("model", "criterion", "optimizer", "center_optimizer", "scaler", "rng", "config"),
+    *("stage", "epoch", "iteration", "evaluated", "best", "data_fingerprint"),
+)
+START_ANEW = "train anew in another OUTPUT_DIR, or from a kept checkpoint with MODEL.PRETRAIN_CHOICE finetune"
 
 
 def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
@@ -25,20 +30,29 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
     """
     path = Path(cfg.OUTPUT_DIR) / STATE_NAME
     if not path.is_file():
+        orphans = sorted(entry.name for entry in path.parent.glob(f"{cfg.MODEL.NAME}_*.pth"))
+        if orphans:
+            raise ConfigError(
+                f"OUTPUT_DIR '{path.parent}' holds {len(orphans)} checkpoints ({orphans[0]}, ...) but no {STATE_NAME} "
+                "to continue from; choose another OUTPUT_DIR or move those files away"
+            )
         if cfg.MODEL.PRETRAIN_CHOICE == "resume":
             raise ConfigError(
                 f"MODEL.PRETRAIN_CHOICE resume finds no '{path}'; set OUTPUT_DIR to the run to continue, or another "
                 "PRETRAIN_CHOICE to start a new one"
             )
         return None
-    state = load_file(path, "OUTPUT_DIR")
-    if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA:
-        raise DataError(f"'{path}' is not a training state of this version; move it away to train anew")
+    try:
+        state = load_file(path, "OUTPUT_DIR")
+    except DataError as error:
+        raise DataError(f"'{path}' is damaged; {START_ANEW}") from error
+    if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA or not state.keys() >= set(STATE_KEYS):
+        raise DataError(f"'{path}' is not a whole training state of this version; {START_ANEW}")
     differing = find_differences(yaml.safe_load(state["config"]), yaml.safe_load(cfg.dump()))
     if differing:
         raise ConfigError(
-            f"'{path}' was trained with other settings: {'; '.join(differing)}; choose another OUTPUT_DIR, set them "
-            "back, or delete that file to train anew"
+            f"'{path}' was trained with other settings: {'; '.join(differing)}; set them back or choose "
+            "another OUTPUT_DIR"
         )
     if state["data_fingerprint"] != data_fingerprint:
         raise DataError(
@@ -76,13 +90,21 @@ def save_state(
 def restore_state(
     state: dict[str, Any], stage: Stage, scaler: torch.amp.GradScaler, ranks: Ranks, device: torch.device
 ) -> None:
-    """Put a saved state into the stage, the scaler and the random generators of this process."""
-    stage.model.load_state_dict(state["model"])
-    stage.criterion.load_state_dict(state["criterion"])
-    stage.optimizer.load_state_dict(state["optimizer"])
-    if stage.center_optimizer is not None:
-        stage.center_optimizer.load_state_dict(state["center_optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    """Put a saved state into the stage, the scaler and the random generators of this process.
+
+    Raises DataError for a state that does not fit and ConfigError for one of another number of processes.
+    """
+    try:
+        stage.model.load_state_dict(state["model"])
+        stage.criterion.load_state_dict(state["criterion"])
+        stage.optimizer.load_state_dict(state["optimizer"])
+        if stage.center_optimizer is not None:
+            stage.center_optimizer.load_state_dict(state["center_optimizer"])
+        scaler.load_state_dict(state["scaler"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"the saved state does not fit this model ({str(error).splitlines()[0]}); {START_ANEW}"
+        ) from error
     if len(state["rng"]) != ranks.world_size:
         raise ConfigError(
             f"the run was trained by {len(state['rng'])} processes, now there are {ranks.world_size}; "

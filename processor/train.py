@@ -48,11 +48,6 @@ class Run:
     progress: dict[str, Any]
     recorder: Recorder | None = None  # of rank 0
 
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.cfg.OUTPUT_DIR)
-
 
 def do_train(
     cfg: CfgNode,
@@ -117,7 +112,7 @@ def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | N
         progress |= {key: state[key] for key in ("epoch", "iteration", "evaluated", "best")}
         logger.info("continuing after epoch %d of %d", progress["epoch"], stage.max_epochs)
     if ranks.rank == 0:
-        run.recorder = Recorder(run.folder, progress["epoch"], progress["iteration"], progress["evaluated"])
+        run.recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"], progress["evaluated"])
     return run
 
 
@@ -128,19 +123,31 @@ def _train_stage(run: Run) -> None:
     _evaluate_if_due(run)  # a run that ended during its evaluation repeats it
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
+        if not _checkpoint_of(run, progress["epoch"]).is_file():
+            _save_checkpoint(run, progress["epoch"])
     model = _wrap(stage.model, run.settings.device, run.ranks.world_size)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, model, epoch)
         _check_weights(stage.model, epoch)
         progress["epoch"] = epoch
-        if run.ranks.rank == 0 and _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == stage.max_epochs):
-            save_atomic(stage.model.state_dict(), run.folder / f"{cfg.MODEL.NAME}_{epoch}.pth")
+        if _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == stage.max_epochs):
+            _save_checkpoint(run, epoch)
         save_state(cfg, stage, run.scaler, run.ranks, progress)
         _evaluate_if_due(run)
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
         logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
+
+
+def _checkpoint_of(run: Run, epoch: int) -> Path:
+    cfg = run.cfg
+    return Path(cfg.OUTPUT_DIR) / f"{cfg.MODEL.NAME}_{epoch}.pth"
+
+
+def _save_checkpoint(run: Run, epoch: int) -> None:
+    if run.ranks.rank == 0:
+        save_atomic(run.stage.model.state_dict(), _checkpoint_of(run, epoch))
 
 
 def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:

@@ -115,7 +115,7 @@ def test_a_failed_test_makes_the_exit_code_1_and_is_retried_at_the_next_launch(l
 
 
 def test_a_test_that_ends_well_without_a_result_has_failed(launch, runner, monkeypatch, logs):
-    monkeypatch.setattr(runner, "test", lambda opts: 0)
+    monkeypatch.setattr(runner, "test", lambda config, opts: 0)
     assert launch() == 1
     assert [test["epoch"] for test in summary_of(logs)["failed_tests"]] == [1, 2, 3]
 

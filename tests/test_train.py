@@ -67,7 +67,7 @@ def test_a_run_leaves_a_complete_folder(tiny_config, run_dir, capsys):
     assert {r["epoch"] for r in records if r["kind"] == "train"} == {1, 2, 3}
     log = (run_dir / "train_log.txt").read_text()
     assert "Epoch[3] Iteration[" in log and "Validation Results - Epoch: 2" in log and "mAP: " in log
-    assert "data sets" in log and "resolved configuration" in log
+    assert "data sets" in log and "configuration" in log
     state = load_file(run_dir / "state_last.pth", "test")
     assert state["epoch"] == 3 and set(state["best"]) == {"epoch", "mAP", "Rank-1"}
 
@@ -205,6 +205,36 @@ def test_another_start_is_another_training(tiny_config, tmp_path, run_dir):
     weights = tmp_path / "first" / "transformer_1.pth"
     with pytest.raises(ConfigError, match="MODEL.PRETRAIN_CHOICE none -> finetune"):
         train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "finetune", "MODEL.PRETRAIN_PATH", weights))
+
+
+def test_checkpoints_without_their_state_are_not_mixed_with_a_new_run(tiny_config, run_dir):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    (run_dir / "state_last.pth").unlink()
+    with pytest.raises(ConfigError, match="holds 1 checkpoints .transformer_1.pth, .* but no state_last.pth"):
+        train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+
+
+@pytest.mark.parametrize("damage", ["cut", "key", "weight"])
+def test_a_damaged_state_is_one_line_that_says_what_to_do(tiny_config, run_dir, damage):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    path = run_dir / "state_last.pth"
+    state = load_file(path, "test")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        del (state if damage == "key" else state["model"])["optimizer" if damage == "key" else "base.cls_token"]
+        torch.save(state, path)
+    with pytest.raises(DataError) as caught:
+        train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
+    assert "train anew in another OUTPUT_DIR" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_deleted_last_checkpoint_is_written_again(tiny_config, run_dir):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    weights = weights_of(run_dir, 1)
+    (run_dir / "transformer_1.pth").unlink()
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    assert_equal_weights(weights, weights_of(run_dir, 1))
 
 
 def test_resume_without_a_state_is_refused(tiny_config):

@@ -10,6 +10,7 @@ import torch
 
 from utils.errors import ConfigError, DataError, RunError
 
+MAX_REASON = 120  # characters of a library's message that ours quotes
 WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
 PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
@@ -30,10 +31,10 @@ def load_file(path: str | Path, key: str) -> Any:
             return load_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0][:MAX_REASON]
         raise DataError(f"{key}: '{path}' is not a plain weight file and was not loaded ({reason})") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON]
         raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
 
 

@@ -19,5 +19,7 @@ def parse_config_args(argv: list[str] | None, prog: str, description: str) -> ar
     """Parse `--config_file F [KEY VALUE ...]` into the attributes config_file and opts."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config_file", "--config", required=True, metavar="F", help="YAML of the experiment")
+    # torch.distributed.launch and TransReID's scripts pass it; torchrun's environment is what counts
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the YAML")
     return parser.parse_args(argv)

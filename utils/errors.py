@@ -37,6 +37,20 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'a file'}: {error.strerror or error}; the same command continues",
+            file=sys.stderr,
+        )
+        return 1
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        print(
+            f"error: {one_line(error)}; memory or /dev/shm may be too small: lower DATALOADER.NUM_WORKERS",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command continues where the last finished epoch ended", file=sys.stderr)
         return 130

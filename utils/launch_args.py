@@ -10,6 +10,7 @@ from utils.commands import OneLineParser
 from utils.errors import ConfigError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
+MAX_SEED = 2**32 - 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 SEEDS_PATTERN = re.compile(r"[0-9,]+")
@@ -57,6 +58,8 @@ def _split_seeds(words: list[str], parser: OneLineParser) -> tuple[list[int], li
     seeds = [int(seed) for word in words[:count] for seed in word.split(",") if seed]
     if not seeds:
         parser.error(f"--seeds got '{words[0]}', expected whole numbers such as 0 1 2 or 0,1,2")
+    if max(seeds) > MAX_SEED:
+        parser.error(f"--seeds {max(seeds)} is too large, at most {MAX_SEED}")
     if len(set(seeds)) < len(seeds):
         parser.error(f"--seeds {' '.join(map(str, seeds))} names a seed twice")
     return seeds, words[count:]
@@ -98,10 +101,16 @@ def experiment_name(prefix: str, label: str, switches: Sequence[str] = (), stamp
     `switches` are those that the command line sets explicitly. Raises ConfigError for a part with characters other
     than A-Z a-z 0-9 . _ -
     """
-    parts = {"--ds-prefix": prefix, "RUN_TAG_TS": stamp, "--tag": label, "switch": "_".join(switches)}
+    parts = {
+        "--ds-prefix": prefix,
+        "RUN_TAG_TS": stamp,
+        "--tag": label,
+        "switch": "_".join(switches),
+    }
     for source, part in parts.items():
         if not NAME_PATTERN.fullmatch(part) and (part or source in ("--ds-prefix", "--tag")):
             raise ConfigError(
-                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-'"
+                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-' "
+                "(without --tag, the YAML's own name counts)"
             )
     return "_".join(part for part in parts.values() if part)

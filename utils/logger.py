@@ -27,9 +27,9 @@ def setup_logger(log_file: Path | None, rank: int = 0) -> None:
 
 
 def log_start(command: str, config: str, device: str, notices: list[str]) -> None:
-    """Log what runs: command line, device, the resolved configuration, and what the user should hear about it."""
+    """Log what runs: command line, device, the configuration, and what the user should hear about it."""
     logger = logging.getLogger("reid")
     logger.info("%s on %s, torch %s", command, device, torch.__version__)
-    logger.info("resolved configuration\n%s", config)
+    logger.info("configuration\n%s", config)
     for notice in notices:
         logger.info("%s", notice)

@@ -20,6 +20,8 @@ except ImportError:  # Windows has no POSIX locks; there the pid in the lock fil
 
 LOCK_NAME = "run.lock"
 METRICS_NAME = "metrics.jsonl"
+RECORD_KINDS = ("train", "eval", "reference")
+PROBE_BYTES = 4096
 
 
 def make_folder(path: str, key: str) -> Path:
@@ -30,7 +32,7 @@ def make_folder(path: str, key: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_test_{os.getpid()}"
-        probe.touch()
+        probe.write_bytes(bytes(PROBE_BYTES))
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"{key} '{path}': cannot write there ({error.strerror}); choose another folder") from error
@@ -165,14 +167,16 @@ class Recorder:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the whole records of metrics.jsonl; a line that a kill cut short is left out."""
+    """Return the whole records of metrics.jsonl, with kind and epoch; any other line (cut short, say) is left out."""
     path = folder / METRICS_NAME
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and isinstance(record.get("epoch"), int) and record.get("kind") in RECORD_KINDS:
+            records.append(record)
     return records

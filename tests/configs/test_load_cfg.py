@@ -97,6 +97,7 @@ def test_unknown_key_names_file_line_and_the_nearest_key(write):
         ("DATASETS.NAMES", "verri", "did you mean veri?"),
         ("MODEL.NECK", "bneck", "allowed: bnneck, no; did you mean bnneck?"),
         ("INPUT.RE_PROB", "1.5", "allowed: 0 to 1"),
+        ("DATASETS.NAMES", "VeRi", "did you mean veri?"),
         ("SOLVER.COSINE_SCALE", "0", "allowed: at least 0.001"),
         ("SOLVER.COSINE_MARGIN", "-1", "allowed: at least 0"),
         ("SOLVER.BASE_LR", "1e400", "allowed: at least 0"),
@@ -187,6 +188,11 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "x.yml"
     path.write_bytes(b"MODEL:\n  NAME: \xff\xfe")
     assert "cannot be read as UTF-8" in error_of(path)
+
+
+def test_merge_keys_of_yaml_work(write):
+    path = write("MODEL: &m\n  NAME: resnet50\nSOLVER:\n  <<: {SEED: 5}\n  MAX_EPOCHS: 3\n")
+    assert (load_cfg(path).SOLVER.SEED, load_cfg(path).SOLVER.MAX_EPOCHS) == (5, 3)
 
 
 def test_a_key_given_twice_is_refused(write):

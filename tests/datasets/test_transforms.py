@@ -118,6 +118,21 @@ def test_reading_resizes_with_pillows_filter_to_rgb(tmp_path):
     np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
 
 
+def test_sixteen_bit_greyscale_keeps_its_shades(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    got = read_image(str(tmp_path / "deep.png"), (64, 64), "bilinear")
+    np.testing.assert_array_equal(got[0].numpy(), (ramp.astype(np.int64) // 257).astype(np.uint8))
+    assert torch.equal(got[0], got[1])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_every_pillow_mode_becomes_rgb(tmp_path, mode):
+    image = Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode)
+    image.save(tmp_path / "x.tif") if mode not in ("HSV",) else image.convert("RGB").save(tmp_path / "x.tif")
+    assert read_image(str(tmp_path / "x.tif"), (8, 8), "bilinear").shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0broken"])
 def test_a_file_that_does_not_decode_is_named(tmp_path, content):
     path = tmp_path / "bad.jpg"

@@ -39,6 +39,19 @@ def test_failed_runs_end_with_code_1_and_interrupts_with_130(capsys):
     assert capsys.readouterr().err.startswith("error: loss is not finite\ninterrupted")
 
 
+def test_a_full_disk_and_a_killed_worker_are_one_line_and_code_1(capsys):
+    def full(argv):
+        raise OSError(28, "No space left on device", "run/metrics.jsonl")
+
+    def killed(argv):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    assert run_command(full) == 1 and run_command(killed) == 1
+    disk, worker = capsys.readouterr().err.splitlines()
+    assert disk.startswith("error: run/metrics.jsonl: No space left on device")
+    assert "DATALOADER.NUM_WORKERS" in worker
+
+
 def test_a_programming_error_keeps_its_traceback():
     def main(argv):
         raise KeyError("bug")

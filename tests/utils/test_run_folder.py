@@ -66,7 +66,9 @@ def test_records_of_an_unfinished_epoch_are_dropped_at_the_next_start(tmp_path):
     recorder.write("train", 2, 9, {"loss": 1.0})
     recorder.close()
     with open(tmp_path / "metrics.jsonl", "a") as stream:
-        stream.write('{"kind": "train", "epo')  # a line that a kill cut short
+        stream.write(
+            '[1, 2]\n3\n{"kind": "train"}\n{"kind": "train", "epo'
+        )  # no records, and one that a kill cut short
     assert [record["epoch"] for record in read_metrics(tmp_path)] == [0, 1, 1, 2]
     Recorder(tmp_path, 1, 5, 0).close()
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [0, 1]
