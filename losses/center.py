@@ -6,7 +6,8 @@ Reference: Wen et al., A Discriminative Feature Learning Approach for Deep Face 
 import torch
 from torch import nn
 
-from losses.numeric import at_least_float32, check_labels
+from losses.numeric import check_labels
+from utils.precision import at_least_float32
 
 MIN_SQUARED, MAX_SQUARED = 1e-12, 1e12  # a runaway feature stops pulling instead of overflowing the total
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from losses.numeric import at_least_float32, without_autocast
+from utils.precision import at_least_float32, without_autocast
 
 MIN_SQUARED = 1e-12  # rounding can make a squared distance negative, and sqrt has no gradient at 0
 

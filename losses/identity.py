@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from losses.margin_softmax import Margin
-from losses.numeric import at_least_float32
+from utils.precision import at_least_float32
 
 
 def identity_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:

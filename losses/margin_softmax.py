@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from losses.numeric import at_least_float32
+from utils.precision import at_least_float32
 
 MIN_SQUARED_SINE = 1e-12  # the gradient of the sine is infinite at |cosine| = 1; below this it is 0
 

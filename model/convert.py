@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils.errors import DataError
+from utils.precision import at_least_float32
 
 Weights = dict[str, torch.Tensor]
 SHOWN = 4  # names of a kind that a report spells out
@@ -98,9 +99,7 @@ def resize_pos_embed(
     cls_slot, patches = pos_embed[:, :1], pos_embed[:, 1:]
     rows, columns = source_grid or guess_grid(patches.shape[1], grid)
     image = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
-    if image.dtype in (torch.float16, torch.bfloat16):
-        image = image.float()
-    image = F.interpolate(image, size=tuple(grid), mode="bilinear", align_corners=False)
+    image = F.interpolate(at_least_float32(image), size=tuple(grid), mode="bilinear", align_corners=False)
     return torch.cat([cls_slot, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
 
 

@@ -15,7 +15,7 @@ from datasets.transforms import BatchTransform
 from model import ModelOutput
 from processor.phases import Phase
 from processor.stage import Stage
-from solver.update import group_size, update, update_centers
+from solver.update import group_size, step_centers, update
 from utils.device import autocast
 from utils.distributed import num_processes
 from utils.errors import RunError
@@ -104,7 +104,7 @@ def train_epoch(
         if step % settings.accum_steps == 0 or step == total_steps:
             update(model, stage.optimizer, scaler, settings.grad_clip)
             if stage.center_optimizer is not None:
-                update_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
+                step_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
             scaler.update()
         meter.add([total, *(parts[name] for name in names[1:]), _accuracy(output, batch["pids"])])
         images_seen += len(batch["pids"])

@@ -1,6 +1,0 @@
-"""Optimizers and the schedule of the learning rate."""
-
-from solver.make_optimizer import make_optimizer, step_centers
-from solver.scheduler import EpochScheduler, create_scheduler
-
-__all__ = ["EpochScheduler", "create_scheduler", "make_optimizer", "step_centers"]

@@ -111,26 +111,3 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float = 
     if "weight_decay" not in inspect.signature(choices[name]).parameters:
         logger.warning("%s has no weight decay: SOLVER.WEIGHT_DECAY and WEIGHT_DECAY_BIAS have no effect", name)
     return choices[name](groups, lr=lr, **options)
-
-
-def step_centers(
-    criterion: nn.Module,
-    center_optimizer: torch.optim.Optimizer,
-    weight: float,
-    scaler: torch.amp.GradScaler | None = None,
-) -> None:
-    """Move the class centres by CENTER_LR times the gradient of the unweighted centre loss.
-
-    In the total the centre loss has the small `weight` (> 0), so that it hardly disturbs the features; its centres
-    should learn at full speed, hence their gradients are divided by `weight` before the step. Under fp16 pass the
-    scaler, before its update(): it unscales the gradients (unless its unscale_ did so) and skips the step on overflow.
-    """
-    if weight <= 0:
-        raise ValueError(f"the weight of the centre loss must be positive, got {weight}")
-    for parameter in criterion.center.parameters():
-        if parameter.grad is not None:
-            parameter.grad.div_(weight)
-    if scaler is None:
-        center_optimizer.step()
-    else:
-        scaler.step(center_optimizer)

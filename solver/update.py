@@ -5,7 +5,6 @@ import math
 import torch
 from torch import nn
 
-from solver.make_optimizer import step_centers
 from utils.distributed import mean_over_ranks
 
 
@@ -32,12 +31,26 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp
     optimizer.zero_grad(set_to_none=True)
 
 
-def update_centers(
-    criterion: nn.Module, optimizer: torch.optim.Optimizer, weight: float, scaler: torch.amp.GradScaler
+def step_centers(
+    criterion: nn.Module,
+    center_optimizer: torch.optim.Optimizer,
+    weight: float,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Step the class centres with gradients averaged over all processes (they stand outside DDP), and clear them."""
+    """Move the class centres by CENTER_LR times the gradient of the unweighted centre loss.
+
+    In the total the centre loss has the small `weight` (> 0), so that it hardly disturbs the features; its centres
+    should learn at full speed, hence their gradients are divided by `weight` before the step. Under fp16 pass the
+    scaler, before its update(): it unscales the gradients (unless its unscale_ did so) and skips the step on overflow.
+    The centres stand outside DistributedDataParallel, so their gradients are averaged over the processes here.
+    """
+    if weight <= 0:
+        raise ValueError(f"the weight of the centre loss must be positive, got {weight}")
     for parameter in criterion.center.parameters():
         if parameter.grad is not None:
-            parameter.grad = mean_over_ranks(parameter.grad)
-    step_centers(criterion, optimizer, weight, scaler)
-    optimizer.zero_grad(set_to_none=True)
+            parameter.grad = mean_over_ranks(parameter.grad) / weight
+    if scaler is None:
+        center_optimizer.step()
+    else:
+        scaler.step(center_optimizer)
+    center_optimizer.zero_grad(set_to_none=True)

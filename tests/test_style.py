@@ -21,3 +21,8 @@ def test_files_that_the_readme_names_exist():
     named = set(re.findall(r"configs/[\w/]+\.(?:yml|png)", text)) | set(re.findall(r"\b\w+\.py\b", text))
     missing = [name for name in named if not (ROOT / name).exists() and not list(ROOT.rglob(name))]
     assert not missing
+
+
+def test_no_figure_is_left_blank():
+    files = [ROOT / "README.md", *(ROOT / "configs").rglob("*.yml")]
+    assert not [path.name for path in files if "@@" in path.read_text()]

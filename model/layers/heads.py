@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils.errors import ConfigError
+from utils.precision import at_least_float32, without_autocast
 
 
 def make_neck(width: int) -> nn.BatchNorm1d:
@@ -53,9 +54,8 @@ class AMSoftmaxHead(nn.Module):
 
 def cosine(feat: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the cosines [B, C] of feat [B, D] and weight [C, D]; half types are raised to float32."""
-    with torch.autocast(feat.device.type, enabled=False):
-        if feat.dtype in (torch.float16, torch.bfloat16):
-            feat = feat.float()
+    with without_autocast(feat):
+        feat = at_least_float32(feat)
         return F.linear(F.normalize(feat, dim=1), F.normalize(weight.to(feat.dtype), dim=1))
 
 

@@ -1,0 +1,13 @@
+"""Which precision an operation runs in, the same for models and losses."""
+
+import torch
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` as float32 when it is narrower; float32 and float64 stay what they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def without_autocast(tensor: torch.Tensor) -> torch.autocast:
+    """Return a context in which operations on the device of `tensor` keep the types of their inputs."""
+    return torch.autocast(tensor.device.type, enabled=False)
