@@ -108,10 +108,9 @@ def format_table(summary: dict[str, Any]) -> str:
             rows.append([f"seed {seed}, {label}", epoch, *_percents(entry[kind] or {})])
     for kind, label in KINDS.items():
         count = summary["num_seeds"][kind]
-        if not count:
-            continue
-        cells = _percents(summary["mean"][kind], summary["std"][kind] if count > 1 else None)
-        rows.append([f"mean{' +- sd' if count > 1 else ''} of {count}, {label}", "", *cells])
+        if count > 1:
+            cells = _percents(summary["mean"][kind], summary["std"][kind])
+            rows.append([f"mean +- sd of {count}, {label}", "", *cells])
     rows += [[REFERENCES[name], "", *_percents(metrics)] for name, metrics in summary["reference"].items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
