@@ -150,7 +150,7 @@ def test_a_finished_run_has_nothing_to_do_and_a_larger_max_epochs_goes_on(tiny_c
 
 def test_a_changed_configuration_is_refused_with_the_keys(tiny_config):
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
-    with pytest.raises(ConfigError, match=r"MODEL.SIE_COE 0.1 -> 1.0; SOLVER.BASE_LR 0.002 -> 0.1; choose another"):
+    with pytest.raises(ConfigError, match=r"MODEL.SIE_COE 0.1 -> 1.0; SOLVER.BASE_LR 0.002 -> 0.1; set them back"):
         train.main(args_for(tiny_config, "SOLVER.BASE_LR", 0.1, "MODEL.SIE_COE", 1))
 
 

@@ -1,6 +1,7 @@
 """The batched device transforms against per-image references: exact geometry, equal distribution."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -63,16 +64,17 @@ def erased_boxes(mask):
 
 def test_erasing_has_the_distribution_of_timms_pixel_mode():
     torch.manual_seed(2)
-    images = torch.full((1500, 3, 40, 24), 9.0)
+    random.seed(2)  # timm draws from Python's generator
+    images = torch.full((4000, 3, 40, 24), 9.0)
     ours = random_erase(images, 0.5)
     reference = RandomErasing(0.5, mode="pixel", max_count=1, device="cpu")
     theirs = torch.stack([reference(image.clone()) for image in images])
     mine, other = (erased_boxes((batch != 9).any(1)) for batch in (ours, theirs))
-    assert abs(len(mine) / 1500 - 0.5) < 0.06
+    assert abs(len(mine) / 4000 - 0.5) < 0.04
     for column in (0, 1):
         for quantile in (0.1, 0.5, 0.9):
             a, b = np.quantile(mine[:, column], quantile), np.quantile(other[:, column], quantile)
-            assert abs(a - b) < 0.12 * max(a, b), (column, quantile, a, b)
+            assert abs(a - b) < 0.15 * max(a, b), (column, quantile, a, b)
     noise = ours[(ours != 9)]
     assert abs(noise.mean().item()) < 0.02 and abs(noise.std().item() - 1) < 0.02
 
