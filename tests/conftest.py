@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import fake_runner
 from tests.datasets.trees import EMOJI, view_line, write_text
 
 NUM_CAMERAS, NUM_VIEWS = 3, 2
@@ -85,6 +86,24 @@ def tiny_config(tiny_root, tmp_path) -> Path:
     path = tmp_path / "tiny.yml"
     path.write_text(TINY_YAML.format(root=tiny_root, output=tmp_path / "run"))
     return path
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """The launcher's commands are played by a FakeRunner."""
+    return fake_runner.install(monkeypatch)
+
+
+@pytest.fixture
+def launch(runner, tmp_path):
+    """launch(*words, seeds) runs the launcher on a small config with that runner."""
+    return fake_runner.make_launch(tmp_path)
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """The output root of `launch`."""
+    return tmp_path / "logs"
 
 
 class RealDataRule:

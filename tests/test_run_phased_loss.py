@@ -11,24 +11,9 @@ from pathlib import Path
 import pytest
 
 import run_phased_loss
-from tests.fake_runner import install, make_launch, summary_of
+from tests.fake_runner import summary_of
 
 ROOT = Path(run_phased_loss.__file__).parent
-
-
-@pytest.fixture
-def runner(monkeypatch):
-    return install(monkeypatch)
-
-
-@pytest.fixture
-def launch(runner, tmp_path):
-    return make_launch(tmp_path)
-
-
-@pytest.fixture
-def logs(tmp_path):
-    return tmp_path / "logs"
 
 
 def test_a_launch_trains_each_seed_and_tests_each_checkpoint(launch, runner, logs):

@@ -7,24 +7,9 @@ from pathlib import Path
 import pytest
 
 import run_phased_loss
-from tests.fake_runner import YAML, install, make_launch
+from tests.fake_runner import YAML
 
 ROOT = Path(run_phased_loss.__file__).parent
-
-
-@pytest.fixture
-def runner(monkeypatch):
-    return install(monkeypatch)
-
-
-@pytest.fixture
-def launch(runner, tmp_path):
-    return make_launch(tmp_path)
-
-
-@pytest.fixture
-def logs(tmp_path):
-    return tmp_path / "logs"
 
 
 def test_the_users_pairs_reach_training_and_tests_with_and_without_opts(launch, runner):

@@ -6,24 +6,9 @@ import statistics
 
 import pytest
 
-from tests.fake_runner import install, make_launch, score, summary_of
+from tests.fake_runner import score, summary_of
 from utils.results import METRICS
 from utils.summary import SeedResults, best_epoch, build_summary, format_table, mean_and_sd, pick_references
-
-
-@pytest.fixture
-def runner(monkeypatch):
-    return install(monkeypatch)
-
-
-@pytest.fixture
-def launch(runner, tmp_path):
-    return make_launch(tmp_path)
-
-
-@pytest.fixture
-def logs(tmp_path):
-    return tmp_path / "logs"
 
 
 def metrics(mean_ap, rank1=0.5):
