@@ -134,6 +134,19 @@ def test_deeper_checkpoint_is_refused(tmp_path):
     refuse(make_tiny(), deeper, tmp_path, "base.blocks.3.norm1.weight is in the file.*MODEL.VIT.DEPTH")
 
 
+def test_shallower_checkpoint_with_jigsaw_is_refused_though_only_its_untrained_block_would_tell(tmp_path):
+    depth = len(make_tiny(*JPM).base.blocks)
+    shallower = make_tiny(*JPM, "MODEL.VIT.DEPTH", depth - 1).state_dict()
+    refuse(make_tiny(*JPM), shallower, tmp_path, "fewer blocks than this model; .*MODEL.VIT.DEPTH")
+
+
+def test_checkpoint_with_jigsaw_may_lack_its_untrained_block_and_norm(tmp_path):
+    trained, fresh = make_tiny(*JPM, seed=1), make_tiny(*JPM, seed=2)
+    dead = (f"base.blocks.{len(trained.base.blocks) - 1}.", "base.norm.")
+    fresh.load_param(save({k: v for k, v in trained.state_dict().items() if not k.startswith(dead)}, tmp_path))
+    assert torch.equal(trained.eval()(images()), fresh.eval()(images()))
+
+
 def test_wider_checkpoint_is_refused_with_both_shapes(tmp_path):
     wider = make_tiny("MODEL.VIT.EMBED_DIM", 32).state_dict()
     words = r"base.cls_token is \[1, 1, 32\] in the file, but \[1, 1, 24\] in this model; MODEL.TRANSFORMER_TYPE"
