@@ -10,7 +10,8 @@ import yaml
 from yacs.config import CfgNode
 
 from configs.defaults import LEGACY, get_cfg_defaults
-from configs.validate import CHOICES, find_notices, find_problems
+from configs.notices import find_notices
+from configs.validate import CHOICES, find_problems
 from utils.errors import ConfigError
 
 __all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value"]

@@ -12,6 +12,7 @@ _C = CN()
 _C.MODEL = CN()
 _C.MODEL.DEVICE = "auto"  # auto (cuda > mps > cpu) | cuda | mps | cpu; utils.device
 _C.MODEL.DEVICE_ID = "0"  # index of the CUDA device of a single process (of a list the first); utils.device
+_C.MODEL.TRAINING_MODE = "supervised"  # supervised | self_supervised (two views, SupCon only); processor, datasets
 _C.MODEL.NAME = "resnet50"  # transformer | resnet50; also the prefix of checkpoint files; model.make_model
 _C.MODEL.LAST_STRIDE = 1  # stride of the last ResNet stage, 1 or 2; model.make_model
 _C.MODEL.RESNET_STEM = "standard"  # standard (torchvision) | transreid (no ReLU, 2x2 pool); model.make_model
@@ -62,6 +63,13 @@ _C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]  # RGB standard deviation in [0, 1]; 
 _C.INPUT.FILTER_TRAIN = "bicubic"  # bicubic | bilinear | lanczos: resize filter of training; datasets.make_dataloader
 _C.INPUT.FILTER_TEST = "bilinear"  # bicubic | bilinear | lanczos: resize filter of testing; datasets.make_dataloader
 
+_C.INPUT.SSL = CN()  # the two views of self-supervised training, in place of PADDING and RE_PROB; datasets
+_C.INPUT.SSL.CROP_SCALE = [0.3, 1.0]  # area of the random crop / area of the image: lowest, highest, (0, 1]
+_C.INPUT.SSL.CROP_RATIO = [0.75, 1.3333]  # stretch of the crop's width / height: lowest, highest, > 0
+_C.INPUT.SSL.JITTER = [0.4, 0.4, 0.4, 0.1]  # strength of brightness, contrast, saturation [0, 1], hue [0, 0.5] (turns)
+_C.INPUT.SSL.JITTER_PROB = 0.8  # probability of the colour jitter
+_C.INPUT.SSL.GREY_PROB = 0.2  # probability of a greyscale view
+
 # ---- data -----------------------------------------------------------------------------------------------------------
 _C.DATASETS = CN()
 _C.DATASETS.NAMES = ("market1501",)  # one or several data sets (joint training, tested on the first); datasets
@@ -74,9 +82,15 @@ _C.DATASETS.TABLE = ""  # CSV with path,pid,camid,viewid,split for the data set 
 _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 8  # worker processes of each loader; 0 = in the main process; datasets.make_dataloader
 _C.DATALOADER.SAMPLER = (
-    "softmax"  # softmax (shuffle) | softmax_triplet | triplet (both PxK); datasets, processor.phases
+    "softmax"  # softmax, random (shuffle; random drops a short last batch) | softmax_triplet, triplet (PxK); datasets
 )
 _C.DATALOADER.NUM_INSTANCE = 16  # K, images per identity in a batch; processor.phases
+
+_C.DATALOADER.PHASED = CN()  # K from the losses that are active; P follows from IMS_PER_BATCH; processor.phases
+_C.DATALOADER.PHASED.ENABLE = False  # False: NUM_INSTANCE throughout
+_C.DATALOADER.PHASED.K_WHEN_TRIPLETX = 8  # K while TripletX has weight
+_C.DATALOADER.PHASED.K_WHEN_SUPCON = 8  # K while SupCon has weight and TripletX has none
+_C.DATALOADER.PHASED.K_OTHER = 4  # K otherwise
 
 # ---- solver ---------------------------------------------------------------------------------------------------------
 _C.SOLVER = CN()
@@ -116,8 +130,55 @@ _C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; pr
 _C.LOSS = CN()
 _C.LOSS.GLOBAL_WEIGHT = 0.5  # weight of the global branch, the local ones share 1 - w, [0, 1]; losses.make_loss
 _C.LOSS.LABEL_SMOOTH_EPS = 0.1  # mass that IF_LABELSMOOTH spreads over all classes, [0, 1); losses.make_loss
-_C.LOSS.TRIPLET = CN()
+
+_C.LOSS.TRIPLET = CN()  # hardest positive and negative; weight MODEL.TRIPLET_LOSS_WEIGHT, margin SOLVER.MARGIN
+_C.LOSS.TRIPLET.FEAT_SRC = "pre_bn"  # pre_bn | bnneck: features that the loss sees; losses.make_loss
 _C.LOSS.TRIPLET.HARD_FACTOR = 0.0  # h: d_ap * (1 + h), d_an * (1 - h) before the loss, [0, 1); losses.make_loss
+
+_C.LOSS.TRIPLETX = CN()  # top-k mining, cross-camera positives, hardness weights; losses.make_loss unless said
+_C.LOSS.TRIPLETX.ENABLE = False  # in place of the triplet loss (of part of it: PHASED, BRIGHTNESS); processor.phases
+_C.LOSS.TRIPLETX.W = 1.0  # weight, >= 0; processor.phases
+_C.LOSS.TRIPLETX.MARGIN = 0.3  # hinge margin, >= 0
+_C.LOSS.TRIPLETX.SOFT_WARMUP = True  # softplus in place of the hinge before epoch WARMUP_EPOCHS
+_C.LOSS.TRIPLETX.WARMUP_EPOCHS = 10  # counted from epoch 1 of the run: the soft stage is epochs 1..WARMUP_EPOCHS - 1
+_C.LOSS.TRIPLETX.K = 5  # how many of the hardest positives and negatives are averaged, >= 1 (not the K of PxK)
+_C.LOSS.TRIPLETX.ALPHA = 2.0  # slope of the hardness weights sigmoid(ALPHA (d_ap - d_an)), 0 = equal weights
+_C.LOSS.TRIPLETX.CROSS_CAM_POS = True  # positives from other cameras, where an anchor has any
+_C.LOSS.TRIPLETX.SAME_CAM_NEG_BOOST = 1.2  # distance divisor of negatives from the anchor's camera, 1 = off
+_C.LOSS.TRIPLETX.NORM_FEAT = True  # L2-normalise the features
+_C.LOSS.TRIPLETX.FEAT_SRC = "pre_bn"  # pre_bn | bnneck
+
+_C.LOSS.SUPCON = CN()  # supervised contrastive loss on a projection head of the global branch
+_C.LOSS.SUPCON.ENABLE = False  # also builds the head; processor.phases, model.make_model
+_C.LOSS.SUPCON.W = 0.3  # weight while LOSS.PHASED is off, >= 0; processor.phases
+_C.LOSS.SUPCON.T = 0.07  # temperature, > 0; losses.make_loss
+_C.LOSS.SUPCON.CAM_AWARE = True  # positives from other cameras only; losses.make_loss
+_C.LOSS.SUPCON.POS_RULE = "class"  # class | class+camera (the same as CAM_AWARE True); losses.make_loss
+_C.LOSS.SUPCON.FEAT_SRC = "bnneck"  # pre_bn | bnneck: input of the projection head; model.make_model
+_C.LOSS.SUPCON.DARK_GAMMA = 1.0  # >= 1, boost of the dark samples (Model B's code: 1.8), 1 = off; losses.make_loss
+_C.LOSS.SUPCON.W0 = 0.3  # weight before DECAY_*, read while PHASED is on and W_SUP_SPEC is []; processor.phases
+_C.LOSS.SUPCON.DECAY_TYPE = "const"  # linear (W0 to 0) | const | exp (rate 0.05 per epoch); processor.phases
+_C.LOSS.SUPCON.DECAY_START = 9999  # epoch at which the decay starts; processor.phases
+_C.LOSS.SUPCON.DECAY_END = 10000  # linear: epoch at which the weight is 0; processor.phases
+_C.LOSS.SUPCON.SEARCH = CN()
+_C.LOSS.SUPCON.SEARCH.W = [0.25, 0.3, 0.35]  # legacy
+_C.LOSS.SUPCON.SEARCH.T = [0.07]  # legacy
+
+_C.LOSS.PHASED = CN()  # losses and weights by phase; the last entry of a list serves all later phases; processor.phases
+_C.LOSS.PHASED.ENABLE = False  # False: one set of losses throughout
+_C.LOSS.PHASED.BOUNDARIES = [30, 60]  # first epoch of the 2nd, 3rd, ... phase, ascending
+_C.LOSS.PHASED.METRIC_SEQ = ["triplet", "triplet", "triplet"]  # triplet | tripletx | none for each phase
+_C.LOSS.PHASED.W_METRIC_SEQ = [1.0, 1.0, 1.0]  # weight of that loss, instead of TRIPLET_LOSS_WEIGHT and TRIPLETX.W
+_C.LOSS.PHASED.W_SUP_SPEC = ["const:0.30", "linear:0.30->0.15", "const:0.0"]  # SupCon's weight; [] = SUPCON.DECAY_*
+_C.LOSS.PHASED.TRIPLETX_END = -1  # from this epoch on tripletx means triplet, -1 = never
+
+_C.LOSS.BRIGHTNESS = CN()  # dark images to TripletX, bright ones to the triplet loss, wherever TripletX is active
+_C.LOSS.BRIGHTNESS.ENABLE = False  # processor.phases, processor.epoch
+_C.LOSS.BRIGHTNESS.THRESH = 0.35  # dark = mean luma below this, [0, 1]; losses.make_loss, processor.epoch
+_C.LOSS.BRIGHTNESS.K = 0.08  # soft: width of the transition, q = sigmoid((THRESH - luma) / K), > 0; losses.make_loss
+_C.LOSS.BRIGHTNESS.MODE = "hard"  # hard (mine within dark and within bright) | soft (weights q, mine in all)
+_C.LOSS.BRIGHTNESS.BRANCHES = "all"  # all | global: branches with a metric loss while routed; losses.make_loss
+_C.LOSS.BRIGHTNESS.SOURCE = "augmented"  # augmented (what the model sees) | clean (the resized image); processor.epoch
 
 # ---- test -----------------------------------------------------------------------------------------------------------
 _C.TEST = CN()
@@ -141,6 +202,8 @@ _C.OUTPUT_DIR = ""  # run folder: checkpoints, logs, results; train.py, test.py
 # Keys that the lineage declares and nothing needs: accepted in a YAML, and said once when one is set to another value.
 LEGACY = {
     "MODEL.COS_LAYER": "MODEL.ID_LOSS_TYPE arcface, cosface, amsoftmax or circle selects a cosine classifier",
+    "LOSS.SUPCON.SEARCH.W": "run_phased_loss.py takes one weight a launch with --W",
+    "LOSS.SUPCON.SEARCH.T": "run_phased_loss.py takes one temperature a launch with --T",
     "TEST.DIST_MAT": "per_query.npz holds the results of every query; no distance matrix is written",
     "TEST.EVAL": "SOLVER.EVAL_PERIOD says when training evaluates; test.py always does",
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from yacs.config import CfgNode
 
-from configs.defaults import LEGACY, get_cfg_defaults
+from configs.schedule import METRICS, Problem, find_schedule_problems, resolve
 
 TRANSFORMER_TYPES = tuple(
     f"{family}_{size}_patch16_224_TransReID" for family in ("vit", "deit") for size in ("tiny", "small", "base")
@@ -16,9 +16,11 @@ TIMM_PREFIX = "timm/"
 DEFAULT_PATCH_SIZE = 16  # of every TransReID type
 FILTERS = ("bicubic", "bilinear", "lanczos")
 YES_NO = ("yes", "no")
+FEAT_SRCS = ("pre_bn", "bnneck")
 
 CHOICES = {
     "MODEL.DEVICE": ("auto", "cuda", "mps", "cpu"),
+    "MODEL.TRAINING_MODE": ("supervised", "self_supervised"),
     "MODEL.NAME": ("transformer", "resnet50"),
     "MODEL.RESNET_STEM": ("standard", "transreid"),
     "MODEL.PRETRAIN_CHOICE": ("none", "imagenet", "self", "finetune", "resume"),
@@ -41,13 +43,20 @@ CHOICES = {
         "synthetic",
     ),
     "DATASETS.UNLABELLED_VIEW": ("drop", "neutral"),
-    "DATALOADER.SAMPLER": ("softmax", "softmax_triplet", "triplet"),
+    "DATALOADER.SAMPLER": ("softmax", "softmax_triplet", "triplet", "random"),
     "SOLVER.OPTIMIZER_NAME": (
         *("SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"),
     ),
     "SOLVER.SCHEDULER": ("cosine", "multistep"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.AMP": ("auto", "off", "fp16", "bf16"),
+    **dict.fromkeys(("LOSS.TRIPLET.FEAT_SRC", "LOSS.TRIPLETX.FEAT_SRC", "LOSS.SUPCON.FEAT_SRC"), FEAT_SRCS),
+    "LOSS.SUPCON.POS_RULE": ("class", "class+camera"),
+    "LOSS.SUPCON.DECAY_TYPE": ("linear", "const", "exp"),
+    "LOSS.PHASED.METRIC_SEQ": METRICS,
+    "LOSS.BRIGHTNESS.MODE": ("hard", "soft"),
+    "LOSS.BRIGHTNESS.BRANCHES": ("all", "global"),
+    "LOSS.BRIGHTNESS.SOURCE": ("augmented", "clean"),
     "TEST.NECK_FEAT": ("before", "after"),
     "TEST.FEAT_NORM": YES_NO,
 }
@@ -72,6 +81,20 @@ RANGES = {
     **dict.fromkeys(("SOLVER.WEIGHT_DECAY", "SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.GRAD_CLIP"), (0, None)),
     **dict.fromkeys(("SOLVER.FC_LR_FACTOR", "SOLVER.BIAS_LR_FACTOR", "SOLVER.COSINE_MARGIN"), (0, None)),
     **dict.fromkeys(("SOLVER.MIN_LR_FACTOR", "SOLVER.WARMUP_FACTOR", "SOLVER.GAMMA", "SOLVER.MOMENTUM"), (0, 1)),
+    **dict.fromkeys(("LOSS.TRIPLETX.W", "LOSS.TRIPLETX.MARGIN", "LOSS.TRIPLETX.ALPHA"), (0, None)),
+    **dict.fromkeys(("LOSS.TRIPLETX.WARMUP_EPOCHS", "LOSS.SUPCON.W", "LOSS.SUPCON.W0"), (0, None)),
+    **dict.fromkeys(("LOSS.SUPCON.DECAY_START", "LOSS.SUPCON.DECAY_END"), (0, None)),
+    **dict.fromkeys(("LOSS.TRIPLETX.SAME_CAM_NEG_BOOST", "LOSS.SUPCON.DARK_GAMMA", "LOSS.TRIPLETX.K"), (1, None)),
+    **dict.fromkeys(("LOSS.SUPCON.T", "LOSS.BRIGHTNESS.K"), (1e-6, None)),
+    **dict.fromkeys(("LOSS.BRIGHTNESS.THRESH", "INPUT.SSL.JITTER_PROB", "INPUT.SSL.GREY_PROB"), (0, 1)),
+    **dict.fromkeys(("INPUT.SSL.CROP_SCALE",), (1e-3, 1)),
+    **dict.fromkeys(("INPUT.SSL.CROP_RATIO",), (0.1, 10)),
+    "INPUT.SSL.JITTER": (0, 1),
+    "LOSS.PHASED.W_METRIC_SEQ": (0, None),
+    "LOSS.PHASED.TRIPLETX_END": (-1, None),
+    **dict.fromkeys(
+        ("DATALOADER.PHASED.K_WHEN_TRIPLETX", "DATALOADER.PHASED.K_WHEN_SUPCON", "DATALOADER.PHASED.K_OTHER"), (1, None)
+    ),
     "LOSS.LABEL_SMOOTH_EPS": (0, 0.99),
     "SOLVER.COSINE_SCALE": (1e-3, None),
     "MODEL.LAST_STRIDE": (1, 2),
@@ -80,9 +103,11 @@ RANGES = {
 LENGTHS = {
     **dict.fromkeys(("MODEL.STRIDE_SIZE", "INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), 2),
     **dict.fromkeys(("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"), 3),
+    **dict.fromkeys(("INPUT.SSL.CROP_SCALE", "INPUT.SSL.CROP_RATIO"), 2),
+    "INPUT.SSL.JITTER": 4,
 }
 
-Problem = tuple[tuple[str, ...], str]  # the keys concerned, the message
+MAY_BE_ZERO = ("INPUT.PIXEL_MEAN", "INPUT.SSL.JITTER")
 
 
 def find_problems(cfg: CfgNode) -> list[Problem]:
@@ -90,30 +115,9 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     problems = [*_bad_choices(cfg), *_bad_ranges(cfg)]
     if problems:  # the rules between keys presume that each key is sound
         return problems
-    return [*_model_rules(cfg), *_input_rules(cfg), *_loss_rules(cfg), *_data_rules(cfg)]
-
-
-def find_notices(cfg: CfgNode) -> list[str]:
-    """Return what a user should hear once about a sound configuration: legacy keys and switches without effect."""
-    defaults = get_cfg_defaults()
-    notices = [
-        f"{key} is not used here: {instead}"
-        for key, instead in LEGACY.items()
-        if value_of(cfg, key) != value_of(defaults, key)
-    ]
-    if "triplet" not in cfg.DATALOADER.SAMPLER and "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
-        notices.append(
-            f"DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER} draws no PxK batches, so the triplet loss is off "
-            "(softmax_triplet turns it on)"
-        )
-    if cfg.MODEL.NAME == "transformer" and cfg.MODEL.NECK == "no":
-        notices.append("MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck")
-    if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
-        notices.append(
-            f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS} covers all of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}: "
-            "the learning rate never reaches SOLVER.BASE_LR"
-        )
-    return notices
+    problems = [*_model_rules(cfg), *_input_rules(cfg), *_data_rules(cfg), *_ssl_rules(cfg)]
+    schedule = list(find_schedule_problems(cfg))
+    return [*problems, *(schedule or _loss_rules(cfg))]
 
 
 def value_of(cfg: CfgNode, key: str):
@@ -140,11 +144,14 @@ def _bad_ranges(cfg: CfgNode) -> Iterator[Problem]:
         value = value_of(cfg, key)
         if len(value) != length:
             yield (key,), f"{key} got {value}, expected {length} numbers"
-        elif not all(math.isfinite(item) and (item > 0 or key == "INPUT.PIXEL_MEAN") for item in value):
+        elif not all(math.isfinite(item) and (item > 0 or key in MAY_BE_ZERO) for item in value):
             yield (key,), f"{key} got {value}, expected numbers above 0"
     for key, (lowest, highest) in RANGES.items():
         value = value_of(cfg, key)
-        if not lowest <= value <= (sys.float_info.max if highest is None else highest):  # NaN is in no range
+        most = sys.float_info.max if highest is None else highest
+        if not all(
+            lowest <= item <= most for item in (value if isinstance(value, list) else [value])
+        ):  # NaN is in none
             bounds = f"at least {lowest}" if highest is None else f"{lowest} to {highest}"
             yield (key,), f"{key} got {value}, allowed: {bounds}"
 
@@ -221,29 +228,50 @@ def _input_rules(cfg: CfgNode) -> Iterator[Problem]:
 
 
 def _loss_rules(cfg: CfgNode) -> Iterator[Problem]:
-    sampler, instances, batch = cfg.DATALOADER.SAMPLER, cfg.DATALOADER.NUM_INSTANCE, cfg.SOLVER.IMS_PER_BATCH
-    if "triplet" in sampler and batch % instances:
-        allowed = [str(k) for k in range(2, batch + 1) if batch % k == 0]
-        yield (
-            ("SOLVER.IMS_PER_BATCH", "DATALOADER.NUM_INSTANCE"),
-            f"SOLVER.IMS_PER_BATCH {batch} is not a multiple of DATALOADER.NUM_INSTANCE {instances}; "
-            f"K may be {_some(allowed)}",
-        )
-    metric = "triplet" in sampler and "triplet" in cfg.MODEL.METRIC_LOSS_TYPE and cfg.MODEL.TRIPLET_LOSS_WEIGHT > 0
-    identity = "softmax" in sampler and cfg.MODEL.ID_LOSS_WEIGHT > 0
     wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
     center = wants_center and cfg.SOLVER.CENTER_LOSS_WEIGHT > 0
-    if not (metric or identity or center):
+    idle = [
+        epoch
+        for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1)
+        if not (center or any(resolve(cfg, epoch).weights.values()))
+    ]
+    if idle:
         yield (
-            ("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
-            f"no loss is left: DATALOADER.SAMPLER {sampler}, MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, "
-            f"MODEL.ID_LOSS_WEIGHT {cfg.MODEL.ID_LOSS_WEIGHT}, "
-            f"MODEL.TRIPLET_LOSS_WEIGHT {cfg.MODEL.TRIPLET_LOSS_WEIGHT}",
+            (
+                *("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
+                *("LOSS.PHASED.METRIC_SEQ", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
+            ),
+            f"no loss is left in epoch {_some(map(str, idle), 3)}: DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER}, "
+            f"MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, MODEL.ID_LOSS_WEIGHT {cfg.MODEL.ID_LOSS_WEIGHT}, "
+            f"MODEL.TRIPLET_LOSS_WEIGHT {cfg.MODEL.TRIPLET_LOSS_WEIGHT}, LOSS.PHASED.ENABLE {cfg.LOSS.PHASED.ENABLE}",
         )
-    if metric and instances < 2:
+    if cfg.LOSS.SUPCON.ENABLE and cfg.LOSS.SUPCON.DARK_GAMMA > 1 and not cfg.LOSS.BRIGHTNESS.ENABLE:
         yield (
-            ("DATALOADER.NUM_INSTANCE",),
-            "DATALOADER.NUM_INSTANCE 1 leaves the triplet loss without a positive; use at least 2",
+            ("LOSS.SUPCON.DARK_GAMMA", "LOSS.BRIGHTNESS.ENABLE"),
+            f"LOSS.SUPCON.DARK_GAMMA {cfg.LOSS.SUPCON.DARK_GAMMA} boosts dark images, which only "
+            "LOSS.BRIGHTNESS.ENABLE True tells apart; set it, or DARK_GAMMA 1.0",
+        )
+
+
+def _ssl_rules(cfg: CfgNode) -> Iterator[Problem]:
+    views = cfg.INPUT.SSL
+    for name in ("CROP_SCALE", "CROP_RATIO"):
+        if views[name][0] > views[name][1]:
+            yield (f"INPUT.SSL.{name}",), f"INPUT.SSL.{name} got {views[name]}, expected [lowest, highest]"
+    if views.JITTER[3] > 0.5:
+        yield ("INPUT.SSL.JITTER",), f"INPUT.SSL.JITTER got hue {views.JITTER[3]}, expected 0 to 0.5 turns"
+    if cfg.MODEL.TRAINING_MODE != "self_supervised":
+        return
+    if cfg.DATALOADER.SAMPLER != "random":
+        yield (
+            ("MODEL.TRAINING_MODE", "DATALOADER.SAMPLER"),
+            f"MODEL.TRAINING_MODE self_supervised knows no identities to sample by, so DATALOADER.SAMPLER "
+            f"{cfg.DATALOADER.SAMPLER} cannot serve; set it to random",
+        )
+    if not cfg.LOSS.SUPCON.ENABLE:
+        yield (
+            ("MODEL.TRAINING_MODE", "LOSS.SUPCON.ENABLE"),
+            "MODEL.TRAINING_MODE self_supervised trains with SupCon alone; set LOSS.SUPCON.ENABLE True",
         )
 
 
