@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import sys
 
-from utils.commands import parse_config_args
+from utils.commands import config_parser
 from utils.errors import run_command
 
 RANK_SEED_STEP = 1_000_003
@@ -12,10 +12,19 @@ RANK_SEED_STEP = 1_000_003
 
 def main(argv: list[str] | None = None) -> int:
     """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the same command again continues. Returns the exit code 0."""
-    args = parse_config_args(argv, "train.py", "Train one model; the same command again continues where it stopped.")
+    parser = config_parser("train.py", "Train one model; the same command again continues where it stopped.")
+    parser.add_argument(
+        "--show-schedule", action="store_true", help="print losses, weights, PxK and learning rate per epoch, then end"
+    )
+    args = parser.parse_args(argv)
     from configs import find_notices, load_cfg
 
     cfg = load_cfg(args.config_file, args.opts)
+    if args.show_schedule:
+        from processor.preview import schedule_table
+
+        print("\n".join([schedule_table(cfg), *(f"note: {notice}" for notice in find_notices(cfg))]))
+        return 0
 
     from utils import distributed
     from utils.device import resolve_device

@@ -115,8 +115,8 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     problems = [*_bad_choices(cfg), *_bad_ranges(cfg)]
     if problems:  # the rules between keys presume that each key is sound
         return problems
-    problems = [*_model_rules(cfg), *_input_rules(cfg), *_data_rules(cfg), *_ssl_rules(cfg)]
-    schedule = list(find_schedule_problems(cfg))
+    problems = [*_model_rules(cfg), *_input_rules(cfg), *_data_rules(cfg)]
+    schedule = [*_ssl_rules(cfg), *find_schedule_problems(cfg)]
     return [*problems, *(schedule or _loss_rules(cfg))]
 
 
@@ -267,6 +267,11 @@ def _ssl_rules(cfg: CfgNode) -> Iterator[Problem]:
             ("MODEL.TRAINING_MODE", "DATALOADER.SAMPLER"),
             f"MODEL.TRAINING_MODE self_supervised knows no identities to sample by, so DATALOADER.SAMPLER "
             f"{cfg.DATALOADER.SAMPLER} cannot serve; set it to random",
+        )
+    if cfg.LOSS.BRIGHTNESS.ENABLE:
+        yield (
+            ("MODEL.TRAINING_MODE", "LOSS.BRIGHTNESS.ENABLE"),
+            "MODEL.TRAINING_MODE self_supervised has no metric loss to route; set LOSS.BRIGHTNESS.ENABLE False",
         )
     if not cfg.LOSS.SUPCON.ENABLE:
         yield (

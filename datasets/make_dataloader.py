@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from yacs.config import CfgNode
 
+from configs.schedule import resolve
 from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
 from datasets.dukemtmcreid import load_dukemtmc
 from datasets.market1501 import load_market1501
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datasets.sampler import EpochSampler
     from datasets.torch_datasets import ImageDataset
     from datasets.transforms import BatchTransform
+    from datasets.two_views import TwoViews
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,12 @@ def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
 
 
 def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
-    """Return loaders and counts; `num_instance` is K of the first epoch (None = DATALOADER.NUM_INSTANCE).
+    """Return loaders and counts; `num_instance` is the sampler's K to begin with (None = that of epoch 1).
 
     Several data sets are joined for training, identities and cameras kept apart; the first one is the test set.
-    Raises DataError when files are missing, when no query has a match, or when the test set has cameras or viewpoints
-    that side information embeddings (MODEL.SIE_*) built on the training set would not cover.
+    Raises DataError when files are missing, when no query has a match, when the test set has cameras or viewpoints
+    that side information embeddings (MODEL.SIE_*) built on the training set would not cover, or when a SupCon between
+    cameras has only one; ConfigError when the training set cannot fill the batches of some epoch.
     """
     from datasets.torch_datasets import ImageDataset
 
@@ -79,6 +82,7 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     camera_num = 1 + max(sample.camid for sample in train)
     view_num = 1 + max(0, *(sample.viewid for sample in train))
     _check_side_information(cfg, test, camera_num, view_num)
+    _check_supcon_cameras(cfg, train)
     logger.info("data sets\n%s", statistics_table(datasets))
     for dataset in datasets:
         for note in dataset.notes:
@@ -98,7 +102,7 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
     tested = test.query + test.gallery
     test_images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials, test.notes)
-    sampler = _make_sampler(cfg, train, num_instance or cfg.DATALOADER.NUM_INSTANCE)
+    sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
     return ReIDData(
         _make_loader(train_images, share, workers, sampler),
@@ -111,15 +115,26 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     )
 
 
-def make_transforms(cfg: CfgNode) -> tuple[BatchTransform, BatchTransform]:
-    """Return the device transforms of training and of testing."""
+def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTransform]:
+    """Return the device transforms of training (two views of each image when self-supervised) and of testing."""
     from datasets.transforms import BatchTransform
+    from datasets.two_views import TwoViews
 
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
-    return (
-        BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB),
-        BatchTransform(mean, std),
-    )
+    if cfg.MODEL.TRAINING_MODE == "self_supervised":
+        train = TwoViews(
+            mean,
+            std,
+            cfg.INPUT.PROB,
+            cfg.INPUT.SSL.CROP_SCALE,
+            cfg.INPUT.SSL.CROP_RATIO,
+            cfg.INPUT.SSL.JITTER,
+            cfg.INPUT.SSL.JITTER_PROB,
+            cfg.INPUT.SSL.GREY_PROB,
+        )
+    else:
+        train = BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB)
+    return train, BatchTransform(mean, std)
 
 
 def join_training_sets(datasets: list[ReIDDataset]) -> list[Sample]:
@@ -155,17 +170,44 @@ def _check_side_information(cfg: CfgNode, test: ReIDDataset, camera_num: int, vi
             )
 
 
+def _check_supcon_cameras(cfg: CfgNode, train: list[Sample]) -> None:
+    across_cameras = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
+    if cfg.MODEL.TRAINING_MODE != "supervised" or not cfg.LOSS.SUPCON.ENABLE or not across_cameras:
+        return
+    if len({sample.camid for sample in train}) == 1:
+        raise DataError(
+            f"{', '.join(cfg.DATASETS.NAMES)}: the training set has one camera only, so SupCon between cameras has no "
+            "positive; set LOSS.SUPCON.CAM_AWARE False and LOSS.SUPCON.POS_RULE class"
+        )
+
+
 def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> EpochSampler:
     from datasets.sampler import RandomIdentitySampler, ShuffleSampler
     from utils.distributed import find_ranks
 
     ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
     batch_size, seed = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED
-    if "triplet" not in cfg.DATALOADER.SAMPLER:
-        return ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size)
-    sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
+    if "triplet" in cfg.DATALOADER.SAMPLER:
+        _check_every_k(cfg, train, ranks.world_size)
+        sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
+    else:
+        drop_last = cfg.DATALOADER.SAMPLER == "random"
+        sampler = ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size, drop_last)
     logger.info("sampler: %s", sampler.describe())
     return sampler
+
+
+def _check_every_k(cfg: CfgNode, train: list[Sample], world_size: int) -> None:
+    """Raise ConfigError for a K that some epoch reaches and the training set cannot serve."""
+    from datasets.sampler import check_pxk
+
+    identities = len({sample.pid for sample in train})
+    first_epoch = {}
+    for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
+        rules = resolve(cfg, epoch)
+        first_epoch.setdefault((rules.num_instance, rules.k_key), epoch)
+    for (k, key), epoch in first_epoch.items():
+        check_pxk(cfg.SOLVER.IMS_PER_BATCH, k, world_size, identities, f"{key}, epoch {epoch}")
 
 
 def _make_loader(

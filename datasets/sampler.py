@@ -1,5 +1,6 @@
 """Samplers whose epochs are pure functions of (seed, epoch): the same plan on every rank and after every resume."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -7,6 +8,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from utils.errors import ConfigError
+
+K_KEY = "DATALOADER.NUM_INSTANCE or DATALOADER.PHASED.K_*"
 
 
 class EpochSampler(Sampler[int], ABC):
@@ -38,6 +41,10 @@ class EpochSampler(Sampler[int], ABC):
         if self._rows is None:
             self._rows = self._plan(np.random.default_rng((self.seed, self.epoch)))
         return self._rows
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one line on the current epoch's plan."""
 
     @abstractmethod
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
@@ -78,18 +85,7 @@ class RandomIdentitySampler(EpochSampler):
 
     def set_num_instances(self, num_instances: int) -> None:
         """Change K; P follows from the batch size. Takes effect at the next iteration."""
-        if self.batch_size % (num_instances * self.world_size):
-            raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH {self.batch_size} is not a multiple of DATALOADER.NUM_INSTANCE {num_instances} "
-                f"x {self.world_size} processes"
-            )
-        identities = self.batch_size // num_instances
-        if identities > len(self._count):
-            raise ConfigError(
-                f"a batch of {self.batch_size} images with DATALOADER.NUM_INSTANCE {num_instances} needs {identities} "
-                f"identities, the training set has {len(self._count)}; SOLVER.IMS_PER_BATCH can be at most "
-                f"{len(self._count) * num_instances}"
-            )
+        check_pxk(self.batch_size, num_instances, self.world_size, len(self._count))
         self.num_instances = num_instances
         self._rows = None
 
@@ -140,27 +136,61 @@ class RandomIdentitySampler(EpochSampler):
 class ShuffleSampler(EpochSampler):
     """Every image once an epoch in random order; ranks get equal shares.
 
-    A last batch with a single image per rank is left out: batch normalisation cannot train on it.
+    A short last batch is kept unless `drop_last`; one with a single image per rank is always left out: batch
+    normalisation cannot train on it. Raises ConfigError when no whole batch is left.
     """
 
     def __init__(
-        self, data_source: Sequence[tuple], batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        data_source: Sequence[tuple],
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
     ) -> None:
         super().__init__(seed, rank, world_size)
         if batch_size % world_size:
             raise ConfigError(f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of {world_size} processes")
         self.size = len(data_source)
         self.share = batch_size // world_size
+        self.drop_last = drop_last
         if self.share < 2 or self.size // world_size < 2:
             raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} over {world_size} processes and {self.size} training images leave "
                 "batches of one image, on which batch normalisation cannot train"
             )
+        if drop_last and self.size < batch_size:
+            raise ConfigError(
+                f"SOLVER.IMS_PER_BATCH {batch_size} exceeds the {self.size} training images, and DATALOADER.SAMPLER "
+                f"random drops a short batch, so none is left; SOLVER.IMS_PER_BATCH can be at most {self.size}"
+            )
+
+    def describe(self) -> str:
+        """Return one line on the current epoch's plan."""
+        used = len(self) * self.world_size
+        batches = math.ceil(len(self) / self.share)
+        return f"shuffled images, {batches} batches, {used} of {self.size} images an epoch"
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         order = rng.permutation(self.size)
         mine = order[self.rank : self.size - self.size % self.world_size : self.world_size]
-        return mine[:-1] if len(mine) % self.share == 1 else mine
+        rest = len(mine) % self.share
+        return mine[: len(mine) - rest] if self.drop_last or rest == 1 else mine
+
+
+def check_pxk(batch_size: int, num_instances: int, world_size: int, identities: int, key: str = K_KEY) -> None:
+    """Raise ConfigError when K = `num_instances` cannot make batches of P x K; `key` says where K comes from."""
+    source = f"K {num_instances} ({key})"
+    if batch_size % (num_instances * world_size):
+        processes = f" x {world_size} processes" if world_size > 1 else ""
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of {source}{processes}; change either")
+    needed = batch_size // num_instances
+    if needed > identities:
+        raise ConfigError(
+            f"a batch of {batch_size} images with {source} needs {needed} identities, the training set has "
+            f"{identities}; SOLVER.IMS_PER_BATCH can be at most {identities * num_instances}"
+        )
 
 
 def _occurrence(values: np.ndarray) -> np.ndarray:

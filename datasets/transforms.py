@@ -40,10 +40,22 @@ class BatchTransform:
         """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         if self.flip_prob > 0 or self.padding > 0:
             images = flip_pad_crop(images, self.flip_prob, self.padding)
-        if self.mean.device != images.device:
-            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        self._follow(images.device)
         images = (images.float() / 255 - self.mean) / self.std
         return random_erase(images, self.erase_prob) if self.erase_prob > 0 else images
+
+    @torch.no_grad()
+    def luma(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the brightness of what the model sees, [B, 3, H, W] as this transform returns it: float32 [B] in 0..1.
+
+        The mean luma (BT.709) after undoing the normalisation and clamping to [0, 1]; padding and erasing noise count.
+        """
+        self._follow(images.device)
+        return _mean_luma((images * self.std).add_(self.mean).clamp_(0, 1))
+
+    def _follow(self, device: torch.device) -> None:
+        if self.mean.device != device:
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
 
 
 def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch.Tensor:
@@ -94,5 +106,9 @@ def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
 
 def brightness(images: torch.Tensor) -> torch.Tensor:
     """Return the mean luma (BT.709) of uint8 images [B, 3, H, W] as float32 [B] in 0..1."""
-    weight = torch.tensor(LUMA, dtype=torch.float32, device=images.device)
-    return (images.float().mean((2, 3)) @ weight) / 255
+    return _mean_luma(images.float()) / 255
+
+
+def _mean_luma(images: torch.Tensor) -> torch.Tensor:
+    red, green, blue = images.mean((2, 3)).unbind(1)  # [B] each
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

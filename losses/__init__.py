@@ -2,6 +2,8 @@
 
 from losses.center import CenterLoss
 from losses.make_loss import make_loss
+from losses.supcon import SupConLoss
 from losses.triplet import TripletLoss
+from losses.tripletx import TripletXLoss
 
-__all__ = ["CenterLoss", "TripletLoss", "make_loss"]
+__all__ = ["CenterLoss", "SupConLoss", "TripletLoss", "TripletXLoss", "make_loss"]

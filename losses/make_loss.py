@@ -8,7 +8,11 @@ from losses.center import CenterLoss
 from losses.criterion import Criterion
 from losses.identity import IdentityLoss
 from losses.margin_softmax import MARGINS
+from losses.metric import MetricLosses
+from losses.routing import Routing
+from losses.supcon import SupConTerm
 from losses.triplet import TripletLoss
+from losses.tripletx import TripletXLoss
 from utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -17,7 +21,7 @@ logger = logging.getLogger(__name__)
 def make_loss(cfg: CfgNode, num_classes: int, feat_dim: int) -> Criterion:
     """Return the criterion for `num_classes` training identities and global pre-BN features of width `feat_dim`.
 
-    The weights of identity and triplet loss come with each call, from the phase. Raises ConfigError for an unknown
+    Which losses act, and with which weights, comes with each call, from the phase. Raises ConfigError for an unknown
     MODEL.ID_LOSS_TYPE.
     """
     kind = cfg.MODEL.ID_LOSS_TYPE
@@ -29,12 +33,40 @@ def make_loss(cfg: CfgNode, num_classes: int, feat_dim: int) -> Criterion:
         scale=cfg.SOLVER.COSINE_SCALE,
         margin_size=cfg.SOLVER.COSINE_MARGIN,
     )
-    triplet = TripletLoss(
-        margin=None if cfg.MODEL.NO_MARGIN else cfg.SOLVER.MARGIN, hard_factor=cfg.LOSS.TRIPLET.HARD_FACTOR
-    )
     wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
     center_weight = cfg.SOLVER.CENTER_LOSS_WEIGHT
     if wants_center and center_weight == 0:
         logger.info("the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0")
     center = CenterLoss(num_classes, feat_dim) if wants_center and center_weight > 0 else None
-    return Criterion(identity, triplet, cfg.LOSS.GLOBAL_WEIGHT, center, center_weight)
+    supcon = _make_supcon(cfg) if cfg.LOSS.SUPCON.ENABLE else None
+    return Criterion(identity, _make_metric(cfg), supcon, cfg.LOSS.GLOBAL_WEIGHT, center, center_weight)
+
+
+def _make_metric(cfg: CfgNode) -> MetricLosses:
+    triplet = TripletLoss(
+        margin=None if cfg.MODEL.NO_MARGIN else cfg.SOLVER.MARGIN, hard_factor=cfg.LOSS.TRIPLET.HARD_FACTOR
+    )
+    tripletx = TripletXLoss(
+        margin=cfg.LOSS.TRIPLETX.MARGIN,
+        soft_warmup=cfg.LOSS.TRIPLETX.SOFT_WARMUP,
+        warmup_epochs=cfg.LOSS.TRIPLETX.WARMUP_EPOCHS,
+        k=cfg.LOSS.TRIPLETX.K,
+        alpha=cfg.LOSS.TRIPLETX.ALPHA,
+        cross_cam_pos=cfg.LOSS.TRIPLETX.CROSS_CAM_POS,
+        same_cam_neg_boost=cfg.LOSS.TRIPLETX.SAME_CAM_NEG_BOOST,
+        normalize=cfg.LOSS.TRIPLETX.NORM_FEAT,
+    )
+    routing = Routing(
+        threshold=cfg.LOSS.BRIGHTNESS.THRESH,
+        softness=cfg.LOSS.BRIGHTNESS.K,
+        soft=cfg.LOSS.BRIGHTNESS.MODE == "soft",
+        global_only=cfg.LOSS.BRIGHTNESS.BRANCHES == "global",
+    )
+    sources = (cfg.LOSS.TRIPLET.FEAT_SRC, cfg.LOSS.TRIPLETX.FEAT_SRC)
+    return MetricLosses(triplet, tripletx, routing, sources, cfg.LOSS.GLOBAL_WEIGHT)
+
+
+def _make_supcon(cfg: CfgNode) -> SupConTerm:
+    by_camera = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
+    supervised = cfg.MODEL.TRAINING_MODE == "supervised"  # else the two views of an image share its camera
+    return SupConTerm(cfg.LOSS.SUPCON.T, by_camera and supervised, cfg.LOSS.SUPCON.DARK_GAMMA)

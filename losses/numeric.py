@@ -6,6 +6,8 @@ import torch
 
 from utils.precision import at_least_float32
 
+MIN_WEIGHT = 1e-12
+
 
 def attached_zero(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return an exact scalar 0 whose gradient with respect to every tensor is 0, even where a tensor is not finite."""
@@ -16,3 +18,15 @@ def check_labels(feat: torch.Tensor, labels: torch.Tensor) -> None:
     """Raise ValueError unless `feat` is [N, D] and `labels` is [N]; other shapes would broadcast to a wrong loss."""
     if feat.ndim != 2 or labels.shape != feat.shape[:1]:
         raise ValueError(f"expected features [N, D] and labels [N], got {list(feat.shape)} and {list(labels.shape)}")
+
+
+def check_camids(labels: torch.Tensor, camids: torch.Tensor | None) -> None:
+    """Raise ValueError unless `camids` is None or of the shape of `labels`."""
+    if camids is not None and camids.shape != labels.shape:
+        raise ValueError(f"expected camids [N] like labels {list(labels.shape)}, got {list(camids.shape)}")
+
+
+def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return sum(weight values) / sum(weight) for [N] each, weight >= 0 or bool; 0 where the weights sum to 0."""
+    weight = weight.to(values.dtype)
+    return (weight * values).sum() / weight.sum().clamp(min=MIN_WEIGHT)

@@ -65,7 +65,8 @@ def make_transformer(cfg: CfgNode, num_class: int, camera_num: int, view_num: in
         jigsaw = Jigsaw(cfg.MODEL.DEVIDE_LENGTH, shift, groups, cfg.MODEL.RE_ARRANGE)
     if weights is not None:  # before the jigsaw module copies the last block
         load_trunk(base, weights, choice, cfg.MODEL.PRETRAIN_PATH)
-    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, jigsaw, neck_feat=cfg.TEST.NECK_FEAT)
+    neck_feat, projection = cfg.TEST.NECK_FEAT, _projection_source(cfg)
+    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, jigsaw, neck_feat=neck_feat, projection=projection)
     if weights is not None:
         load_rest(model, weights, choice, cfg.MODEL.PRETRAIN_PATH)
     return model
@@ -78,13 +79,19 @@ def make_resnet(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, ch
     if weights is not None:
         load_trunk(base, weights, choice, cfg.MODEL.PRETRAIN_PATH)
     neck = cfg.MODEL.NECK == "bnneck"
-    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, neck=neck, neck_feat=cfg.TEST.NECK_FEAT)
+    neck_feat, projection = cfg.TEST.NECK_FEAT, _projection_source(cfg)
+    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, neck=neck, neck_feat=neck_feat, projection=projection)
     if weights is not None:
         load_rest(model, weights, choice, cfg.MODEL.PRETRAIN_PATH)
     return model
 
 
 FAMILIES = {"transformer": make_transformer, "resnet50": make_resnet}  # MODEL.NAME -> builder
+
+
+def _projection_source(cfg: CfgNode) -> str | None:
+    """Return the feature that SupCon projects; None without SupCon, then there is no projection head."""
+    return cfg.LOSS.SUPCON.FEAT_SRC if cfg.LOSS.SUPCON.ENABLE else None
 
 
 def _side_count(switch: bool, count: int, key: str, side: str) -> int:

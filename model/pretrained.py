@@ -75,7 +75,7 @@ def load_rest(model: nn.Module, weights: Weights, choice: str, path: str) -> Loa
     A weight that the file lacks or has in another shape (a classifier of other classes) stays as it is. Returns the
     report, or None when the file has nothing of the kind.
     """
-    prefixes = {"self": ("b2.",), "finetune": ("b2.", "bottleneck", "classifier")}.get(choice, ())
+    prefixes = {"self": ("b2.",), "finetune": ("b2.", "bottleneck", "classifier", "supcon_head")}.get(choice, ())
     target = model.state_dict()
     rest = {name: value for name, value in weights.items() if name.startswith(prefixes)}
     if not any(name in target and value.shape == target[name].shape for name, value in rest.items()):

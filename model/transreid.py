@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from model.convert import LoadReport, load_weights
-from model.layers.heads import make_head, make_neck
+from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens
 from model.outputs import ModelOutput
 from model.pretrained import log_report
@@ -21,6 +21,7 @@ from utils.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 NECK_FEATS = ("before", "after")
+PROJECTION_SOURCES = ("pre_bn", "bnneck")
 
 
 class TransReID(nn.Module):
@@ -30,7 +31,8 @@ class TransReID(nn.Module):
     only) its last block and norm are copied as they are now: into `b1` for the global branch, and into `b2` for the
     local ones, which each see the class token and a part of the patches. The originals stay in the state dict, frozen.
     `neck` False leaves out the BNNecks. The embedding is [g, l_1/n, ..., l_n/n] (D' = D without local branches), taken
-    `before` or `after` the necks. The names of all weights are those of TransReID's checkpoints.
+    `before` or `after` the necks. With `projection`, pre_bn or bnneck, training also projects that feature of the
+    global branch. The names of all weights are those of TransReID's and Model B's checkpoints.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class TransReID(nn.Module):
         jigsaw: Jigsaw | None = None,
         neck: bool = True,
         neck_feat: str = "after",
+        projection: str | None = None,
     ) -> None:
         super().__init__()
         if neck_feat not in NECK_FEATS:
             raise ConfigError(f"TEST.NECK_FEAT got '{neck_feat}', allowed: {', '.join(NECK_FEATS)}")
+        if projection is not None and projection not in PROJECTION_SOURCES:
+            raise ConfigError(f"LOSS.SUPCON.FEAT_SRC got '{projection}', allowed: {', '.join(PROJECTION_SOURCES)}")
         self.base = base
         self.feat_dim = base.feat_dim
         self.jigsaw = jigsaw
@@ -57,6 +62,9 @@ class TransReID(nn.Module):
             self.add_module(f"classifier{suffix}", make_head(head, self.feat_dim, num_class))
         for suffix in self._suffixes:
             self.add_module(f"bottleneck{suffix}", make_neck(self.feat_dim) if neck else nn.Identity())
+        self.projection_source = projection
+        if projection is not None:  # last, so that all other first weights are those of a model without it
+            self.supcon_head = make_projection(self.feat_dim)
 
     def _add_branches(self, jigsaw: Jigsaw) -> None:
         if self.base.num_patches < jigsaw.branches:
@@ -87,7 +95,10 @@ class TransReID(nn.Module):
         if not self.training:
             return _embedding(bnneck)
         logits = [self.get_submodule(f"classifier{name}")(x) for name, x in zip(self._suffixes, bnneck, strict=True)]
-        return ModelOutput(logits=logits, pre_bn=pre_bn, bnneck=bnneck)
+        projection = None
+        if self.projection_source is not None:
+            projection = self.supcon_head(pre_bn[0] if self.projection_source == "pre_bn" else bnneck[0])
+        return ModelOutput(logits=logits, pre_bn=pre_bn, bnneck=bnneck, projection=projection)
 
     def _branches(
         self, images: torch.Tensor, cam_label: torch.Tensor | None, view_label: torch.Tensor | None
@@ -132,7 +143,7 @@ class TransReID(nn.Module):
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the embedding does not depend on it."""
-        if name.startswith("classifier") or name.endswith("num_batches_tracked"):
+        if name.startswith(("classifier", "supcon_head")) or name.endswith("num_batches_tracked"):
             return ""
         if name.startswith("bottleneck"):
             return "MODEL.NECK and TEST.NECK_FEAT after ask for it" if self.neck_feat == "after" else ""

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.transforms import BatchTransform
+from datasets.two_views import TwoViews
 from model import ModelOutput
+from processor.batch import BatchSettings, prepare_batch
 from processor.phases import Phase
 from processor.stage import Stage
 from solver.update import group_size, step_centers, update
@@ -32,6 +34,7 @@ class StepSettings(NamedTuple):
     accum_steps: int
     log_period: int
     center_weight: float
+    batch: BatchSettings = BatchSettings()
 
 
 class Meter:
@@ -76,7 +79,7 @@ def train_epoch(
     model: nn.Module,
     phase: Phase,
     loader: DataLoader,
-    transform: BatchTransform,
+    transform: BatchTransform | TwoViews,
     scaler: torch.amp.GradScaler,
     settings: StepSettings,
     on_log: Callable[[int, dict[str, float]], None],
@@ -87,16 +90,16 @@ def train_epoch(
     """
     model.train()
     device, total_steps = settings.device, len(loader)
-    names = ["loss", *(name for name, weight in phase.weights.items() if weight > 0)]
+    terms = [name for name, weight in phase.weights.items() if weight > 0]
     if stage.center_optimizer is not None:
-        names.append("center")
-    meter = Meter([*names, "acc"], device)
+        terms.append("center")
+    meter = Meter(["loss", *terms, *_extra_readings(phase, settings.batch)], device)
     started, images_seen = time.perf_counter(), 0
     bar = tqdm(
         loader, desc=f"epoch {phase.epoch}/{stage.max_epochs}", disable=not _show_bar(), leave=False, unit="batch"
     )
     for step, batch in enumerate(bar, start=1):
-        batch = _to_device(batch, device, transform)
+        batch = prepare_batch(batch, device, transform, settings.batch)
         with autocast(device, settings.amp):
             output = stage.forward_batch(model, batch)
         total, parts = stage.criterion(output, batch, phase)
@@ -106,14 +109,15 @@ def train_epoch(
             if stage.center_optimizer is not None:
                 step_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)
             scaler.update()
-        meter.add([total, *(parts[name] for name in names[1:]), _accuracy(output, batch["pids"])])
+        readings = parts | {"loss": total, **_read_extras(output, batch, phase, settings.batch)}
+        meter.add([readings[name] for name in meter.names])
         images_seen += len(batch["pids"])
         if step % settings.log_period == 0 or step == total_steps:
             means = meter.read(phase.epoch)
             now = time.perf_counter()
             means["images_per_s"] = images_seen * num_processes() / (now - started)
             started, images_seen = now, 0
-            bar.set_postfix_str(f"loss {means['loss']:.3f}, acc {means['acc']:.3f}, {means['images_per_s']:.0f} img/s")
+            bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['images_per_s']:.0f} img/s")
             on_log(step, means)
     return total_steps
 
@@ -122,13 +126,19 @@ def _show_bar() -> bool:
     return sys.stderr.isatty() and logging.getLogger().isEnabledFor(logging.INFO)
 
 
-def _to_device(batch: dict, device: torch.device, transform: BatchTransform) -> dict:
-    moved = {
-        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }
-    moved["images"] = transform(moved["images"])
-    return moved
+def _extra_readings(phase: Phase, settings: BatchSettings) -> list[str]:
+    """Return what is logged beside the losses: the shares of dark images and of right identities where learnt."""
+    dark = ["dark"] if settings.brightness != "off" else []
+    return dark + (["acc"] if phase.weights["id"] > 0 else [])
+
+
+def _read_extras(output: ModelOutput, batch: dict, phase: Phase, settings: BatchSettings) -> dict[str, torch.Tensor]:
+    values = {}
+    if settings.brightness != "off":
+        values["dark"] = (batch["brightness"] < settings.dark_below).float().mean()
+    if phase.weights["id"] > 0:
+        values["acc"] = _accuracy(output, batch["pids"])
+    return values
 
 
 def _accuracy(output: ModelOutput, pids: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,10 @@ from yacs.config import CfgNode
 from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData, make_transforms
 from datasets.sampler import RandomIdentitySampler
+from processor.batch import BatchSettings
 from processor.epoch import StepSettings, train_epoch
 from processor.inference import do_inference, log_results
-from processor.phases import Phase, PhasePlan
+from processor.phases import Phase, PhasePlan, active_losses, describe_losses
 from processor.reference import raw_pixel_results
 from processor.resume import restore_state, save_state
 from processor.stage import Stage, forward_images
@@ -47,6 +48,7 @@ class Run:
     ranks: Ranks
     progress: dict[str, Any]
     recorder: Recorder | None = None  # of rank 0
+    announced: Phase | None = None  # the phase that the log said last
 
 
 def do_train(
@@ -97,6 +99,7 @@ def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | N
         cfg.SOLVER.ACCUM_STEPS,
         cfg.SOLVER.LOG_PERIOD,
         cfg.SOLVER.CENTER_LOSS_WEIGHT,
+        _batch_settings(cfg),
     )
     progress = {
         "epoch": 0,
@@ -114,6 +117,12 @@ def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | N
     if ranks.rank == 0:
         run.recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"], progress["evaluated"])
     return run
+
+
+def _batch_settings(cfg: CfgNode) -> BatchSettings:
+    two_views = cfg.MODEL.TRAINING_MODE == "self_supervised"
+    source = cfg.LOSS.BRIGHTNESS.SOURCE if cfg.LOSS.BRIGHTNESS.ENABLE else "off"
+    return BatchSettings(source, cfg.LOSS.BRIGHTNESS.THRESH, two_views)
 
 
 def _train_stage(run: Run) -> None:
@@ -162,11 +171,8 @@ def _train_one(run: Run, model: nn.Module, epoch: int) -> int:
     """Train one epoch by its phase and return its number of iterations."""
     phase = run.stage.plan.at(epoch)
     run.stage.scheduler.step(epoch)
-    sampler = run.data.train_loader.sampler
-    sampler.set_epoch(epoch)
-    if isinstance(sampler, RandomIdentitySampler) and sampler.num_instances != phase.num_instance:
-        logger.info("epoch %d: K %d -> %d", epoch, sampler.num_instances, phase.num_instance)
-        sampler.set_num_instances(phase.num_instance)
+    _set_sampler(run, phase)
+    _announce(run, phase)
     transform, _ = make_transforms(run.cfg)
     return train_epoch(
         run.stage,
@@ -180,13 +186,38 @@ def _train_one(run: Run, model: nn.Module, epoch: int) -> int:
     )
 
 
+def _set_sampler(run: Run, phase: Phase) -> None:
+    """Give the train loader the epoch and the K of the phase; data set and workers stay as they are."""
+    sampler = run.data.train_loader.sampler
+    sampler.set_epoch(phase.epoch)
+    if isinstance(sampler, RandomIdentitySampler) and sampler.num_instances != phase.num_instance:
+        before = f"{sampler.num_identities}x{sampler.num_instances}"
+        sampler.set_num_instances(phase.num_instance)
+        logger.info("epoch %d: PxK %s -> %s", phase.epoch, before, sampler.describe().removeprefix("PxK = "))
+
+
+def _announce(run: Run, phase: Phase) -> None:
+    """Record the losses, weights and K of the epoch; log them where they differ in kind from the epoch before."""
+    plan, before = run.stage.plan, run.announced
+    if before is None or (before.tag, active_losses(before)) != (phase.tag, active_losses(phase)):
+        tag = phase.tag if before is None or before.tag == phase.tag else f"{before.tag} -> {phase.tag}"
+        logger.info("epoch %d, phase %s: %s, PxK %s", phase.epoch, tag, describe_losses(phase), plan.batch_shape(phase))
+    run.announced = phase
+    if run.recorder:
+        values = {"phase": phase.tag, **{f"weight_{name}": weight for name, weight in phase.weights.items()}}
+        values |= {"K": phase.num_instance} if plan.draws_pxk else {}
+        values |= {"routed": int(phase.routed), "lr": run.stage.scheduler.last_lr[0]}
+        run.recorder.write("phase", phase.epoch, run.progress["iteration"] + 1, values)
+
+
 def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> None:
     lr = run.stage.scheduler.last_lr[0]
-    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center"))
+    accuracy = f"Acc: {means['acc']:.3f}, " if "acc" in means else ""
+    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center", "dark"))
     total_steps = len(run.data.train_loader)
     logger.info(
-        "Epoch[%d] Iteration[%d/%d] Loss: %.3f, Acc: %.3f, Base Lr: %.2e, %s, %.0f images/s",
-        *(phase.epoch, step, total_steps, means["loss"], means["acc"], lr, terms, means["images_per_s"]),
+        "Epoch[%d] Iteration[%d/%d] Loss: %.3f, %sBase Lr: %.2e, %s, %.0f images/s",
+        *(phase.epoch, step, total_steps, means["loss"], accuracy, lr, terms, means["images_per_s"]),
     )
     if run.recorder:
         run.recorder.write("train", phase.epoch, run.progress["iteration"] + step, {**means, "lr": lr})

@@ -112,24 +112,30 @@ class EpochScheduler:
             group["lr"] = lr
 
 
-def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochScheduler:
-    """Return the schedule SOLVER.SCHEDULER for `optimizer`; ConfigError names a key that cannot work."""
-    warmup = Warmup(cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_METHOD)
+def make_schedule(cfg: CfgNode) -> Callable[[int, float], float]:
+    """Return SOLVER.SCHEDULER as a function (epoch, peak learning rate) -> lr; ConfigError names a key in error."""
     if cfg.SOLVER.SCHEDULER == "cosine":
         if cfg.SOLVER.MAX_EPOCHS < 1:
             raise ConfigError(f"SOLVER.MAX_EPOCHS got {cfg.SOLVER.MAX_EPOCHS}, expected at least 1")
-        schedule = partial(
+        return partial(
             cosine_lr,
             base_lr=cfg.SOLVER.BASE_LR,
             max_epochs=cfg.SOLVER.MAX_EPOCHS,
             min_factor=cfg.SOLVER.MIN_LR_FACTOR,
-            warmup=warmup,
+            warmup=_make_warmup(cfg),
         )
-    elif cfg.SOLVER.SCHEDULER == "multistep":
+    if cfg.SOLVER.SCHEDULER == "multistep":
         steps = tuple(cfg.SOLVER.STEPS)
         if list(steps) != sorted(set(steps)):
             raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
-        schedule = partial(multistep_lr, steps=steps, gamma=cfg.SOLVER.GAMMA, warmup=warmup)
-    else:
-        raise ConfigError(f"SOLVER.SCHEDULER got '{cfg.SOLVER.SCHEDULER}', allowed: cosine, multistep")
-    return EpochScheduler(optimizer, schedule, warmup.factor * cfg.SOLVER.BASE_LR)
+        return partial(multistep_lr, steps=steps, gamma=cfg.SOLVER.GAMMA, warmup=_make_warmup(cfg))
+    raise ConfigError(f"SOLVER.SCHEDULER got '{cfg.SOLVER.SCHEDULER}', allowed: cosine, multistep")
+
+
+def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochScheduler:
+    """Return the schedule SOLVER.SCHEDULER for `optimizer`; ConfigError names a key that cannot work."""
+    return EpochScheduler(optimizer, make_schedule(cfg), _make_warmup(cfg).factor * cfg.SOLVER.BASE_LR)
+
+
+def _make_warmup(cfg: CfgNode) -> Warmup:
+    return Warmup(cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_METHOD)

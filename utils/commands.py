@@ -15,11 +15,16 @@ class OneLineParser(argparse.ArgumentParser):
         raise SystemExit(USER_ERROR_CODE)
 
 
-def parse_config_args(argv: list[str] | None, prog: str, description: str) -> argparse.Namespace:
-    """Parse `--config_file F [KEY VALUE ...]` into the attributes config_file and opts."""
+def config_parser(prog: str, description: str) -> OneLineParser:
+    """Return a parser of `--config_file F [KEY VALUE ...]` with the attributes config_file and opts."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config_file", "--config", required=True, metavar="F", help="YAML of the experiment")
     # torch.distributed.launch and TransReID's scripts pass it; torchrun's environment is what counts
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the YAML")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse_config_args(argv: list[str] | None, prog: str, description: str) -> argparse.Namespace:
+    """Parse the command line of a `config_parser` without further flags."""
+    return config_parser(prog, description).parse_args(argv)

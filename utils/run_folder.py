@@ -20,7 +20,7 @@ except ImportError:  # Windows has no POSIX locks; there the pid in the lock fil
 
 LOCK_NAME = "run.lock"
 METRICS_NAME = "metrics.jsonl"
-RECORD_KINDS = ("train", "eval", "reference")
+RECORD_KINDS = ("phase", "train", "eval", "reference")
 PROBE_BYTES = 4096
 
 
@@ -146,14 +146,15 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / METRICS_NAME
-        last_of = {"eval": last_evaluated, "train": last_epoch, "reference": 0 if last_epoch else -1}
+        last_of = {"eval": last_evaluated, "reference": 0 if last_epoch else -1}
+        last_of |= dict.fromkeys(("phase", "train"), last_epoch)
         kept = [record for record in read_metrics(folder) if record["epoch"] <= last_of[record["kind"]]]
         write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = SummaryWriter(str(folder), purge_step=last_iteration + 1)
 
     def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
-        """Record `values` under `kind` (train, eval, reference); numbers also go to TensorBoard at `iteration`."""
+        """Record `values` under a `kind` of RECORD_KINDS; numbers also go to TensorBoard at `iteration`."""
         self._stream.write(json.dumps({"kind": kind, "epoch": epoch, "iteration": iteration, **values}) + "\n")
         self._stream.flush()
         for name, value in values.items():

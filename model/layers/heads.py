@@ -10,6 +10,8 @@ from torch import nn
 from utils.errors import ConfigError
 from utils.precision import at_least_float32, without_autocast
 
+PROJECTION_HIDDEN, PROJECTION_WIDTH = 2048, 128  # as in Model B's checkpoints
+
 
 def make_neck(width: int) -> nn.BatchNorm1d:
     """Return a BNNeck [B, D] -> [B, D]: batch normalisation whose bias stays 0.
@@ -26,6 +28,14 @@ def make_linear(width: int, num_class: int) -> nn.Linear:
     head = nn.Linear(width, num_class, bias=False)
     nn.init.normal_(head.weight, std=0.001)
     return head
+
+
+def make_projection(width: int) -> nn.Sequential:
+    """Return SupCon's projection head [B, D] -> [B, 128], not normalised: Linear, ReLU, Linear in torch's first values.
+
+    Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, section 3.1.
+    """
+    return nn.Sequential(nn.Linear(width, PROJECTION_HIDDEN), nn.ReLU(), nn.Linear(PROJECTION_HIDDEN, PROJECTION_WIDTH))
 
 
 class CosineHead(nn.Module):

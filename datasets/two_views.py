@@ -1,0 +1,160 @@
+"""Two random views of each image for self-supervised training, batched and free of syncs, where the model runs.
+
+Random resized crop and mirror, colour jitter, greyscale, as in Chen et al., A Simple Framework for Contrastive Learning
+of Visual Representations, ICML 2020, section 3 and appendix A, without the blur. Every view draws its own parameters.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+CROP_TRIES = 10
+# RGB to YIQ (NTSC): luma, then the two axes of the colour plane
+YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+class TwoViews:
+    """uint8 batches to normalised float32 batches of twice the size: the first view of all images, then the second.
+
+    `crop_scale` is the lowest and highest area of a crop / area of the image, `crop_ratio` the lowest and highest
+    stretch of its width / height, 1 = the image's own shape. `jitter` holds the strengths s of brightness, contrast and
+    saturation, whose factors are U(1 - s, 1 + s), and of the hue, which turns by U(-s, s) of a full circle.
+    Randomness comes from the default torch generator of the images' device.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flip_prob: float,
+        crop_scale: Sequence[float],
+        crop_ratio: Sequence[float],
+        jitter: Sequence[float],
+        jitter_prob: float,
+        grey_prob: float,
+    ) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self.flip_prob = flip_prob
+        self.crop_scale = crop_scale
+        self.crop_ratio = crop_ratio
+        self.jitter = jitter
+        self.jitter_prob = jitter_prob
+        self.grey_prob = grey_prob
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 [B, 3, H, W] to float32 [2B, 3, H, W], normalised with mean and std of the [0, 1] range."""
+        count, device = 2 * len(images), images.device
+        if self.mean.device != device:
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+        boxes = draw_crops(count, self.crop_scale, self.crop_ratio, device)
+        mirrored = torch.rand(count, device=device) < self.flip_prob
+        views = resized_crop(images.repeat(2, 1, 1, 1).float() / 255, boxes, mirrored)
+        brightness, contrast, saturation, turns = draw_jitter(count, self.jitter, self.jitter_prob, device)
+        grey = torch.rand(count, device=device) < self.grey_prob
+        views = scale_brightness(views, brightness)
+        views = scale_contrast(views, contrast)
+        views = change_colour(views, saturation.masked_fill(grey, 0.0), turns)
+        return views.sub_(self.mean).div_(self.std)
+
+
+def draw_crops(
+    count: int, scale: Sequence[float], ratio: Sequence[float], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return `count` random boxes (left, top, width, height) [N, 4] as shares of the image's width and height.
+
+    Area U(scale), width share / height share log-uniform in `ratio`; up to 10 draws until the box fits into the image,
+    else the whole image. The place is uniform.
+    """
+    tries = (CROP_TRIES, count)
+    area = torch.empty(tries, device=device).uniform_(*scale)
+    stretch = torch.empty(tries, device=device).uniform_(math.log(ratio[0]), math.log(ratio[1])).exp()
+    sides = torch.stack([(area * stretch).sqrt(), (area / stretch).sqrt()], -1)  # [tries, N, 2]
+    fits = (sides <= 1).all(-1)
+    first = fits.int().argmax(0).view(1, count, 1).expand(1, count, 2)  # the first draw that fits
+    sides = torch.where(fits.any(0)[:, None], sides.gather(0, first)[0], 1.0)  # [N, 2]
+    start = torch.rand(count, 2, device=device) * (1 - sides)
+    return torch.cat([start, sides], 1)
+
+
+def resized_crop(images: torch.Tensor, boxes: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Enlarge a box of each image to the image's size (bilinear), mirrored where `mirrored` [N] is True.
+
+    Takes and returns float [N, 3, H, W]; `boxes` [N, 4] as from `draw_crops`.
+    """
+    height, width = images.shape[2:]
+    start, sides = boxes.split(2, 1)  # [N, 2] each: x, y
+    rows = start[:, 1:] + sides[:, 1:] * _pixel_centres(height, images.device)  # [N, H], 0..1
+    columns = _pixel_centres(width, images.device)
+    columns = torch.where(mirrored[:, None], 1 - columns, columns)
+    columns = start[:, :1] + sides[:, :1] * columns  # [N, W]
+    shape = (len(images), height, width)
+    # the outer half of an edge pixel has no neighbour to blend with (padding_mode border, which MPS may lack)
+    columns, rows = columns.clamp(0.5 / width, 1 - 0.5 / width), rows.clamp(0.5 / height, 1 - 0.5 / height)
+    grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1) * 2 - 1
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def draw_jitter(
+    count: int, strength: Sequence[float], probability: float, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return factors [N] of brightness, contrast and saturation, and turns [N] of the hue.
+
+    Factors are U(1 - s, 1 + s) and turns U(-s, s) with the given probability, else 1, 1, 1, 0: all four or none.
+    """
+    change = torch.empty(4, count, device=device).uniform_(-1, 1)
+    applied = torch.rand(count, device=device) < probability
+    brightness, contrast, saturation, turns = change * applied
+    return 1 + brightness * strength[0], 1 + contrast * strength[1], 1 + saturation * strength[2], turns * strength[3]
+
+
+def scale_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Multiply each image of [N, 3, H, W] in 0..1 with its factor [N] and clamp to 0..1."""
+    return (images * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def scale_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Move each image of [N, 3, H, W] in 0..1 from its mean luma by the factor [N] and clamp to 0..1."""
+    factor = factor.view(-1, 1, 1, 1)
+    luma, _ = _colour_constants(images.device)
+    mean = (images.mean((2, 3), keepdim=True) * luma.view(1, 3, 1, 1)).sum(1, keepdim=True)  # [N, 1, 1, 1]
+    return (images * factor).add_((1 - factor) * mean).clamp_(0, 1)
+
+
+def change_colour(images: torch.Tensor, saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Scale the colour plane of each image by `saturation` [N] (0 = greyscale), turn it by `turns` [N], clamp to 0..1.
+
+    Takes and returns [N, 3, H, W] in 0..1; the luma stays. A positive turn takes red towards green.
+    """
+    matrix = colour_matrix(saturation, turns)[..., None, None]  # [N, 3, 3, 1, 1]
+    red, green, blue = images.split(1, 1)
+    # a sum of three products, not a matrix product, which TF32 would round
+    result = matrix[:, :, 0] * red
+    return result.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue).clamp_(0, 1)
+
+
+def colour_matrix(saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Return the RGB to RGB matrices [N, 3, 3] that scale and rotate the IQ plane of YIQ."""
+    luma, quarter = _colour_constants(saturation.device)
+    grey = luma.expand(3, 3)  # each channel becomes the luma
+    angle = turns * (2 * math.pi)
+    along, across = (saturation * angle.cos())[:, None, None], (saturation * angle.sin())[:, None, None]
+    return grey + along * (torch.eye(3, device=grey.device) - grey) + across * quarter
+
+
+@functools.cache  # a copy to the device in every step would be a sync
+def _colour_constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the luma weights [3] and the matrix [3, 3] that turns the colour plane by a quarter, red towards green."""
+    yiq = torch.tensor(YIQ, dtype=torch.float64)
+    turn = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]], dtype=torch.float64)
+    quarter = torch.linalg.inv(yiq) @ turn @ yiq
+    return yiq[0].float().to(device), quarter.float().to(device)
+
+
+def _pixel_centres(size: int, device: torch.device) -> torch.Tensor:
+    """Return the centres of `size` pixels as shares 0..1 of the side: float32 [size]."""
+    return (torch.arange(size, device=device) + 0.5) / size

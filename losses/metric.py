@@ -1,0 +1,83 @@
+"""The metric losses of a run: Triplet or TripletX, or both by brightness, each on its own feature source."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from losses.branches import combine_branches, combine_values
+from losses.routing import Anchors, Routing, nothing_to_route, route
+from losses.triplet import TripletLoss
+from losses.tripletx import TripletXLoss
+
+
+class Features(Protocol):
+    """What metric losses read of a model's training output: the global branch first, then the local ones."""
+
+    pre_bn: list[torch.Tensor]  # each [B, D]
+    bnneck: list[torch.Tensor]  # each [B, D]
+
+
+class MetricLosses(nn.Module):
+    """Triplet and TripletX with the feature source of each, `pre_bn` or `bnneck`; ValueError for another one.
+
+    `global_weight` is the share of the global branch, see `combine_branches`.
+    """
+
+    def __init__(
+        self,
+        triplet: TripletLoss,
+        tripletx: TripletXLoss,
+        routing: Routing,
+        sources: tuple[str, str] = ("pre_bn", "pre_bn"),
+        global_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not set(sources) <= {"pre_bn", "bnneck"}:
+            raise ValueError(f"sources got {sources}, expected pre_bn or bnneck for triplet and for tripletx")
+        self.triplet = triplet
+        self.tripletx = tripletx
+        self.routing = routing
+        self.sources = sources
+        self.global_weight = global_weight
+
+    def of_all(self, name: str, output: Features, batch: dict, epoch: int) -> torch.Tensor:
+        """Return the loss `name`, triplet or tripletx, over the whole batch and all branches."""
+        if name == "triplet":
+            return combine_branches(self.triplet, self._source(output, 0), batch["pids"], self.global_weight)
+
+        def tripletx(feat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return self.tripletx(feat, labels, batch["camids"], epoch)
+
+        return combine_branches(tripletx, self._source(output, 1), batch["pids"], self.global_weight)
+
+    def routed(
+        self, output: Features, batch: dict, epoch: int, triplet_has_weight: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (triplet, tripletx) of a batch that is routed by batch["brightness"] [B].
+
+        Where hard routing leaves no valid anchor at all, the triplet loss of the whole batch takes the place of the
+        first value, or of the second when the first has no weight.
+        """
+        if "brightness" not in batch:
+            raise ValueError("brightness routing needs batch['brightness']")
+        branches = 1 if self.routing.global_only else None
+        feats = [self._source(output, side)[:branches] for side in (0, 1)]
+        anchors = Anchors(batch["pids"], batch["camids"], batch["brightness"], epoch)
+        pairs = [route(pair, anchors, self.triplet, self.tripletx, self.routing) for pair in zip(*feats, strict=True)]
+        bright, dark = (combine_values(values, self.global_weight) for values in zip(*pairs, strict=True))
+        if self.routing.soft:
+            return bright, dark
+        whole = combine_branches(self.triplet, feats[0], anchors.labels, self.global_weight)
+        nothing = nothing_to_route(anchors.labels, anchors.brightness, self.routing)
+        if triplet_has_weight:
+            return torch.where(nothing, whole, bright), dark
+        return bright, torch.where(nothing, whole, dark)
+
+    def _source(self, output: Features, side: int) -> Sequence[torch.Tensor]:
+        return output.pre_bn if self.sources[side] == "pre_bn" else output.bnneck
+
+    def extra_repr(self) -> str:
+        """Return the sources and the routing for printing."""
+        return f"sources={self.sources}, global_weight={self.global_weight}, {self.routing}"
