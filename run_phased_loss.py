@@ -1,22 +1,25 @@
 """Train, test and summarise over seeds: python run_phased_loss.py --config configs/VeRi/vit_base.yml --seeds 0 1 2"""
 
 import argparse
-import os
+import json
 import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from utils.errors import ConfigError, RunError, run_command
-from utils.launch_args import config_label, default_prefix, experiment_name, parse_args
-from utils.results import METRICS, RESULT_NAME, read_result, result_settings, why_untested
-from utils.run_folder import make_folder, read_metrics
-from utils.summary import SeedResults, build_summary, format_table, pick_references, write_summary
+from utils.ablation import format_ablation, format_markdown, write_ablation
+from utils.errors import ConfigError, run_command
+from utils.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
+from utils.launch_args import parse_args
+from utils.launch_switches import load_with_switches
+from utils.results import RESULT_NAME, read_result, why_untested
+from utils.run_folder import make_folder, write_text_atomic
+from utils.summary import CSV_HEADER, SeedResults, csv_rows, format_table, seed_rows, write_files
+from utils.tables import markdown
 
 ROOT = Path(__file__).resolve().parent
 SHARED_SUMMARY = "phased_loss_best_summary.json"  # copy of the latest summary under the name that Model B's users know
@@ -25,72 +28,76 @@ CTRL_C_CODES = (130, -signal.SIGINT)
 CHILD_GRACE_S = 30
 
 
-class Experiment(NamedTuple):
-    """What all seeds of a launch share."""
+class Outcome(NamedTuple):
+    """How one experiment ended."""
 
-    root: Path  # absolute
-    name: str
-    config: str  # absolute path of the YAML
-    opts: list[str]  # KEY VALUE pairs for train.py and test.py
-    distributed: bool  # MODEL.DIST_TRAIN: train.py needs torchrun
-    model_name: str  # prefix of the checkpoint files
-    last_epoch: int
-    test_settings: dict[str, Any]
-
-    def run_folder(self, seed: int) -> Path:
-        return self.root / f"{self.name}_seed{seed}_run"
-
-    def test_folder(self, seed: int) -> Path:
-        return self.root / f"{self.name}_seed{seed}_test"
-
-    def checkpoint(self, seed: int, epoch: int) -> Path:
-        return self.run_folder(seed) / f"{self.model_name}_{epoch}.pth"
+    summary: dict[str, Any]
+    results: list[SeedResults]
+    exit_code: int  # of the training that ended it, 1 when a test failed
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train and test every seed, write and print the summary.
+    """Train and test every seed of every config, write and print the summaries and one table.
 
-    The same command again resumes training and tests what has no whole result. Returns 0, 1 when a test failed, or the
-    exit code of a training that failed.
+    The same command again resumes training and tests what has no whole result. A failed training ends its experiment,
+    the others still run. Returns 0, or the exit code of the first experiment that failed (1: one of its tests).
     """
     args = parse_args(argv)
-    from configs import load_cfg
+    experiments = plan_launch(args)
+    several = len(experiments) > 1
+    outcomes: list[Outcome] = []
+    written: list[Path] = []
+    for number, experiment in enumerate(experiments, start=1):
+        print_start(experiment, args.seeds, f"\nexperiment {number} of {len(experiments)}: " if several else "")
+        outcomes.append(run_experiment(experiment, args))
+        if several:  # after each of them, so that a stopped launch leaves what it has
+            written = save_ablation(experiments, args.tag, outcomes)
+    print_end(experiments, outcomes, written)
+    return next((outcome.exit_code for outcome in outcomes if outcome.exit_code), 0)
 
-    cfg = load_cfg(args.config, args.opts)
-    experiment = make_experiment(args, cfg)
-    print_start(experiment, args, cfg)
+
+def plan_launch(args: argparse.Namespace) -> list[Experiment]:
+    """Return the experiments of a launch, one a config, all of them checked before anything runs.
+
+    Raises ConfigError for a config, a switch, a name or an output root that cannot work, and for finished runs of other
+    settings.
+    """
+    from processor import PhasePlan  # loads torch, which --help does without
+
+    experiments = []
+    for config in args.configs:
+        try:
+            cfg, opts = load_with_switches(config, args.switches, args.opts)
+            experiments.append(make_experiment(args, config, opts, cfg, PhasePlan(cfg)))
+        except ConfigError as error:
+            if len(args.configs) == 1 or config in str(error):
+                raise
+            raise ConfigError(f"{config}: {error}") from error
+    check_names(experiments)
+    for experiment in experiments:
+        for seed in args.seeds:
+            check_same_settings(experiment, seed)
+    make_folder(args.output_root, "--output-root")
+    return experiments
+
+
+def run_experiment(experiment: Experiment, args: argparse.Namespace) -> Outcome:
+    """Train and test seed after seed up to the first training that fails; the files grow with every seed."""
     failed: list[dict[str, Any]] = []
-    summary, exit_code = None, 0
+    exit_code, written = 0, []
     for seed in args.seeds:
         exit_code = train_seed(experiment, seed)
         if exit_code:
             break
         if args.test:
             failed += run_tests(experiment, seed)
-        summary = save_summary(experiment, args, cfg, failed)
-    if summary:
-        print_summary(experiment, summary)
-    return exit_code or int(bool(failed))
-
-
-def make_experiment(args: argparse.Namespace, cfg) -> Experiment:
-    """Return what all seeds share; ConfigError for a name that cannot be a folder or a root that cannot be written."""
-    first = cfg.DATASETS.NAMES[0]
-    name = experiment_name(
-        args.ds_prefix if args.ds_prefix is not None else default_prefix(first),
-        args.tag if args.tag is not None else config_label(args.config),
-        stamp=os.environ.get("RUN_TAG_TS", ""),
-    )
-    return Experiment(
-        root=Path(os.path.abspath(make_folder(args.output_root, "--output-root"))),
-        name=name,
-        config=os.path.abspath(args.config),
-        opts=args.opts,
-        distributed=cfg.MODEL.DIST_TRAIN,
-        model_name=cfg.MODEL.NAME,
-        last_epoch=cfg.SOLVER.MAX_EPOCHS,
-        test_settings=result_settings(cfg),
-    )
+        summary, results = summarise(experiment, args.seeds, failed)
+        written = save_summary(experiment, summary, results)
+    if not written:  # no seed got through: only the table of this launch shows what earlier ones left
+        summary, results = summarise(experiment, args.seeds, failed)
+    else:
+        print_summary(experiment, summary, written)
+    return Outcome(summary, results, exit_code or int(bool(failed)))
 
 
 def run_child(command: list[str]) -> int:
@@ -121,54 +128,26 @@ def _run(script: str, experiment: Experiment, *own_opts: str, launcher: Sequence
 
 
 def train_seed(experiment: Experiment, seed: int) -> int:
-    """Train one seed to the last epoch, unless that is done; returns the exit code to end with, 0 = go on.
+    """Train one seed to the last epoch, unless that is done; returns the exit code that ends the experiment, 0 = go on.
 
-    Raises ConfigError when the finished run was trained with other settings, RunError when train.py leaves no weights.
+    Ctrl-C in train.py ends the launch.
     """
     folder, last = experiment.run_folder(seed), experiment.checkpoint(seed, experiment.last_epoch)
     if last.is_file():
-        _check_same_settings(experiment, seed)
         _say(f"seed {seed}: already trained to epoch {experiment.last_epoch} in '{folder}'")
         return 0
     launcher = TORCHRUN if experiment.distributed else ()
     own_opts = ("SOLVER.SEED", str(seed), "OUTPUT_DIR", str(folder))
     exit_code = _run("train.py", experiment, *own_opts, launcher=launcher)
+    if exit_code in CTRL_C_CODES:
+        raise KeyboardInterrupt
     if exit_code < 0:
-        print(
-            f"error: seed {seed}: train.py was killed by signal {-exit_code}; the same command continues",
-            file=sys.stderr,
-        )
+        _complain(f"{experiment.name}, seed {seed}: train.py was killed by signal {-exit_code}")
         return 128 - exit_code
     if not exit_code and not last.is_file():
-        raise RunError(f"seed {seed}: train.py ended without writing '{last}'; see '{folder / 'train_log.txt'}'")
+        _complain(f"{experiment.name}, seed {seed}: train.py ended without writing '{last}'")
+        return 1
     return exit_code
-
-
-def _check_same_settings(experiment: Experiment, seed: int) -> None:
-    """Refuse results that other settings made: a run keeps its resolved configuration in config.yaml."""
-    import yaml
-
-    from configs import load_cfg
-    from configs.compare import find_differences
-
-    recorded = experiment.run_folder(seed) / "config.yaml"
-    if not recorded.is_file():
-        return
-    try:
-        saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise ConfigError(
-            f"'{recorded}' is damaged; move '{recorded.parent}' away, or give this experiment its own --tag"
-        )
-    now = yaml.safe_load(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
-    differing = find_differences(saved, now)
-    if differing:
-        raise ConfigError(
-            f"'{recorded.parent}' was trained with other settings: {'; '.join(differing)}; set them back, or give this "
-            "experiment its own --tag"
-        )
 
 
 def run_tests(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
@@ -194,67 +173,35 @@ def run_tests(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
     return failed
 
 
-def collect_results(experiment: Experiment, seed: int) -> SeedResults:
-    """Return what lies in the folders of one seed: valid test results up to the last epoch, and reference figures."""
-    epochs, fingerprints = {}, set()
-    for folder in experiment.test_folder(seed).glob("epoch_*"):
-        number = folder.name.removeprefix("epoch_")
-        if not number.isdigit() or int(number) > experiment.last_epoch:
-            continue
-        epoch = int(number)
-        if why_untested(folder, experiment.checkpoint(seed, epoch), experiment.test_settings) is None:
-            result = read_result(folder)
-            epochs[epoch] = {name: result[name] for name in METRICS}
-            fingerprints |= {result["data_fingerprint"]} if "data_fingerprint" in result else set()
-    references = pick_references(read_metrics(experiment.run_folder(seed)))
-    return SeedResults(seed, epochs, references, fingerprints)
-
-
-def save_summary(experiment: Experiment, args: argparse.Namespace, cfg, failed: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the summary files of all seeds of this launch as far as they have results; returns the summary."""
-    results = [collect_results(experiment, seed) for seed in args.seeds]
-    facts = {
-        "name": experiment.name,
-        "timestamp": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "epochs": cfg.SOLVER.MAX_EPOCHS,
-        "save_every": cfg.SOLVER.CHECKPOINT_PERIOD,
-        "config": experiment.config,
-        "opts": experiment.opts,
-        "data_root": cfg.DATASETS.ROOT_DIR,
-        "switches": [],
-    }
-    summary = build_summary(results, experiment.last_epoch, facts, failed)
-    json_paths, csv_path = _summary_paths(experiment)
-    write_summary(summary, results, json_paths, csv_path)
-    return summary
-
-
-def _summary_paths(experiment: Experiment) -> tuple[list[Path], Path]:
+def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[SeedResults]) -> list[Path]:
+    """Write the summary files of an experiment, and the copy under the shared name; returns the paths."""
+    text = f"{format_markdown(experiment.name, [summary])}\n{markdown(seed_rows(summary))}\n"
     start = experiment.root / f"{experiment.name}_summary"
-    return [start.with_name(f"{start.name}.json"), experiment.root / SHARED_SUMMARY], start.with_name(
-        f"{start.name}.csv"
-    )
+    paths = write_files(start, summary, [CSV_HEADER, *csv_rows(results)], text)
+    shared = experiment.root / SHARED_SUMMARY
+    write_text_atomic(shared, json.dumps(summary, indent=2) + "\n")
+    return [*paths, shared]
 
 
-def print_start(experiment: Experiment, args: argparse.Namespace, cfg) -> None:
+def save_ablation(experiments: Sequence[Experiment], tag: str | None, outcomes: Sequence[Outcome]) -> list[Path]:
+    """Write the files of the whole launch as far as it has come; returns the paths."""
+    start = experiments[0].root / (f"{tag}_ablation" if tag else "ablation")
+    return write_ablation(start, [one.summary for one in outcomes], [one.results for one in outcomes])
+
+
+def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
     """Print what will run, and each override as `KEY old -> new`."""
-    from configs import load_cfg
-    from configs.compare import flatten
-
-    seeds = " ".join(map(str, args.seeds))
-    _say(f"{experiment.name}: seeds {seeds}, epoch {experiment.last_epoch}, folders in '{experiment.root}'")
-    try:
-        before = flatten(load_cfg(args.config))
-    except ConfigError:  # the YAML alone may be incomplete, what counts was checked with the overrides
-        before = {}
-    after = flatten(cfg)
-    for key in args.opts[::2]:
-        _say(f"  {key} {before.get(key, '?')} -> {after[key]}")
+    facts = experiment.facts
+    _say(f"{heading}{experiment.name}")
+    _say(f"  seeds {' '.join(map(str, seeds))}, to epoch {experiment.last_epoch}, folders in '{experiment.root}'")
+    _say(f"  losses {facts['losses']}; batches {facts['pxk']}")
+    for override in experiment.overrides:
+        _say(f"  {override}")
 
 
-def print_summary(experiment: Experiment, summary: dict[str, Any]) -> None:
-    """Print the table, what failed, and where the files are."""
-    _say(f"\n{experiment.name}: external tests, in percent\n{format_table(summary)}\n{summary['note']}")
+def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequence[Path]) -> None:
+    """Print the seeds' table, what failed, and where the files are."""
+    _say(f"\n{experiment.name}: external tests, in percent\n{format_table(summary)}")
     if len(summary["data_fingerprints"]) > 1:
         _say("warning: the tests saw different data; delete the epoch_* folders of the older ones to test them again")
     for test in summary["failed_tests"]:
@@ -262,12 +209,26 @@ def print_summary(experiment: Experiment, summary: dict[str, Any]) -> None:
             f"failed: seed {test['seed']}, epoch {test['epoch']}, exit code {test['exit_code']}, see "
             f"'{test['folder']}'; the same command tests it again"
         )
-    json_paths, csv_path = _summary_paths(experiment)
-    _say("\n".join(f"written: {path}" for path in (*json_paths, csv_path)))
+    _say("\n".join(f"written: {path}" for path in written))
+
+
+def print_end(experiments: Sequence[Experiment], outcomes: Sequence[Outcome], written: Sequence[Path]) -> None:
+    """Print the table of the launch, and of several experiments those that failed and where the files are."""
+    _say(f"\n{format_ablation([outcome.summary for outcome in outcomes])}")
+    if len(experiments) == 1:
+        return
+    for number, (experiment, outcome) in enumerate(zip(experiments, outcomes, strict=True), start=1):
+        if outcome.exit_code:
+            _say(f"failed: ID {number}, {experiment.name}, exit code {outcome.exit_code}; the same command continues")
+    _say("\n".join(f"written: {path}" for path in written))
 
 
 def _say(text: str) -> None:
     print(text, flush=True)  # the children write to the same stream, so nothing may wait in a buffer
+
+
+def _complain(text: str) -> None:
+    print(f"error: {text}; the same command continues", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -182,13 +182,12 @@ def _value(cfg: CfgNode, key: str) -> int:
 
 
 def _decayed(cfg: CfgNode, epoch: int) -> float:
-    supcon = cfg.LOSS.SUPCON
     weight, start, end = float(cfg.LOSS.SUPCON.W0), cfg.LOSS.SUPCON.DECAY_START, cfg.LOSS.SUPCON.DECAY_END
-    if supcon.DECAY_TYPE == "const" or epoch <= start:
+    if cfg.LOSS.SUPCON.DECAY_TYPE == "const" or epoch <= start:
         return weight
-    if supcon.DECAY_TYPE == "exp":
+    if cfg.LOSS.SUPCON.DECAY_TYPE == "exp":
         return weight * math.exp(-EXP_RATE * (epoch - start))
-    return 0.0 if epoch >= end else weight * (1 - (epoch - start) / max(end - start, 1))
+    return 0.0 if epoch >= end else weight * (1 - (epoch - start) / (end - start))
 
 
 def _pick(sequence: Sequence, index: int):

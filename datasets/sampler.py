@@ -137,7 +137,7 @@ class ShuffleSampler(EpochSampler):
     """Every image once an epoch in random order; ranks get equal shares.
 
     A short last batch is kept unless `drop_last`; one with a single image per rank is always left out: batch
-    normalisation cannot train on it. Raises ConfigError when no whole batch is left.
+    normalisation cannot train on it. Raises ConfigError when no batch would be left to train on.
     """
 
     def __init__(

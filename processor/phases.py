@@ -49,9 +49,9 @@ class PhasePlan:
         return Phase(epoch, rules.index, tag, rules.weights, rules.num_instance, rules.routed)
 
     def batch_shape(self, phase: Phase) -> str:
-        """Return the P x K of a phase, e.g. 16x4; without identity sampling the batch size."""
+        """Return the P x K of a phase, e.g. 16x4; without identity sampling `shuffled 64`, the batch size."""
         k = phase.num_instance
-        return f"{self.batch_size // k}x{k}" if self.draws_pxk else str(self.batch_size)
+        return f"{self.batch_size // k}x{k}" if self.draws_pxk else f"shuffled {self.batch_size}"
 
     def segments(self) -> Iterator[list[Phase]]:
         """Yield the epochs in runs of equal phase, active losses and K, each as the list of its phases."""

@@ -110,7 +110,25 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_confi
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("extra", [(), ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1)])
+MODEL_B = (
+    *("LOSS.SUPCON.ENABLE", True, "LOSS.TRIPLETX.ENABLE", True, "LOSS.BRIGHTNESS.ENABLE", True),
+    *("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [2], "LOSS.PHASED.METRIC_SEQ", ["triplet", "tripletx"]),
+    *("DATALOADER.PHASED.ENABLE", True, "DATALOADER.PHASED.K_WHEN_TRIPLETX", 4, "DATALOADER.NUM_WORKERS", 1),
+)
+SELF_SUPERVISED = (
+    *("MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", True),
+)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1),
+        MODEL_B,
+        SELF_SUPERVISED,
+    ],
+)
 def test_a_run_killed_in_mid_epoch_continues_to_the_very_same_weights(tiny_config, tmp_path, run_dir, extra):
     unbroken = tmp_path / "unbroken"
     train.main(args_for(tiny_config, "OUTPUT_DIR", unbroken, *extra))
@@ -242,12 +260,13 @@ def test_resume_without_a_state_is_refused(tiny_config):
         train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "resume"))
 
 
-def test_two_processes_train_and_evaluate_together(tiny_config, run_dir):
+@pytest.mark.parametrize("extra", [(), MODEL_B])
+def test_two_processes_train_and_evaluate_together(tiny_config, run_dir, extra):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "train.py"]
     options = ("MODEL.DIST_TRAIN", True, "SOLVER.MAX_EPOCHS", 2, "SOLVER.EVAL_PERIOD", 1, "MODEL.IF_WITH_CENTER", "yes")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [*command, *args_for(tiny_config, *options)], cwd=ROOT, capture_output=True, text=True, env=environment
+        [*command, *args_for(tiny_config, *options, *extra)], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert (run_dir / "transformer_2.pth").exists()

@@ -1,6 +1,7 @@
-"""The launcher's command line: flags, seeds, KEY VALUE pairs, and the names of an experiment's folders."""
+"""The launcher's command line: configs, seeds, switches, KEY VALUE pairs, and the names of an experiment's folders."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from utils.commands import OneLineParser
 from utils.errors import ConfigError
+from utils.launch_switches import Switches
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
 MAX_SEED = 2**32 - 1
@@ -20,36 +22,82 @@ PREFIXES = {"veri": "veri776"}  # folder prefix of a data set where it is not th
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags; `seeds` as a list of int, and in `opts` every KEY VALUE pair, the user's own last."""
-    parser = OneLineParser(
-        prog="run_phased_loss.py",
-        description="Train, test and summarise an experiment over seeds; the same command again goes on where it was.",
-        epilog="KEY VALUE pairs may also stand at the end without --opts; they win over the flags. Relative paths in "
-        "them, as in the YAML, start at the repository. A flag that is not given leaves the YAML alone. The summary "
-        "covers the seeds of this launch.",
-        allow_abbrev=False,
-    )
-    default_root = os.environ.get("OUTPUT_ROOT") or "logs"
-    add = parser.add_argument
-    add("--config", "--config_file", default=str(DEFAULT_CONFIG), metavar="F", help="YAML (default: VeRi baseline)")
-    add("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="0 1 2 or 0,1,2 (default: 0 1 2)")
-    add("--epochs", type=int, metavar="N", help="SOLVER.MAX_EPOCHS, the last epoch")
-    add("--save-every", type=int, metavar="N", help="SOLVER.CHECKPOINT_PERIOD and SOLVER.EVAL_PERIOD, 0 = only the end")
-    add("--output-root", default=default_root, metavar="DIR", help="created if absent (default: $OUTPUT_ROOT or logs)")
-    add("--tag", metavar="NAME", help="experiment name in the folders (default: from the YAML's name)")
-    add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
-    add("--test", action=argparse.BooleanOptionalAction, default=True, help="test each checkpoint (default: on)")
-    add("--train-only", dest="test", action="store_false", help="the same as --no-test")
-    add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
+    """Return the flags: `configs` and `seeds` as lists, the `switches`, and all KEY VALUE pairs in `opts`."""
+    parser = _make_parser()
     args, tail = parser.parse_known_args(argv)
+    args.configs, after_configs = _split_configs(args.config or [[str(DEFAULT_CONFIG)]])
     args.seeds, after_seeds = _split_seeds(args.seeds, parser)
-    tail = after_seeds + tail
+    tail = after_configs + after_seeds + tail
     unknown = [word for word in tail if word.startswith("--")]
     unknown += [word for word in tail[::2] if not KEY_PATTERN.fullmatch(word)]
     if unknown:
         parser.error(f"unknown argument '{unknown[0]}'")
     args.opts = _merge_opts(args, tail, parser)
+    args.switches = Switches(args.mode, args.supcon, args.tripletx, args.T, args.W)
     return args
+
+
+def _make_parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="run_phased_loss.py",
+        description="Train, test and summarise experiments over seeds; the same command again goes on where it was.",
+        epilog="KEY VALUE pairs may also stand at the end without --opts; they win over the flags. Relative paths in "
+        "them, as in the YAML, start at the repository. A flag that is not given leaves the YAML alone. The summary "
+        "covers the seeds of this launch; several configs end in one table, kept as ablation.md, .csv and .json.",
+        allow_abbrev=False,
+    )
+    default_root = os.environ.get("OUTPUT_ROOT") or "logs"
+    on_off = argparse.BooleanOptionalAction
+    add = parser.add_argument
+    add("--config", "--config_file", nargs="+", action="append", metavar="F", help="YAMLs (default: VeRi baseline)")
+    add("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="0 1 2 or 0,1,2 (default: 0 1 2)")
+    add("--epochs", type=int, metavar="N", help="SOLVER.MAX_EPOCHS, the last epoch")
+    add("--save-every", type=int, metavar="N", help="SOLVER.CHECKPOINT_PERIOD and SOLVER.EVAL_PERIOD, 0 = only the end")
+    add("--output-root", default=default_root, metavar="DIR", help="created if absent (default: $OUTPUT_ROOT or logs)")
+    add("--tag", metavar="NAME", help="name in the folders, for the YAML's and the switches; several YAMLs add theirs")
+    add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
+    add("--test", action=on_off, default=True, help="test each checkpoint (default: on)")
+    add("--train-only", dest="test", action="store_false", help="the same as --no-test")
+    add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
+
+    switches = parser.add_argument_group("switches of the losses (one that is not given leaves the YAML alone)")
+    mode = switches.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--baseline",
+        dest="mode",
+        action="store_const",
+        const="baseline",
+        help="phases, TripletX, SupCon and routing off, but for what this command turns on",
+    )
+    mode.add_argument(
+        "--phased", dest="mode", action="store_const", const="phased", help="follow LOSS.PHASED, the YAML's plan"
+    )
+    add = switches.add_argument
+    add("--supcon", action=on_off, help="LOSS.SUPCON.ENABLE")
+    add("--tripletx", action=on_off, help="LOSS.TRIPLETX.ENABLE; off also means triplet in the YAML's plan")
+    add("--T", type=_positive, metavar="X", help="LOSS.SUPCON.T, the temperature")
+    add("--W", type=_positive, metavar="X", help="LOSS.SUPCON.W, the weight while LOSS.PHASED is off")
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got '{text}', expected a number above 0")
+    return value
+
+
+def _split_configs(given: list[list[str]]) -> tuple[list[str], list[str]]:
+    """Return the configs of every --config, and the words after them (KEY VALUE pairs that follow directly)."""
+    configs, tail = [], []
+    for words in given:
+        count = next((i for i, word in enumerate(words) if i and KEY_PATTERN.fullmatch(word)), len(words))
+        configs += words[:count]
+        tail += words[count:]
+    return configs, tail
 
 
 def _split_seeds(words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
@@ -95,22 +143,23 @@ def config_label(config: str) -> str:
     return Path(config).stem.removeprefix(COMMON_START)
 
 
-def experiment_name(prefix: str, label: str, switches: Sequence[str] = (), stamp: str = "") -> str:
-    """Return `{prefix}_[{stamp}_]{label}[_{switches}]`, the one start of all folder and file names of an experiment.
+def experiment_name(prefix: str, stamp: str | None, tag: str | None, label: str | None, words: Sequence[str]) -> str:
+    """Return `{prefix}[_{stamp}][_{tag}][_{label}][_{words}]`, the start of all folder and file names.
 
-    `switches` are those that the command line sets explicitly. Raises ConfigError for a part with characters other
-    than A-Z a-z 0-9 . _ -
+    `label` is the YAML's, `words` those of the switches that the command line gives; None = absent. Raises ConfigError
+    for a part with characters other than A-Z a-z 0-9 . _ -
     """
     parts = {
         "--ds-prefix": prefix,
         "RUN_TAG_TS": stamp,
-        "--tag": label,
-        "switch": "_".join(switches),
+        "--tag": tag,
+        "the YAML's name": label,
+        "switch": "_".join(words) or None,
     }
     for source, part in parts.items():
-        if not NAME_PATTERN.fullmatch(part) and (part or source in ("--ds-prefix", "--tag")):
+        if part is not None and not NAME_PATTERN.fullmatch(part):
+            way_out = "; or give a --tag" if source == "the YAML's name" and tag is None else ""
             raise ConfigError(
-                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-' "
-                "(without --tag, the YAML's own name counts)"
+                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-'{way_out}"
             )
-    return "_".join(part for part in parts.values() if part)
+    return "_".join(part for part in parts.values() if part is not None)

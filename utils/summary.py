@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from utils.results import METRICS
 from utils.run_folder import write_text_atomic
+from utils.tables import align
 
 SUMMARY_SCHEMA = 1
 CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best")
@@ -83,46 +84,49 @@ def build_summary(
     return summary | {"failed_tests": list(failed_tests), "note": NOTE}
 
 
-def write_summary(
-    summary: dict[str, Any], results: Sequence[SeedResults], json_paths: Sequence[Path], csv_path: Path
-) -> None:
-    """Write the summary to each of `json_paths` and one row per seed and epoch to `csv_path`, each file at once."""
-    for path in json_paths:
-        write_text_atomic(path, json.dumps(summary, indent=2) + "\n")
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
+def csv_rows(results: Sequence[SeedResults]) -> list[list[Any]]:
+    """Return one row per seed and epoch in the columns of CSV_HEADER."""
+    rows = []
     for result in results:
         best = best_epoch(result.epochs) if result.epochs else None
         for epoch, metrics in sorted(result.epochs.items()):
-            writer.writerow([result.seed, epoch, *(metrics[name] for name in METRICS), int(epoch == best)])
-    write_text_atomic(csv_path, stream.getvalue())
+            rows.append([result.seed, epoch, *(metrics[name] for name in METRICS), int(epoch == best)])
+    return rows
+
+
+def write_files(start: Path, content: Any, rows: Iterable[Sequence[Any]], text: str) -> list[Path]:
+    """Write `content` to <start>.json, `rows` to .csv and `text` to .md, each file at once; returns the paths."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    files = {".json": json.dumps(content, indent=2) + "\n", ".csv": stream.getvalue(), ".md": text}
+    paths = [start.with_name(start.name + ending) for ending in files]
+    for path, whole in zip(paths, files.values(), strict=True):
+        write_text_atomic(path, whole)
+    return paths
 
 
 def format_table(summary: dict[str, Any]) -> str:
     """Return the summary as aligned text, metrics in percent."""
+    return align(seed_rows(summary))
+
+
+def seed_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of the summary's table, the head first: each seed, mean and sd over them, the references."""
     rows = [["", "epoch", *METRICS]]
     for seed, entry in summary["seeds"].items():
         for kind, label in KINDS.items():
             epoch = str(entry[kind]["epoch"]) if entry[kind] else "-"
-            rows.append([f"seed {seed}, {label}", epoch, *_percents(entry[kind] or {})])
+            rows.append([f"seed {seed}, {label}", epoch, *percents(entry[kind] or {})])
     for kind, label in KINDS.items():
         count = summary["num_seeds"][kind]
         if count > 1:
-            cells = _percents(summary["mean"][kind], summary["std"][kind])
+            cells = percents(summary["mean"][kind], summary["std"][kind])
             rows.append([f"mean +- sd of {count}, {label}", "", *cells])
-    rows += [[REFERENCES[name], "", *_percents(metrics)] for name, metrics in summary["reference"].items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return rows + [[REFERENCES[name], "", *percents(metrics)] for name, metrics in summary["reference"].items()]
 
 
-def _percents(metrics: Metrics, sd: Metrics | None = None) -> list[str]:
+def percents(metrics: Metrics, sd: Metrics | None = None) -> list[str]:
+    """Return a cell for each of METRICS, e.g. 45.00 or 45.00 +- 7.07; - where there is none."""
     cells = []
     for name in METRICS:
         if name not in metrics:

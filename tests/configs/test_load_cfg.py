@@ -205,7 +205,8 @@ def test_a_base_circle_is_refused(write):
 
 
 def test_legacy_keys_are_accepted_and_said_once(write):
-    cfg = load_cfg(write(RESNET + "  COS_LAYER: True\nTEST:\n  EVAL: True\n  DIST_MAT: x.npy\n"))
+    search = "LOSS:\n  SUPCON:\n    SEARCH:\n      W: [0.2]\n      T: [0.05, 0.1]\n"
+    cfg = load_cfg(write(RESNET + "  COS_LAYER: True\nTEST:\n  EVAL: True\n  DIST_MAT: x.npy\n" + search))
     notices = [notice for notice in find_notices(cfg) if "not used here" in notice]
-    assert len(notices) == len(LEGACY) == 3
+    assert len(notices) == len(LEGACY) == 5
     assert not [notice for notice in find_notices(load_cfg(write(RESNET))) if "not used here" in notice]

@@ -1,18 +1,12 @@
 """The recipes in configs/ against a table written by hand from the YAMLs that TransReID publishes."""
 
 import re
-from pathlib import Path
 
 import pytest
-import yaml
-from yacs.config import CfgNode
 
-from configs import get_cfg_defaults, load_cfg
+from configs import get_cfg_defaults
 from configs.defaults import LEGACY
-
-ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "configs").rglob("*.yml"))
-RECIPE_FILES = [path for path in FILES if not path.name.startswith("_")]
+from tests.configs.recipes import FILES, RECIPE_FILES, ROOT, flat, header, load, name_of, raw, resolve_recipe
 
 # recipe, data set, type, stride, SIE (cam, both, -), JPM (shift or -), size, RE_PROB, LR, batch, mean/std (.5 or IN)
 TABLE = """
@@ -80,38 +74,6 @@ CONSTANTS = {
     "TEST.IMS_PER_BATCH": 256,
     "TEST.NECK_FEAT": "before",
 }
-# Model B's own defaults (with its data folder replaced by ours), where they differ from TransReID's
-MODEL_B = CONSTANTS | {
-    "MODEL.TRANSFORMER_TYPE": "deit_base_patch16_224_TransReID",
-    "MODEL.STRIDE_SIZE": [12, 12],
-    "MODEL.JPM": True,
-    "MODEL.SHIFT_NUM": 8,
-    "MODEL.SIE_CAMERA": True,
-    "MODEL.SIE_VIEW": True,
-    "INPUT.SIZE_TRAIN": [256, 256],
-    "INPUT.SIZE_TEST": [256, 256],
-    "INPUT.RE_PROB": 0.8,
-    "DATASETS.NAMES": ("veri",),
-    "SOLVER.BASE_LR": 0.01,
-}
-
-
-def flat(node: CfgNode | dict, prefix: str = "") -> dict:
-    """Return {dotted key: value} of a configuration or of a parsed YAML file."""
-    values = {}
-    for key, value in node.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return values
-
-
-def raw(path: Path) -> dict:
-    """Return {dotted key: value} that this one file sets, `_BASE_` included."""
-    return flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def header(path: Path) -> str:
-    """Return the comment that the file starts with."""
-    return re.match(r"(#[^\n]*\n)*", path.read_text(encoding="utf-8")).group()
 
 
 def expected_values(row: list[str]) -> dict:
@@ -141,14 +103,14 @@ def expected_values(row: list[str]) -> dict:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_recipe_resolves_to_the_table_and_to_the_defaults_elsewhere(row):
-    resolved = flat(load_cfg(ROOT / "configs" / f"{row[0]}.yml"))
+    resolved = resolve_recipe(row[0])
     assert resolved.pop("OUTPUT_DIR").startswith("logs/")
     wanted = flat(get_cfg_defaults()) | expected_values(row)
     del wanted["OUTPUT_DIR"]
     assert resolved == wanted
 
 
-OWN = {"VeRi/tiny_scratch", "Market/tiny_scratch", "VeRi/deit_transreid_stride_baseline"}  # not TransReID's
+OTHERS = ("VeRi/deit_transreid_stride_", "VeRi/tiny_", "Market/tiny_")  # Model B's and this project's own
 
 
 def test_every_variant_of_transreid_is_in_the_table():
@@ -156,7 +118,8 @@ def test_every_variant_of_transreid_is_in_the_table():
     assert len(names) == len(set(names)) == 43
     for folder in ("VeRi", "Market", "DukeMTMC", "MSMT17", "OCC_Duke", "VehicleID"):
         on_disk = {f"{folder}/{path.stem}" for path in RECIPE_FILES if path.parent.name == folder}
-        assert on_disk - OWN == {name for name in names if name.startswith(f"{folder}/")}
+        on_disk = {name for name in on_disk if not name.startswith(OTHERS)}
+        assert on_disk == {name for name in names if name.startswith(f"{folder}/")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
@@ -164,8 +127,8 @@ def test_file_starts_with_a_comment_and_sets_only_what_differs_from_its_base(pat
     assert header(path), "the first line is no comment"
     values = raw(path)
     base_name = values.pop("_BASE_", None)
-    base = flat(load_cfg(path.parent / base_name) if base_name else get_cfg_defaults())
-    resolved = flat(load_cfg(path))
+    base = flat(load(name_of((path.parent / base_name).resolve())) if base_name else get_cfg_defaults())
+    resolved = resolve_recipe(name_of(path))
     assert [key for key in values if resolved[key] == base[key]] == []
     assert [key for key in values if key in LEGACY or key == "TEST.WEIGHT"] == []
 
@@ -184,21 +147,11 @@ def test_recipe_names_the_command_that_runs_it(path):
 
 
 def test_no_two_recipes_share_a_run_folder():
-    folders = [load_cfg(path).OUTPUT_DIR for path in RECIPE_FILES]
+    folders = [load(name_of(path)).OUTPUT_DIR for path in RECIPE_FILES]
     assert "" not in folders
     assert len(set(folders)) == len(folders)
 
 
-def test_model_b_base_differs_from_the_defaults_exactly_as_its_table_says():
-    assert flat(load_cfg(ROOT / "configs/VeRi/_model_b.yml")) == flat(get_cfg_defaults()) | MODEL_B
-
-
-def test_model_b_baseline_is_transreids_veri_recipe():
-    baseline = flat(load_cfg(ROOT / "configs/VeRi/deit_transreid_stride_baseline.yml"))
-    original = flat(load_cfg(ROOT / "configs/VeRi/deit_transreid_stride.yml"))
-    assert {key for key in baseline if baseline[key] != original[key]} == {"OUTPUT_DIR"}
-
-
 def test_a_recipe_without_jpm_and_sie_lines_has_neither():
-    cfg = load_cfg(ROOT / "configs/Market/vit_base.yml")
+    cfg = load("Market/vit_base")
     assert (cfg.MODEL.JPM, cfg.MODEL.SIE_CAMERA, cfg.MODEL.SIE_VIEW) == (False, False, False)

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from configs import load_cfg
-from datasets import ReIDData, make_dataloader
+from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
 from datasets.make_dataloader import join_training_sets, make_datasets
+from datasets.transforms import BatchTransform
+from datasets.two_views import TwoViews
 from tests.datasets.trees import write_person_archive, write_text
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 
 def dataset(name, pids, camids, viewid=0):
@@ -66,6 +68,106 @@ def test_loading_leaves_the_global_random_state_alone(tiny_config):
     for _ in data.train_loader:
         pass
     assert torch.equal(before, torch.get_rng_state())
+
+
+PHASED_K = [
+    *("LOSS.PHASED.ENABLE", "True", "LOSS.PHASED.BOUNDARIES", "[3]", "LOSS.PHASED.METRIC_SEQ", "['triplet']"),
+    *("LOSS.PHASED.W_METRIC_SEQ", "[1.0]", "LOSS.PHASED.W_SUP_SPEC", "['const:0.0', 'const:0.3']"),
+    *("LOSS.SUPCON.ENABLE", "True", "DATALOADER.PHASED.ENABLE", "True", "DATALOADER.PHASED.K_OTHER", "4"),
+    *("DATALOADER.NUM_INSTANCE", "16", "SOLVER.IMS_PER_BATCH", "16", "DATALOADER.PHASED.K_WHEN_SUPCON"),
+]
+
+
+def test_k_to_begin_with_is_that_of_epoch_one(tiny_config):
+    sampler = make_dataloader(load_cfg(tiny_config, [*PHASED_K, "8"])).train_loader.sampler
+    assert (sampler.num_instances, sampler.num_identities) == (4, 4)
+
+
+def test_a_later_k_that_the_training_set_cannot_serve_is_refused_at_the_start(tiny_config):
+    words = r"K 1 \(DATALOADER.PHASED.K_OTHER, epoch 3\) needs 16 identities, the training set has 8"
+    opts = [*PHASED_K, "2", "LOSS.PHASED.W_SUP_SPEC", "['const:0.3', 'const:0.0']", "MODEL.TRIPLET_LOSS_WEIGHT", "0.0"]
+    opts += ["LOSS.PHASED.W_METRIC_SEQ", "[0.0]", "DATALOADER.PHASED.K_OTHER", "1"]
+    with pytest.raises(ConfigError, match=words):
+        make_dataloader(load_cfg(tiny_config, opts))
+    make_dataloader(load_cfg(tiny_config, [*opts, "SOLVER.MAX_EPOCHS", "2"]))  # epoch 3 is never reached
+
+
+def test_a_k_of_a_loss_that_the_training_set_cannot_serve_names_its_key(tiny_config):
+    words = r"K 2 \(DATALOADER.PHASED.K_WHEN_SUPCON, epoch 3\) needs 16 identities, the training set has 8.*at most 16"
+    with pytest.raises(ConfigError, match=words):
+        make_dataloader(load_cfg(tiny_config, [*PHASED_K, "2", "SOLVER.IMS_PER_BATCH", "32"]))
+
+
+@pytest.mark.parametrize(("sampler", "sizes"), [("softmax", [32, 16]), ("random", [32])])
+def test_the_random_sampler_drops_a_short_last_batch(tiny_config, sampler, sizes):
+    opts = ["DATALOADER.SAMPLER", sampler, "SOLVER.IMS_PER_BATCH", "32"]
+    loader = make_dataloader(load_cfg(tiny_config, opts)).train_loader
+    assert [len(batch["pids"]) for batch in loader] == sizes and len(loader) == len(sizes)
+
+
+def test_the_random_sampler_wants_one_whole_batch(tiny_config):
+    opts = ["DATALOADER.SAMPLER", "random", "SOLVER.IMS_PER_BATCH", "64"]
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH 64 exceeds the 48 training images"):
+        make_dataloader(load_cfg(tiny_config, opts))
+
+
+def one_camera(tmp_path, tiny_root):
+    """Return options for a data set whose training images are all from one camera."""
+    rows = ["path,pid,camid,viewid,split"]
+    for pid in range(1, 9):
+        path = f"{tiny_root}/VeRi/image_train/{pid:04d}_c001"
+        rows += [f"{path}_{shot:08d}_0.jpg,{pid},0,0,train" for shot in range(2)]
+    path = f"{tiny_root}/VeRi/image_train/0001_c00"
+    rows += [f"{path}2_00000000_0.jpg,1,0,0,query", f"{path}3_00000000_0.jpg,1,1,0,gallery"]
+    table = write_text(tmp_path / "table.csv", *rows)
+    return ["DATASETS.NAMES", "table", "DATASETS.TABLE", str(table), "MODEL.SIE_CAMERA", "False"]
+
+
+@pytest.mark.parametrize(("cam_aware", "rule"), [("True", "class"), ("False", "class+camera")])
+def test_supcon_between_cameras_wants_two(tmp_path, tiny_root, tiny_config, cam_aware, rule):
+    opts = [*one_camera(tmp_path, tiny_root), "LOSS.SUPCON.ENABLE", "True"]
+    opts += ["LOSS.SUPCON.CAM_AWARE", cam_aware, "LOSS.SUPCON.POS_RULE", rule]
+    with pytest.raises(DataError, match="one camera .*LOSS.SUPCON.CAM_AWARE False and LOSS.SUPCON.POS_RULE class"):
+        make_dataloader(load_cfg(tiny_config, opts))
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["LOSS.SUPCON.ENABLE", "False"],
+        ["LOSS.SUPCON.ENABLE", "True", "LOSS.SUPCON.CAM_AWARE", "False"],
+        [
+            *("LOSS.SUPCON.ENABLE", "True", "MODEL.TRAINING_MODE", "self_supervised"),
+            *("DATALOADER.SAMPLER", "random"),
+        ],
+    ],
+    ids=["off", "any camera", "self-supervised"],
+)
+def test_one_camera_serves_where_positives_need_no_second(tmp_path, tiny_root, tiny_config, opts):
+    assert make_dataloader(load_cfg(tiny_config, [*one_camera(tmp_path, tiny_root), *opts])).camera_num == 1
+
+
+def test_supcon_between_cameras_trains_where_there_are_several(tiny_config):
+    assert make_dataloader(load_cfg(tiny_config, ["LOSS.SUPCON.ENABLE", "True"])).camera_num == 3
+
+
+def test_self_supervised_training_sees_two_views_with_the_configured_strengths(tiny_config):
+    opts = ["MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", "True"]
+    opts += ["INPUT.PROB", "0.1", "INPUT.SSL.CROP_SCALE", "[0.2, 0.9]", "INPUT.SSL.CROP_RATIO", "[0.5, 2.0]"]
+    opts += ["INPUT.SSL.JITTER", "[0.1, 0.2, 0.3, 0.4]", "INPUT.SSL.JITTER_PROB", "0.6", "INPUT.SSL.GREY_PROB", "0.7"]
+    cfg = load_cfg(tiny_config, opts)
+    train, test = make_transforms(cfg)
+    assert isinstance(train, TwoViews) and isinstance(test, BatchTransform)
+    assert (train.flip_prob, train.crop_scale, train.crop_ratio) == (0.1, [0.2, 0.9], [0.5, 2.0])
+    assert (train.jitter, train.jitter_prob, train.grey_prob) == ([0.1, 0.2, 0.3, 0.4], 0.6, 0.7)
+    batch = next(iter(make_dataloader(cfg).train_loader))
+    assert train(batch["images"]).shape == (32, 3, 32, 32) and test(batch["images"]).shape == (16, 3, 32, 32)
+
+
+def test_supervised_training_sees_one_view(tiny_config):
+    train, test = make_transforms(load_cfg(tiny_config))
+    assert isinstance(train, BatchTransform) and (train.flip_prob, train.padding, train.erase_prob) == (0.5, 2, 0.5)
+    assert isinstance(test, BatchTransform) and (test.flip_prob, test.padding, test.erase_prob) == (0, 0, 0)
 
 
 def test_several_names_train_together_and_test_on_the_first(tiny_config, tiny_root, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
 
 from datasets import RandomIdentitySampler
 from datasets.sampler import ShuffleSampler
@@ -127,9 +128,53 @@ def test_k_changes_in_place_and_p_follows():
     assert list(sampler) == list(RandomIdentitySampler(source, 16, 8))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=8, max_size=14),
+    steps=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([2, 4, 8]), st.booleans()), min_size=1, max_size=6),
+)
+def test_the_plan_is_that_of_a_fresh_sampler_whatever_came_before(counts, steps):
+    source = make_source(counts)
+    used = RandomIdentitySampler(source, 16, 4, seed=9)
+    for epoch, k, k_first in steps:
+        calls = [lambda k=k: used.set_num_instances(k), lambda epoch=epoch: used.set_epoch(epoch)]
+        for call in calls if k_first else reversed(calls):
+            call()
+        fresh = RandomIdentitySampler(source, 16, k, seed=9)
+        fresh.set_epoch(epoch)
+        assert len(used) == len(fresh) == len(list(fresh)) and used.num_identities == 16 // k
+        assert list(used) == list(fresh)
+
+
+class Rows(Dataset):
+    """A data set whose items are their row numbers."""
+
+    def __len__(self):
+        return 96
+
+    def __getitem__(self, row):
+        return row
+
+
+def test_a_loader_with_living_workers_follows_a_switch_of_k():
+    source = make_source([12] * 8)
+    sampler = RandomIdentitySampler(source, 16, 4, seed=1)
+    loader = DataLoader(Rows(), batch_size=16, sampler=sampler, num_workers=1, persistent_workers=True)
+    workers = []
+    for epoch, k in ((1, 4), (2, 8), (3, 2)):
+        sampler.set_epoch(epoch)
+        sampler.set_num_instances(k)
+        expected = RandomIdentitySampler(source, 16, k, seed=1)
+        expected.set_epoch(epoch)
+        batches = [batch.tolist() for batch in loader]
+        assert batches == batches_of(expected, 16) and len(loader) == len(batches)
+        workers.append([worker.pid for worker in loader._iterator._workers])
+    assert workers[0] == workers[1] == workers[2]
+
+
 def test_a_batch_that_k_or_the_processes_do_not_divide_is_refused():
     source = make_source([8] * 20)
-    with pytest.raises(ConfigError, match="IMS_PER_BATCH 64 is not a multiple of DATALOADER.NUM_INSTANCE 5"):
+    with pytest.raises(ConfigError, match=r"IMS_PER_BATCH 64 is not a multiple of K 5 \(DATALOADER"):
         RandomIdentitySampler(source, 64, 5)
     with pytest.raises(ConfigError, match="x 3 processes"):
         RandomIdentitySampler(source, 64, 4, world_size=3)
@@ -138,6 +183,16 @@ def test_a_batch_that_k_or_the_processes_do_not_divide_is_refused():
 def test_fewer_identities_than_p_name_the_largest_batch():
     with pytest.raises(ConfigError, match="needs 16 identities, the training set has 10; .* at most 40"):
         RandomIdentitySampler(make_source([8] * 10), 64, 4)
+
+
+def test_a_refused_k_leaves_the_sampler_as_it_was():
+    sampler = RandomIdentitySampler(make_source([8] * 6), 16, 4)
+    plan = list(sampler)
+    for k, words in ((2, "needs 8 identities, the training set has 6"), (5, "not a multiple of K 5")):
+        with pytest.raises(ConfigError, match=words) as error:
+            sampler.set_num_instances(k)
+        assert "DATALOADER.NUM_INSTANCE or DATALOADER.PHASED.K_" in str(error.value)
+    assert sampler.num_instances == 4 and list(sampler) == plan
 
 
 def test_the_description_counts_what_the_epoch_uses():
@@ -155,6 +210,35 @@ def test_shuffling_sees_every_image_once_and_leaves_no_batch_of_one(images, worl
     assert len({len(sampler) for sampler in samplers}) == 1
     assert len(samplers[0]) % share != 1
     assert images - len(rows) < 2 * world_size
+
+
+@pytest.mark.parametrize(("images", "world_size"), [(20, 1), (21, 2), (16, 2), (31, 4), (8, 4)])
+def test_whole_batches_only_where_the_short_one_is_dropped(images, world_size):
+    source = make_source([1] * images)
+    samplers = [ShuffleSampler(source, 8, 0, rank, world_size, drop_last=True) for rank in range(world_size)]
+    rows = [list(sampler) for sampler in samplers]
+    assert {len(part) for part in rows} == {images // 8 * 8 // world_size} == {len(samplers[0])}
+    flat = sum(rows, [])
+    assert len(set(flat)) == len(flat) and set(flat) <= set(range(images))
+    whole = [list(ShuffleSampler(source, 8, 0, rank, world_size)) for rank in range(world_size)]
+    assert all(long[: len(part)] == part for long, part in zip(whole, rows, strict=True))
+    assert f"{images // 8} batches, {len(flat)} of {images} images" in samplers[0].describe()
+
+
+def test_images_left_out_of_a_dropped_batch_come_in_other_epochs():
+    sampler = ShuffleSampler(make_source([1] * 15), 8, drop_last=True)
+    seen = set()
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        seen.update(sampler)
+    assert seen == set(range(15))
+
+
+def test_fewer_images_than_a_batch_are_refused_only_where_short_batches_are_dropped():
+    source = make_source([1] * 7)
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH 8 exceeds the 7 training images.* can be at most 7"):
+        ShuffleSampler(source, 8, drop_last=True)
+    assert len(ShuffleSampler(source, 8)) == 7
 
 
 def test_shuffling_follows_the_epoch():

@@ -110,6 +110,50 @@ def test_brightness_is_the_mean_luma():
     torch.testing.assert_close(brightness(images), torch.tensor([0.0, 1.0, 0.7152]))
 
 
+def test_luma_is_the_brightness_of_the_pixels_that_the_model_sees():
+    images = torch.randint(0, 256, (3, 3, 5, 4), dtype=torch.uint8)
+    transform = BatchTransform(MEAN, STD)
+    seen = transform(images)
+    seen[0] = random_erase(seen[:1], 1.0)[0]
+    seen[1] = torch.randn(3, 5, 4) * 9  # far outside what pixels can be
+    before = seen.clone()
+    got = transform.luma(seen)
+    for b in range(3):
+        total = 0.0
+        for y in range(5):
+            for x in range(4):
+                rgb = [min(max(seen[b, c, y, x].item() * STD[c] + MEAN[c], 0.0), 1.0) for c in range(3)]
+                total += 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]
+        assert abs(got[b].item() - total / 20) < 1e-6
+    assert torch.equal(seen, before) and got.dtype == torch.float32 and not got.requires_grad
+
+
+def test_luma_without_augmentation_is_the_brightness_of_the_image():
+    images = torch.randint(0, 256, (6, 3, 9, 7), dtype=torch.uint8)
+    images[0], images[1] = 0, 255
+    transform = BatchTransform(MEAN, STD)
+    torch.testing.assert_close(transform.luma(transform(images)), brightness(images), atol=1e-6, rtol=0)
+
+
+def test_the_black_padding_of_a_crop_darkens_the_luma():
+    torch.manual_seed(5)
+    images = torch.full((50, 3, 8, 8), 255, dtype=torch.uint8)
+    transform = BatchTransform(MEAN, STD, padding=2)
+    luma = transform.luma(transform(images))
+    shares = {round(rows * columns / 64, 4) for rows in (6, 7, 8) for columns in (6, 7, 8)}
+    assert {round(value, 4) for value in luma.tolist()} <= shares and luma.min() < 1
+
+
+def test_luma_stays_in_float32_within_autocast():
+    images = torch.randint(0, 256, (2, 3, 9, 7), dtype=torch.uint8)
+    transform = BatchTransform(MEAN, STD)
+    seen = transform(images).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        luma = transform.luma(seen)
+    assert luma.dtype == torch.float32 and not luma.requires_grad
+    torch.testing.assert_close(luma, brightness(images), atol=1e-6, rtol=0)
+
+
 def test_reading_resizes_with_pillows_filter_to_rgb(tmp_path):
     path = tmp_path / "a.png"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)

@@ -7,7 +7,7 @@ import torch
 
 from configs.defaults import get_cfg_defaults
 from losses import make_loss
-from losses.criterion import combine_branches
+from losses.branches import combine_branches
 from losses.margin_softmax import MARGINS
 from losses.numeric import attached_zero
 from tests.reference import slow_losses
@@ -20,10 +20,14 @@ CLASSES, WIDTH = 3, 4
 class Output(NamedTuple):
     logits: list[torch.Tensor]
     pre_bn: list[torch.Tensor]
+    bnneck: list[torch.Tensor] = []
+    projection: torch.Tensor | None = None
 
 
 class Weights(NamedTuple):
     weights: dict[str, float]
+    epoch: int = 1
+    routed: bool = False
 
 
 BOTH = Weights({"id": 1.0, "triplet": 1.0, "tripletx": 0.0, "supcon": 0.0})
@@ -48,7 +52,7 @@ def make_criterion(*opts):
 
 
 def evaluate(criterion, phase=BOTH, output=None):
-    return criterion(output or make_output(), {"pids": PIDS}, phase)
+    return criterion(output or make_output(), {"pids": PIDS, "camids": torch.zeros_like(PIDS)}, phase)
 
 
 def slow_identity(output, smoothing=0.0, global_weight=0.5):

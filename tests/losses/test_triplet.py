@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 
 from losses import TripletLoss
 from losses.distance import euclidean_distance
-from losses.triplet import batch_hard, triplet_loss
-from tests.reference import slow_losses
+from losses.triplet import batch_hard, triplet_anchors, triplet_loss
+from tests.losses.batches import (
+    assert_finite,
+    assert_order_does_not_matter,
+    assert_same,
+    batches,
+    reorderings,
+    value_and_gradient,
+)
+from tests.reference import slow_losses, slow_model_b
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 GOLDEN = {None: 1.880786, 0.3: 2.003082}
@@ -128,6 +136,58 @@ def test_non_finite_feature_reaches_the_loss():
     feat = golden_features()
     feat[0, 0] = float("nan")
     assert not torch.isfinite(TripletLoss()(feat, LABELS))
+
+
+def loss_among(feat, labels, among, margin=None, hard_factor=0.0):
+    loss, valid = triplet_anchors(feat, labels, margin, hard_factor, among)
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+@settings(deadline=None, max_examples=80)
+@given(batch=batches(), data=st.data(), margin=st.sampled_from([None, 0.3]), hard_factor=st.sampled_from([0.0, 0.2]))
+def test_subset_is_mined_as_if_it_were_the_batch(batch, data, margin, hard_factor):
+    chosen = [data.draw(st.booleans()) for _ in batch.labels]
+    if not chosen:
+        return
+    members, among = [i for i, taken in enumerate(chosen) if taken], torch.tensor(chosen)
+    labels = batch.labels.tolist()
+    assert_same(
+        lambda x: loss_among(x, batch.labels, among, margin, hard_factor),
+        lambda x: slow_model_b.triplet(x, labels, margin, hard_factor, members),
+        batch.feat,
+    )
+    _, valid = triplet_anchors(batch.feat, batch.labels, margin, hard_factor, among)
+    anchors = slow_model_b.triplet_anchors(batch.feat, labels, margin, hard_factor, members)
+    assert valid.nonzero().flatten().tolist() == [anchor.index for anchor in anchors]
+
+
+def test_sample_outside_the_subset_is_no_anchor_no_positive_and_no_negative():
+    feat = random_features(6)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    among = torch.tensor([True, True, False, True, True, False])
+    value, gradient = value_and_gradient(lambda x: loss_among(x, labels, among), feat)
+    assert value.item() == pytest.approx(TripletLoss()(feat[among], labels[among]).item(), abs=1e-12)
+    assert gradient[among].abs().sum(1).all() and not gradient[~among].any()
+
+
+def test_subset_of_all_is_the_batch_and_an_empty_one_has_no_anchor():
+    feat = random_features(8)
+    everyone = triplet_anchors(feat, LABELS, among=torch.ones(8, dtype=torch.bool))
+    assert all(map(torch.equal, everyone, triplet_anchors(feat, LABELS)))
+    loss, valid = triplet_anchors(feat, LABELS, among=torch.zeros(8, dtype=torch.bool))
+    assert torch.isfinite(loss).all() and not valid.any()
+
+
+@settings(deadline=None, max_examples=80)
+@given(case=reorderings())
+def test_order_of_the_samples_reorders_the_gradient(case):
+    assert_order_does_not_matter(lambda b: triplet_loss(b.feat, b.labels, 0.3), *case)
+
+
+@settings(deadline=None, max_examples=80)
+@given(batch=batches(distinct=False), margin=st.sampled_from([None, 0.3]))
+def test_repeated_and_zero_features_leave_value_and_gradient_finite(batch, margin):
+    assert_finite(lambda b: triplet_loss(b.feat, b.labels, margin), batch)
 
 
 @pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": float("nan")}, {"hard_factor": 1.0}])

@@ -69,9 +69,9 @@ def cross_entropy(logits: torch.Tensor, labels: Sequence[int], smoothing: float 
     total = zero(logits)
     for row, label in zip(logits, labels, strict=True):
         log_sum = torch.logsumexp(row, 0)
-        for c in range(len(row)):
+        for c, value in enumerate(row):
             target = smoothing / len(row) + (1 - smoothing) * (c == label)
-            total = total - target * (row[c] - log_sum)
+            total = total - target * (value - log_sum)
     return total / len(labels)
 
 
@@ -84,10 +84,11 @@ def triplet_anchors(
 ) -> list[Anchor]:
     """Batch hard: the farthest other sample of the label and the nearest of another; equal weights."""
     members = range(len(labels)) if members is None else members
+    x = list(feat)
     anchors = []
     for i in members:
-        positives = [distance(feat[i], feat[j]) for j in members if j != i and labels[j] == labels[i]]
-        negatives = [distance(feat[i], feat[j]) for j in members if labels[j] != labels[i]]
+        positives = [distance(x[i], x[j]) for j in members if j != i and labels[j] == labels[i]]
+        negatives = [distance(x[i], x[j]) for j in members if labels[j] != labels[i]]
         if positives and negatives:
             d_ap, d_an = max(positives), min(negatives)
             gap = (1 + hard_factor) * d_ap - (1 - hard_factor) * d_an
@@ -121,8 +122,8 @@ def tripletx_anchors(
         for j in negatives:
             same_camera = camids is not None and camids[j] == camids[i]
             near.append(distance(x[i], x[j]) / (options.same_cam_neg_boost if same_camera else 1.0))
-        d_ap = mean(sorted(far, key=float)[-options.k :])
-        d_an = mean(sorted(near, key=float)[: options.k])
+        d_ap = mean(sorted(far, key=torch.Tensor.item)[-options.k :])
+        d_an = mean(sorted(near, key=torch.Tensor.item)[: options.k])
         gap = d_ap - d_an
         soft = options.soft_warmup and epoch is not None and epoch < options.warmup_epochs
         loss = softplus(gap) if soft else hinge(gap + options.margin)
@@ -249,7 +250,8 @@ def metric_terms(output, labels: list[int], camids: list[int], batch: dict, phas
             return anchors, reduce_anchors(anchors, feat, share)
 
         if not phase.routed:
-            pair = tri(None)[1], tx(None)[1]
+            only_triplet = phase.weights["triplet"] > 0
+            pair = (tri(None)[1], zero(tx_feat)) if only_triplet else (zero(tri_feat), tx(None)[1])
         elif cfg.LOSS.BRIGHTNESS.MODE == "hard":
             dark = is_dark(batch["brightness"], cfg.LOSS.BRIGHTNESS.THRESH)
             pair = hard_routing(tri, tx, dark, (phase.weights["triplet"], phase.weights["tripletx"]))

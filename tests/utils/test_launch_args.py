@@ -1,5 +1,6 @@
 """Flags, KEY VALUE pairs and names, seen in what the launcher starts; train.py and test.py are fakes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import run_phased_loss
-from tests.fake_runner import YAML
+from tests.fake_runner import YAML, write_config
 
 ROOT = Path(run_phased_loss.__file__).parent
 
@@ -69,9 +70,53 @@ def test_folders_and_files_share_one_name(launch, monkeypatch, logs, words, stam
         monkeypatch.setenv("RUN_TAG_TS", stamp)
     launch(*words)
     assert sorted(path.name for path in logs.iterdir()) == sorted(
-        [f"{expected}_seed0_run", f"{expected}_seed0_test", f"{expected}_summary.csv", f"{expected}_summary.json"]
-        + ["phased_loss_best_summary.json"]
+        [f"{expected}_seed0_run", f"{expected}_seed0_test", "phased_loss_best_summary.json"]
+        + [f"{expected}_summary.{ending}" for ending in ("csv", "json", "md")]
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), "veri776_mine"),
+        (("--W", "0.3", "--T", "0.07", "--tripletx", "--supcon"), "veri776_mine_sup_tx_T0p07_W0p3"),
+        (("--no-tripletx", "--no-supcon", "--baseline"), "veri776_mine_baseline_nosup_notx"),
+        (("--supcon", "--W", "1"), "veri776_mine_sup_W1"),
+        (("--supcon", "--tag", "t"), "veri776_t"),
+    ],
+)
+def test_the_given_switches_are_words_of_the_name_in_a_fixed_order(launch, runner, words, expected):
+    assert launch(*words) == 0
+    assert runner.trained() == [f"{expected}_seed0_run"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), ["veri776_a", "veri776_b"]),
+        (("--no-tripletx",), ["veri776_a_notx", "veri776_b_notx"]),
+        (("--tag", "t", "--no-tripletx"), ["veri776_t_a", "veri776_t_b"]),
+        (("--ds-prefix", "p"), ["p_a", "p_b"]),
+    ],
+)
+def test_several_configs_have_a_name_each(launch, runner, tmp_path, words, expected):
+    assert launch(*words, configs=[write_config(tmp_path, name) for name in "ab"]) == 0
+    assert runner.trained() == [f"{name}_seed0_run" for name in expected]
+
+
+def test_configs_may_stand_after_one_flag_or_after_several_and_before_pairs(runner, tmp_path):
+    a, b, c = (write_config(tmp_path, name) for name in "abc")
+    argv = ["--output-root", str(tmp_path), "--no-test", "--seeds", "3", "--config", a, b, "SOLVER.GAMMA", "0.5"]
+    assert run_phased_loss.main([*argv, "--config", c]) == 0
+    assert runner.trained() == [f"veri776_{name}_seed3_run" for name in "abc"]
+    assert {opts["SOLVER.GAMMA"] for _, opts in runner.commands} == {"0.5"}
+
+
+def test_the_name_of_a_yaml_that_cannot_be_a_folder_asks_for_a_tag(launch, runner, tmp_path, capsys):
+    odd = write_config(tmp_path, "a b")
+    assert launch(configs=[odd]) == 2
+    assert "--tag" in capsys.readouterr().err
+    assert launch("--tag", "t", configs=[odd]) == 0
 
 
 @pytest.mark.parametrize("words", [("--tag", "a/b"), ("--tag", ""), ("--tag", "a b"), ("--ds-prefix", "../x")])
@@ -99,6 +144,9 @@ def test_a_stamp_that_is_no_name_is_refused(launch, monkeypatch, capsys):
         (("--epochs", "many"), "--epochs"),
         (("--seeds", "0", "1", "0"), "twice"),
         (("--seeds", "one"), "'one'"),
+        (("--baseline", "--phased"), "--phased"),
+        *((("--supcon", "--W", value), f"--W: got '{value}'") for value in ("0", "-0.3", "nan", "inf", "much")),
+        (("--supcon", "--T", "0"), "--T: got '0'"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(launch, runner, capsys, words, said):
@@ -140,5 +188,7 @@ def test_help_names_every_flag_without_loading_torch():
     code = "import run_phased_loss as r, sys\ntry: r.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for flag in ("--config", "--seeds", "--epochs", "--save-every", "--output-root", "--tag", "--no-test", "--opts"):
-        assert flag in result.stdout
+    named = set(re.findall(r"--[\w-]+", result.stdout))
+    assert named >= {"--config", "--seeds", "--epochs", "--save-every", "--output-root", "--tag", "--no-test", "--opts"}
+    assert named >= {"--train-only", "--baseline", "--phased", "--supcon", "--no-supcon", "--tripletx", "--no-tripletx"}
+    assert named >= {"--T", "--W"}

@@ -1,0 +1,154 @@
+"""One experiment of a launch: a YAML with its overrides, the folders of its seeds, and what they have to show."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yacs.config import CfgNode
+
+from configs import load_cfg
+from configs.compare import find_differences, flatten
+from utils.ablation import describe_plan
+from utils.errors import ConfigError
+from utils.launch_args import config_label, default_prefix, experiment_name
+from utils.results import METRICS, read_result, result_settings, why_untested
+from utils.run_folder import read_metrics
+from utils.summary import SeedResults, build_summary, pick_references
+
+
+class Experiment(NamedTuple):
+    """What all seeds of one configuration share."""
+
+    root: Path  # absolute
+    name: str
+    config: str  # absolute path of the YAML
+    opts: list[str]  # KEY VALUE pairs for train.py and test.py, those of the switches included
+    overrides: list[str]  # each of them as `KEY old -> new`
+    distributed: bool  # MODEL.DIST_TRAIN: train.py needs torchrun
+    model_name: str  # prefix of the checkpoint files
+    last_epoch: int
+    test_settings: dict[str, Any]
+    facts: dict[str, Any]  # what the summary says about the experiment
+
+    def run_folder(self, seed: int) -> Path:
+        return self.root / f"{self.name}_seed{seed}_run"
+
+    def test_folder(self, seed: int) -> Path:
+        return self.root / f"{self.name}_seed{seed}_test"
+
+    def checkpoint(self, seed: int, epoch: int) -> Path:
+        return self.run_folder(seed) / f"{self.model_name}_{epoch}.pth"
+
+
+def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode, plan) -> Experiment:
+    """Return the experiment of one config of the command line; `cfg` is that YAML with `opts`, `plan` its PhasePlan.
+
+    Raises ConfigError for a name that cannot be a folder.
+    """
+    words, label = args.switches.words(), config_label(config)
+    prefix = args.ds_prefix if args.ds_prefix is not None else default_prefix(cfg.DATASETS.NAMES[0])
+    stamp = os.environ.get("RUN_TAG_TS") or None
+    if args.tag is None:
+        name = experiment_name(prefix, stamp, None, label, words)
+    else:  # the tag stands for the switches, and for the label of a config that is alone
+        name = experiment_name(prefix, stamp, args.tag, label if len(args.configs) > 1 else None, ())
+    facts = {
+        "epochs": cfg.SOLVER.MAX_EPOCHS,
+        "save_every": cfg.SOLVER.CHECKPOINT_PERIOD,
+        "config": os.path.abspath(config),
+        "opts": opts,
+        "data_root": cfg.DATASETS.ROOT_DIR,
+        "switches": args.switches._asdict(),
+        "recipe": "_".join((label, *words)),
+        **describe_plan(plan, cfg.LOSS.TRIPLETX.K),
+    }
+    return Experiment(
+        root=Path(os.path.abspath(args.output_root)),
+        name=name,
+        config=os.path.abspath(config),
+        opts=opts,
+        overrides=describe_overrides(config, opts, cfg),
+        distributed=cfg.MODEL.DIST_TRAIN,
+        model_name=cfg.MODEL.NAME,
+        last_epoch=cfg.SOLVER.MAX_EPOCHS,
+        test_settings=result_settings(cfg),
+        facts=facts,
+    )
+
+
+def describe_overrides(config: str, opts: Sequence[str], cfg: CfgNode) -> list[str]:
+    """Return each of the pairs as `KEY old -> new`; `cfg` is the YAML with them."""
+    try:
+        before = flatten(load_cfg(config))
+    except ConfigError:  # the YAML alone may be incomplete, what counts was checked with the overrides
+        before = {}
+    after = flatten(cfg)
+    return [f"{key} {before.get(key, '?')} -> {after[key]}" for key in opts[::2]]
+
+
+def check_names(experiments: Sequence[Experiment]) -> None:
+    """Raise ConfigError when two experiments would share their folders."""
+    configs: dict[str, str] = {}
+    for experiment in experiments:
+        other = configs.get(experiment.name)
+        if other == experiment.config:
+            raise ConfigError(f"--config names '{other}' twice")
+        if other is not None:
+            raise ConfigError(
+                f"--config '{other}' and '{experiment.config}' would share the folders '{experiment.name}_*'; rename "
+                "one of the files, or launch them apart with a --tag each"
+            )
+        configs[experiment.name] = experiment.config
+
+
+def check_same_settings(experiment: Experiment, seed: int) -> None:
+    """Refuse results that other settings made: a finished run keeps its resolved configuration in config.yaml."""
+    import yaml
+
+    recorded = experiment.run_folder(seed) / "config.yaml"
+    if not experiment.checkpoint(seed, experiment.last_epoch).is_file() or not recorded.is_file():
+        return
+    try:
+        saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise ConfigError(
+            f"'{recorded}' is damaged; move '{recorded.parent}' away, or give this experiment its own --tag"
+        )
+    now = yaml.safe_load(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
+    differing = find_differences(saved, now)
+    if differing:
+        raise ConfigError(
+            f"'{recorded.parent}' was trained with other settings: {'; '.join(differing)}; set them back, or give this "
+            "experiment its own --tag"
+        )
+
+
+def collect_results(experiment: Experiment, seed: int) -> SeedResults:
+    """Return what lies in the folders of one seed: valid test results up to the last epoch, and reference figures."""
+    epochs, fingerprints = {}, set()
+    for folder in experiment.test_folder(seed).glob("epoch_*"):
+        number = folder.name.removeprefix("epoch_")
+        if not number.isdigit() or int(number) > experiment.last_epoch:
+            continue
+        epoch = int(number)
+        if why_untested(folder, experiment.checkpoint(seed, epoch), experiment.test_settings) is None:
+            result = read_result(folder)
+            epochs[epoch] = {name: result[name] for name in METRICS}
+            fingerprints |= {result["data_fingerprint"]} if "data_fingerprint" in result else set()
+    references = pick_references(read_metrics(experiment.run_folder(seed)))
+    return SeedResults(seed, epochs, references, fingerprints)
+
+
+def summarise(
+    experiment: Experiment, seeds: Sequence[int], failed_tests: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], list[SeedResults]]:
+    """Return the summary of these seeds as far as they have results, and the results."""
+    results = [collect_results(experiment, seed) for seed in seeds]
+    time = datetime.now().astimezone().isoformat(timespec="seconds")
+    facts = {"name": experiment.name, "timestamp": time, **experiment.facts}
+    return build_summary(results, experiment.last_epoch, facts, failed_tests), results
