@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 import run_phased_loss
-from tests.fake_runner import summary_of
+from tests.fake_runner import PHASED, ROUTED, summary_of, write_config
 
 ROOT = Path(run_phased_loss.__file__).parent
+SELF_SUPERVISED = "DATALOADER: {SAMPLER: random}\nLOSS: {SUPCON: {ENABLE: True}}\n"
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three configs: a, b (phased), c (routed)."""
+    return [write_config(tmp_path, name, more) for name, more in (("a", ""), ("b", PHASED), ("c", ROUTED))]
 
 
 def test_a_launch_trains_each_seed_and_tests_each_checkpoint(launch, runner, logs):
@@ -22,6 +29,69 @@ def test_a_launch_trains_each_seed_and_tests_each_checkpoint(launch, runner, log
                              (("train", ""), ("test", " 1"), ("test", " 2"), ("test", " 3"))]  # fmt: skip
     assert (logs / "veri776_mine_seed4_run" / "transformer_3.pth").is_file()
     assert (logs / "veri776_mine_seed4_test" / "epoch_3" / "summary.json").is_file()
+
+
+def test_several_configs_run_one_after_the_other_each_with_all_seeds(launch, runner, three, capsys):
+    assert launch("--save-every", "3", seeds=("0", "1"), configs=three) == 0
+    assert runner.trained() == [f"veri776_{name}_seed{seed}_run" for name in "abc" for seed in (0, 1)]
+    assert runner.take() == ["train 0", "test 0 3", "train 1", "test 1 3"] * 3
+    out = capsys.readouterr().out
+    headings = [f"experiment {number} of 3: veri776_{name}\n" for number, name in enumerate("abc", start=1)]
+    places = [out.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert launch("--save-every", "3", seeds=("0", "1"), configs=three) == 0
+    assert runner.take() == []
+
+
+def test_a_failed_training_ends_its_experiment_and_the_others_run(launch, runner, three, logs, capsys):
+    runner.train_code, runner.fails_in = 3, "_b_seed"
+    assert launch(seeds=("0", "1"), configs=three) == 3
+    assert runner.trained() == [f"veri776_{run}_run" for run in ("a_seed0", "a_seed1", "b_seed0", "c_seed0", "c_seed1")]
+    out = capsys.readouterr().out
+    assert "failed: ID 2, veri776_b, exit code 3" in out and "(ID 1: 2, ID 2: 0, ID 3: 2)" in out
+    assert [one["name"] for one in json.loads((logs / "ablation.json").read_text())] == [
+        f"veri776_{name}" for name in "abc"
+    ]
+    assert not (logs / "veri776_b_summary.json").exists()
+    runner.commands.clear()
+    runner.train_code = 0
+    assert launch(seeds=("0", "1"), configs=three) == 0  # the same command goes on where that one ended
+    assert runner.trained() == ["veri776_b_seed0_run", "veri776_b_seed1_run"]
+
+
+def test_the_first_failure_gives_the_exit_code(launch, runner, three):
+    runner.test_codes = {2: 9}  # a failed test counts as 1
+    runner.train_code, runner.fails_in = 3, "_b_seed"
+    assert launch(configs=three) == 1
+    runner.fails_in = "_a_seed1"
+    assert launch(seeds=("1",), configs=three) == 3
+
+
+@pytest.mark.parametrize("code", [130, -signal.SIGINT])
+def test_ctrl_c_in_a_training_ends_all_experiments(launch, runner, three, logs, code):
+    runner.train_code, runner.fails_in = code, "_b_seed"
+    assert launch(configs=three) == 130
+    assert runner.trained() == ["veri776_a_seed0_run", "veri776_b_seed0_run"]
+    assert len(json.loads((logs / "ablation.json").read_text())) == 1  # what was done is kept
+
+
+def test_a_self_supervised_config_is_launched_like_any_other(launch, runner, tmp_path, logs):
+    config = write_config(tmp_path, "ssl", SELF_SUPERVISED)
+    assert launch("--save-every", "0", "--opts", "MODEL.TRAINING_MODE", "self_supervised", configs=[config]) == 0
+    assert runner.take() == ["train 0", "test 0 3"]
+    assert summary_of(logs, "veri776_ssl")["losses"] == "SupCon"
+
+
+def test_all_kinds_of_flags_work_together(launch, runner, three, logs):
+    flags = ("--supcon", "--T", "0.1", "--epochs", "5", "--save-every", "2", "--tag", "t", "--train-only")
+    assert launch(*flags, "SOLVER.IMS_PER_BATCH", "16", "--opts", "SOLVER.GAMMA", "0.5", configs=three[1:]) == 0
+    given = {"LOSS.SUPCON.ENABLE": "True", "LOSS.SUPCON.T": "0.1", "SOLVER.MAX_EPOCHS": "5", "SOLVER.GAMMA": "0.5"}
+    given |= {"SOLVER.CHECKPOINT_PERIOD": "2", "SOLVER.EVAL_PERIOD": "2", "SOLVER.IMS_PER_BATCH": "16"}
+    assert [script for script, _ in runner.commands] == ["train.py"] * 2
+    assert all(opts.items() >= given.items() for _, opts in runner.commands)
+    saved = {path.name for path in (logs / "veri776_t_b_seed0_run").glob("*.pth")}
+    assert saved == {f"transformer_{epoch}.pth" for epoch in (2, 4, 5)}
+    assert summary_of(logs, "veri776_t_b")["pxk"] == "4x4 / 2x8"
 
 
 def test_the_same_launch_again_runs_nothing(launch, runner):
@@ -78,6 +148,11 @@ def test_a_half_written_summary_counts_as_untested(launch, runner, logs, content
     assert runner.take() == ["test 0 1"] and json.loads(path.read_text())["epoch"] == 1
 
 
+def test_save_every_0_keeps_and_tests_the_last_epoch_alone(launch, runner):
+    assert launch("--save-every", "0") == 0
+    assert runner.take() == ["train 0", "test 0 3"]
+
+
 def test_other_files_among_the_checkpoints_are_not_tested(launch, runner, logs):
     folder = logs / "veri776_mine_seed0_run"
     folder.mkdir(parents=True)
@@ -128,8 +203,9 @@ def test_a_killed_training_is_said_and_gives_the_shells_code(launch, runner, cap
 
 def test_a_training_without_weights_at_the_end_is_an_error(launch, runner, monkeypatch, capsys):
     monkeypatch.setattr(runner, "train", lambda config, opts: 0)
-    assert launch() == 1
-    assert "without writing" in capsys.readouterr().err
+    assert launch(seeds=("0", "1")) == 1
+    error = capsys.readouterr().err
+    assert "veri776_mine, seed 0: train.py ended without writing" in error and error.count("\n") == 1
 
 
 def test_an_interrupted_test_ends_the_launch_with_130(launch, runner):

@@ -66,10 +66,10 @@ def load_with_switches(config: str, switches: Switches, opts: Sequence[str]) -> 
 
 
 def switch_pairs(switches: Switches, cfg: CfgNode, pairs: Mapping[str, str]) -> dict[str, str]:
-    """Return the KEY: VALUE pairs that the switches stand for; the user's own `pairs` win over what they imply.
+    """Return the KEY: VALUE pairs that the switches stand for.
 
-    `cfg` holds LOSS.PHASED as the YAML and `pairs` have it. Raises ConfigError for a pair that contradicts a switch,
-    and for --phased without a plan.
+    `cfg` holds LOSS.PHASED as the YAML and the user's own `pairs` have it. Raises ConfigError for one of these that
+    contradicts a switch, and for --phased without a plan.
     """
     for key, (switch, value) in switches.settings().items():
         if key in pairs and _parsed(pairs[key], value) != value:
@@ -84,7 +84,7 @@ def switch_pairs(switches: Switches, cfg: CfgNode, pairs: Mapping[str, str]) -> 
     if switches.tripletx is False and switches.mode != "baseline" and "tripletx" in metrics:
         implied[METRIC_SEQ_KEY] = json.dumps(["triplet" if metric == "tripletx" else metric for metric in metrics])
     given = {key: str(value) for key, (_, value) in switches.settings().items()}
-    return {key: value for key, value in (implied | given).items() if key not in pairs}
+    return implied | given
 
 
 def check_effect(switches: Switches, cfg: CfgNode) -> None:

@@ -53,8 +53,8 @@ def test_supcon_weight_follows_its_specification(boundaries, specs, values):
     ("kind", "values"),
     [
         ("const", {1: 0.4, 60: 0.4, 120: 0.4}),
-        ("linear", {1: 0.4, 40: 0.4, 60: 0.3, 100: 0.1, 120: 0.0}),
-        ("exp", {40: 0.4, 41: 0.4 * 0.951229424500714, 60: 0.4 * 0.36787944117144233}),
+        ("linear", {1: 0.4, 39: 0.4, 40: 0.4, 60: 0.3, 100: 0.1, 120: 0.0}),
+        ("exp", {1: 0.4, 39: 0.4, 40: 0.4, 41: 0.4 * 0.951229424500714, 60: 0.4 * 0.36787944117144233}),
     ],
 )
 def test_without_a_specification_supcon_decays_from_w0(kind, values):

@@ -61,7 +61,8 @@ def make_batch(brightness=BRIGHTNESS, pids=PIDS, camids=CAMIDS) -> dict:
 
 def make_cfg(*opts):
     cfg = get_cfg_defaults()
-    cfg.merge_from_list(["DATALOADER.SAMPLER", "softmax_triplet", "MODEL.TRIPLET_LOSS_WEIGHT", 0.8, *opts])
+    base = ["DATALOADER.SAMPLER", "softmax_triplet", "SOLVER.MAX_EPOCHS", 60, "MODEL.TRIPLET_LOSS_WEIGHT", 0.8]
+    cfg.merge_from_list([*base, *opts])
     return cfg
 
 

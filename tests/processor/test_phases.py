@@ -1,15 +1,24 @@
-"""The plan of losses, weights and K."""
+"""The plan of losses, weights and K: what training, sampler, log and preview read of it."""
 
 import pytest
 
 from configs import get_cfg_defaults
-from processor.phases import PhasePlan
+from processor.phases import Phase, PhasePlan, active_losses, describe_losses, phase_tag
+from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, load, model_b_with
+from utils.errors import ConfigError
+
+MODEL_B = "VeRi/deit_transreid_stride_"
+W1, W4 = "ce_triplet_tripletx_supcon_prebn_brightness", "A_ce_triplet_B_ce_tripletx_supcon_C_ce_triplet_supcon"
 
 
 def plan_for(*opts):
     cfg = get_cfg_defaults()
     cfg.merge_from_list(list(opts))
     return PhasePlan(cfg)
+
+
+def phase_with(k=4, routed=False, **weights):
+    return Phase(1, 0, "A", dict.fromkeys(("id", "triplet", "tripletx", "supcon"), 0.0) | weights, k, routed)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +29,7 @@ def plan_for(*opts):
         ("softmax_triplet", "center", (0.7, 0.0)),
         ("softmax_triplet", "none", (0.7, 0.0)),
         ("softmax", "triplet", (0.7, 0.0)),
+        ("random", "triplet", (0.7, 0.0)),
         ("triplet", "triplet", (0.0, 0.4)),
     ],
 )
@@ -38,3 +48,95 @@ def test_sampler_and_metric_type_decide_which_losses_act(sampler, metric, expect
 def test_epochs_count_from_one():
     with pytest.raises(ValueError, match="count from 1"):
         plan_for().at(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("baseline", {4: 120}), (W1, {8: 120}), (W4, {4: 39, 8: 81}), ("ce_tripletx_k8", {8: 120})]
+)
+def test_k_of_model_bs_named_recipes(name, expected):
+    plan = PhasePlan(load(MODEL_B + name))
+    found = [plan.at(epoch).num_instance for epoch in range(1, 121)]
+    assert found == sorted(found)  # W4: 4 first, then 8
+    assert {k: found.count(k) for k in set(found)} == expected
+
+
+def test_phases_are_named_by_letters_and_a_plan_without_phases_is_static():
+    plan = PhasePlan(load(MODEL_B + W4))
+    assert [plan.at(epoch).tag for epoch in (1, 39, 40, 79, 80, 120)] == list("AABBCC")
+    assert PhasePlan(load(MODEL_B + W1)).at(50).tag == "static"
+    assert [phase_tag(index) for index in (0, 25, 26)] == ["A", "Z", "P27"]
+
+
+def test_segments_cover_every_epoch_once_and_end_where_phase_losses_or_k_change():
+    plan = PhasePlan(load(MODEL_B + W4))
+    assert [(run[0].epoch, run[-1].epoch) for run in plan.segments()] == [(1, 39), (40, 79), (80, 120)]
+    fade = SUPCON | PHASED | CONDITIONAL
+    fade |= {"LOSS.PHASED.BOUNDARIES": [50], "LOSS.PHASED.W_SUP_SPEC": ["const:0.3", "linear:0.3->-0.3"]}
+    plan = PhasePlan(model_b_with(fade))
+    # the phase begins at 50, SupCon's weight reaches 0 half way between 50 and 120
+    assert [(run[0].epoch, run[-1].epoch) for run in plan.segments()] == [(1, 49), (50, 84), (85, 120)]
+    retired = TX | PHASED | {"LOSS.PHASED.METRIC_SEQ": ["tripletx"], "LOSS.PHASED.TRIPLETX_END": 10}
+    runs = list(PhasePlan(model_b_with(retired)).segments())
+    assert [phase.epoch for run in runs for phase in run] == list(range(1, 121))
+    assert [(run[0].tag, run[0].epoch) for run in runs] == [("A", 1), ("A", 10), ("B", 30), ("C", 60)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({}, "16x4"),
+        ({"DATALOADER.NUM_INSTANCE": 8}, "8x8"),
+        (TX | CONDITIONAL | {"SOLVER.IMS_PER_BATCH": 48, "DATALOADER.PHASED.K_WHEN_TRIPLETX": 6}, "8x6"),
+        ({"DATALOADER.SAMPLER": "triplet"}, "16x4"),
+    ],
+)
+def test_p_follows_from_the_batch_size_and_k(settings, shape):
+    plan = PhasePlan(model_b_with(settings))
+    assert plan.batch_shape(plan.at(1)) == shape
+
+
+@pytest.mark.parametrize("sampler", ["softmax", "random"])
+def test_without_identity_sampling_there_is_a_batch_size_only(sampler):
+    plan = PhasePlan(model_b_with({"DATALOADER.SAMPLER": sampler, "SOLVER.IMS_PER_BATCH": 40}))
+    shape = plan.batch_shape(plan.at(1))
+    assert "40" in shape and "x" not in shape
+
+
+def test_active_losses_are_those_with_weight_and_the_routing():
+    assert active_losses(phase_with(id=1.0, supcon=0.1)) == ("id", "supcon")
+    both = active_losses(phase_with(routed=True, triplet=1.0, tripletx=1.2))
+    assert both == ("triplet", "tripletx", "routed")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "text"),
+    [
+        (phase_with(id=1.0, tripletx=1.2, supcon=0.3), None, "ID 1, TripletX 1.2, SupCon 0.3"),
+        (phase_with(id=1.0, supcon=0.3), phase_with(id=1.0, supcon=0.155), "ID 1, SupCon 0.3->0.155"),
+        (phase_with(supcon=0.3), phase_with(supcon=0.3), "SupCon 0.3"),
+        (phase_with(triplet=0.5), None, "Triplet 0.5"),
+        (phase_with(routed=True, triplet=1.0, tripletx=1.2), None, "Triplet 1 (bright), TripletX 1.2 (dark)"),
+        (phase_with(), None, "none"),
+    ],
+)
+def test_losses_are_described_with_their_weights_and_the_images_that_they_see(first, last, text):
+    assert describe_losses(first, last) == text
+
+
+def test_the_control_run_of_the_routing_routes_nothing():
+    phase = PhasePlan(model_b_with(BRIGHT)).at(1)
+    assert (phase.routed, active_losses(phase)) == (False, ("id", "triplet"))
+
+
+def test_a_plan_is_refused_with_all_that_is_wrong_even_without_load_cfg():
+    cfg = get_cfg_defaults()
+    cfg.LOSS.PHASED.ENABLE = True
+    cfg.LOSS.PHASED.BOUNDARIES = [60, 30]
+    cfg.LOSS.PHASED.W_METRIC_SEQ = [-1.0]
+    cfg.LOSS.PHASED.W_SUP_SPEC = ["cosine:0.3"]
+    with pytest.raises(ConfigError) as caught:
+        PhasePlan(cfg)
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("LOSS.PHASED.BOUNDARIES", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
+    ]

@@ -58,15 +58,10 @@ def test_self_supervised_training_is_supcon_alone(tmp_path):
 
 def summarise(recipe, epochs_of_seeds, last_epoch, name=None, k=None):
     """A summary of {seed: {epoch: base}}, where base is the mAP and each later metric 0.1 more."""
-    results = [
-        SeedResults(
-            seed,
-            {epoch: {m: base + 0.1 * i for i, m in enumerate(METRICS)} for epoch, base in epochs.items()},
-            {},
-            set(),
-        )  # fmt: skip
-        for seed, epochs in epochs_of_seeds.items()
-    ]
+    results = []
+    for seed, epochs in epochs_of_seeds.items():
+        metrics = {epoch: {name: base + 0.1 * i for i, name in enumerate(METRICS)} for epoch, base in epochs.items()}
+        results.append(SeedResults(seed, metrics, {}, set()))
     facts = {"recipe": recipe, "name": name or f"p_{recipe}", "losses": "CE|x", "pxk": "16x4", "tripletx_k": k}
     return build_summary(results, last_epoch, facts | {"epochs": last_epoch}, [])
 
