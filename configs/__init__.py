@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from configs.defaults import LEGACY, get_cfg_defaults
 from configs.notices import find_notices
-from configs.validate import CHOICES, find_problems
+from configs.validate import CHOICES, LENGTHS, find_problems, value_of
 from utils.errors import ConfigError
 
 __all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value"]
@@ -56,11 +56,12 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     return cfg
 
 
-def parse_value(value: Any, default: Any, choices: Sequence[str] | None = None) -> Any:
+def parse_value(value: Any, default: Any, choices: Sequence[str] | None = None, length: int = 1) -> Any:
     """Return `value` in the type of `default`: int widens to float, a lone string to a tuple, a list fits a tuple.
 
-    A string is read as a Python literal first, as yacs does ('1e-4', "('veri')", '[256, 128]'). Booleans stand for
-    yes/no or on/off where a key has these choices. Raises ValueError saying which type was expected.
+    A string is read as a Python literal first, as yacs does ('1e-4', "('veri')", '[256, 128]'). A lone number fills a
+    sequence of `length` items. Booleans stand for yes/no or on/off where a key has these choices. Raises ValueError
+    saying which type was expected.
     """
     literal = _literal(value)
     if isinstance(default, str):
@@ -80,7 +81,7 @@ def parse_value(value: Any, default: Any, choices: Sequence[str] | None = None) 
         raise ValueError(f"got {value!r}, expected True or False")
     if isinstance(default, (int, float)):
         return _number(value, literal, default)
-    return _sequence(value, literal, default)
+    return _sequence(value, literal, default, length)
 
 
 def _number(value: Any, literal: Any, default: int | float) -> int | float:
@@ -91,14 +92,14 @@ def _number(value: Any, literal: Any, default: int | float) -> int | float:
     raise ValueError(f"got {value!r}, expected {'a number' if isinstance(default, float) else 'a whole number'}")
 
 
-def _sequence(value: Any, literal: Any, default: Sequence[Any]) -> Sequence[Any]:
+def _sequence(value: Any, literal: Any, default: Sequence[Any], length: int) -> Sequence[Any]:
     holds_strings = not default or isinstance(default[0], str)
     if isinstance(literal, (list, tuple)):
         items = list(literal)
     elif holds_strings and isinstance(literal, str):
         items = [literal] if literal else []
     elif not holds_strings and isinstance(literal, (int, float)) and not isinstance(literal, bool):
-        items = [literal] * len(default) if isinstance(default, list) else [literal]  # sizes | epochs
+        items = [literal] * length
     else:
         raise ValueError(f"got {value!r}, expected a list")
     example = "" if holds_strings else default[0]
@@ -136,7 +137,8 @@ def _apply(cfg: CfgNode, setting: Setting) -> list[str]:
         node[leaf] = ""
         return []
     try:
-        node[leaf] = parse_value(setting.value, node[leaf], CHOICES.get(setting.key))
+        default = value_of(get_cfg_defaults(), setting.key)  # what a base set may be an empty list, without a type
+        node[leaf] = parse_value(setting.value, default, CHOICES.get(setting.key), LENGTHS.get(setting.key, 1))
     except ValueError as error:
         return [f"{setting.where}: {setting.key} {error}"]
     return []

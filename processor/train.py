@@ -201,7 +201,9 @@ def _announce(run: Run, phase: Phase) -> None:
     plan, before = run.stage.plan, run.announced
     if before is None or (before.tag, active_losses(before)) != (phase.tag, active_losses(phase)):
         tag = phase.tag if before is None or before.tag == phase.tag else f"{before.tag} -> {phase.tag}"
-        logger.info("epoch %d, phase %s: %s, batches %s", phase.epoch, tag, describe_losses(phase), plan.batch_shape(phase))
+        logger.info(
+            "epoch %d, phase %s: %s, batches %s", phase.epoch, tag, describe_losses(phase), plan.batch_shape(phase)
+        )
     run.announced = phase
     if run.recorder:
         values = {"phase": phase.tag, **{f"weight_{name}": weight for name, weight in phase.weights.items()}}

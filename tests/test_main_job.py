@@ -28,7 +28,7 @@ def test_every_checkpoint_is_tested_and_summarised(launched):
     names = {path.name for path in logs.iterdir()}
     assert names == {
         *("veri776_tiny_seed0_run", "veri776_tiny_seed0_test", "veri776_tiny_summary.json", "veri776_tiny_summary.csv"),
-        "phased_loss_best_summary.json",
+        *("veri776_tiny_summary.md", "phased_loss_best_summary.json"),
     }
     for epoch in (1, 2):
         folder = logs / "veri776_tiny_seed0_test" / f"epoch_{epoch}"

@@ -210,3 +210,19 @@ def test_legacy_keys_are_accepted_and_said_once(write):
     notices = [notice for notice in find_notices(cfg) if "not used here" in notice]
     assert len(notices) == len(LEGACY) == 5
     assert not [notice for notice in find_notices(load_cfg(write(RESNET))) if "not used here" in notice]
+
+
+def test_a_list_that_a_base_emptied_keeps_its_type(tmp_path):
+    (tmp_path / "base.yml").write_text(
+        "MODEL: {NAME: transformer}\nLOSS: {PHASED: {BOUNDARIES: [], METRIC_SEQ: [none]}}\n"
+    )
+    (tmp_path / "recipe.yml").write_text("_BASE_: base.yml\nLOSS: {PHASED: {BOUNDARIES: [10, 20]}}\n")
+    opts = ("MODEL.TRANSFORMER_TYPE", "deit_base_patch16_224_TransReID")
+    assert load_cfg(tmp_path / "base.yml", opts).LOSS.PHASED.BOUNDARIES == []
+    assert load_cfg(tmp_path / "recipe.yml", opts).LOSS.PHASED.BOUNDARIES == [10, 20]
+
+
+def test_a_lone_number_is_one_boundary_but_both_sides_of_a_size():
+    path = ROOT / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
+    cfg = load_cfg(path, ["LOSS.PHASED.BOUNDARIES", 40, "INPUT.SIZE_TRAIN", 224, "INPUT.SIZE_TEST", 224])
+    assert cfg.LOSS.PHASED.BOUNDARIES == [40] and cfg.INPUT.SIZE_TRAIN == [224, 224]

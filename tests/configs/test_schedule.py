@@ -1,7 +1,7 @@
 """Losses, weights, routing and K per epoch: hand-computed values, and a slow resolver on random configurations."""
 
+import hypothesis
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import get_cfg_defaults
@@ -231,10 +231,11 @@ RANDOM_CONFIGS = st.fixed_dictionaries(
 )
 
 
-@given(RANDOM_CONFIGS)
-def test_every_epoch_of_a_random_configuration_is_what_the_slow_resolver_says(settings):
+@hypothesis.settings(deadline=None)
+@hypothesis.given(RANDOM_CONFIGS)
+def test_every_epoch_of_a_random_configuration_is_what_the_slow_resolver_says(choices):
     cfg = get_cfg_defaults()
-    cfg.merge_from_list(opts_of(settings))
+    cfg.merge_from_list(opts_of(choices))
     values = flat(cfg)
     for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 2):
         index, weights, k, k_key, routed = resolve(cfg, epoch)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import find_notices
+from configs import find_notices, load_cfg
 from configs.schedule import GRAMMAR
-from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, model_b_with
+from tests.configs.recipes import BRIGHT, CONDITIONAL, MODEL_B_FILE, PHASED, SUPCON, TX, model_b_with
 from utils.errors import ConfigError
 
 LATE = TX | PHASED | CONDITIONAL  # TripletX in epochs 40 to 79 only
@@ -40,6 +40,17 @@ def test_any_other_specification_is_an_error_that_quotes_it_and_the_grammar(spec
     message = error_of(PHASED | {"LOSS.PHASED.W_SUP_SPEC": ["const:0.1", spec]})
     assert message == f"command line: LOSS.PHASED.W_SUP_SPEC got '{spec}', expected {GRAMMAR}"
     assert "const:<float>" in GRAMMAR and "linear:<float>-><float>" in GRAMMAR
+
+
+def test_a_wrong_specification_in_a_file_is_reported_with_its_line_and_quotes_are_optional(tmp_path):
+    path = tmp_path / "x.yml"
+    head = f"_BASE_: {MODEL_B_FILE}\nLOSS:\n  PHASED:\n    ENABLE: True\n    W_SUP_SPEC: "
+    path.write_text(f"{head}[const:0.30, linear:0.30->0.15]\n")
+    assert load_cfg(path).LOSS.PHASED.W_SUP_SPEC == ["const:0.30", "linear:0.30->0.15"]
+    path.write_text(f"{head}[const:0.30, 'linear:0.30']\n")
+    with pytest.raises(ConfigError) as caught:
+        load_cfg(path)
+    assert str(caught.value) == f"{path}:5: LOSS.PHASED.W_SUP_SPEC got 'linear:0.30', expected {GRAMMAR}"
 
 
 @pytest.mark.parametrize(
