@@ -87,8 +87,8 @@ RANGES = {
     **dict.fromkeys(("LOSS.TRIPLETX.SAME_CAM_NEG_BOOST", "LOSS.SUPCON.DARK_GAMMA", "LOSS.TRIPLETX.K"), (1, None)),
     **dict.fromkeys(("LOSS.SUPCON.T", "LOSS.BRIGHTNESS.K"), (1e-6, None)),
     **dict.fromkeys(("LOSS.BRIGHTNESS.THRESH", "INPUT.SSL.JITTER_PROB", "INPUT.SSL.GREY_PROB"), (0, 1)),
-    **dict.fromkeys(("INPUT.SSL.CROP_SCALE",), (1e-3, 1)),
-    **dict.fromkeys(("INPUT.SSL.CROP_RATIO",), (0.1, 10)),
+    "INPUT.SSL.CROP_SCALE": (1e-3, 1),
+    "INPUT.SSL.CROP_RATIO": (0.1, 10),
     "INPUT.SSL.JITTER": (0, 1),
     "LOSS.PHASED.W_METRIC_SEQ": (0, None),
     "LOSS.PHASED.TRIPLETX_END": (-1, None),
@@ -106,7 +106,6 @@ LENGTHS = {
     **dict.fromkeys(("INPUT.SSL.CROP_SCALE", "INPUT.SSL.CROP_RATIO"), 2),
     "INPUT.SSL.JITTER": 4,
 }
-
 MAY_BE_ZERO = ("INPUT.PIXEL_MEAN", "INPUT.SSL.JITTER")
 
 

@@ -1,5 +1,7 @@
 """load_cfg: inheritance, widening, and every mistake reported with its place."""
 
+from pathlib import Path
+
 import pytest
 
 from configs import LEGACY, find_notices, get_cfg_defaults, load_cfg
@@ -213,9 +215,7 @@ def test_legacy_keys_are_accepted_and_said_once(write):
 
 
 def test_a_list_that_a_base_emptied_keeps_its_type(tmp_path):
-    (tmp_path / "base.yml").write_text(
-        "MODEL: {NAME: transformer}\nLOSS: {PHASED: {BOUNDARIES: [], METRIC_SEQ: [none]}}\n"
-    )
+    (tmp_path / "base.yml").write_text("MODEL: {NAME: transformer}\nLOSS: {PHASED: {BOUNDARIES: []}}\n")
     (tmp_path / "recipe.yml").write_text("_BASE_: base.yml\nLOSS: {PHASED: {BOUNDARIES: [10, 20]}}\n")
     opts = ("MODEL.TRANSFORMER_TYPE", "deit_base_patch16_224_TransReID")
     assert load_cfg(tmp_path / "base.yml", opts).LOSS.PHASED.BOUNDARIES == []
@@ -223,6 +223,6 @@ def test_a_list_that_a_base_emptied_keeps_its_type(tmp_path):
 
 
 def test_a_lone_number_is_one_boundary_but_both_sides_of_a_size():
-    path = ROOT / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
+    path = Path(__file__).parents[2] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
     cfg = load_cfg(path, ["LOSS.PHASED.BOUNDARIES", 40, "INPUT.SIZE_TRAIN", 224, "INPUT.SIZE_TEST", 224])
     assert cfg.LOSS.PHASED.BOUNDARIES == [40] and cfg.INPUT.SIZE_TRAIN == [224, 224]
