@@ -190,13 +190,13 @@ def save_ablation(experiments: Sequence[Experiment], tag: str | None, outcomes: 
 
 
 def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
-    """Print what will run, and each override as `KEY old -> new`."""
+    """Print what will run, each override as `KEY old -> new`, and the notices about the configuration."""
     facts = experiment.facts
     _say(f"{heading}{experiment.name}")
     _say(f"  seeds {' '.join(map(str, seeds))}, to epoch {experiment.last_epoch}, folders in '{experiment.root}'")
     _say(f"  losses {facts['losses']}; batches {facts['pxk']}")
-    for override in experiment.overrides:
-        _say(f"  {override}")
+    for line in (*experiment.overrides, *(f"note: {notice}" for notice in experiment.notices)):
+        _say(f"  {line}")
 
 
 def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequence[Path]) -> None:

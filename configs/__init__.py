@@ -10,8 +10,9 @@ import yaml
 from yacs.config import CfgNode
 
 from configs.defaults import LEGACY, get_cfg_defaults
+from configs.limits import CHOICES, FILLED_BY_ONE, LENGTHS
 from configs.notices import find_notices
-from configs.validate import CHOICES, LENGTHS, find_problems, value_of
+from configs.validate import find_problems, value_of
 from utils.errors import ConfigError
 
 __all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value"]
@@ -138,7 +139,8 @@ def _apply(cfg: CfgNode, setting: Setting) -> list[str]:
         return []
     try:
         default = value_of(get_cfg_defaults(), setting.key)  # what a base set may be an empty list, without a type
-        node[leaf] = parse_value(setting.value, default, CHOICES.get(setting.key), LENGTHS.get(setting.key, 1))
+        length = LENGTHS[setting.key] if setting.key in FILLED_BY_ONE else 1
+        node[leaf] = parse_value(setting.value, default, CHOICES.get(setting.key), length)
     except ValueError as error:
         return [f"{setting.where}: {setting.key} {error}"]
     return []

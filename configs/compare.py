@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 from configs.defaults import get_cfg_defaults
 
 # Where things lie, how often something is written, how it is tested: none of it changes the weights.
-FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE", "MODEL.PRETRAIN_PATH")
+FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE")
 FREE_KEYS = (
     "DATASETS.ROOT_DIR",
     "DATASETS.TABLE",
@@ -19,6 +19,8 @@ FREE_KEYS = (
     "SOLVER.LOG_PERIOD",
 )
 CHOICE_KEY = "MODEL.PRETRAIN_CHOICE"  # resume stands for whatever the run began with
+PATH_KEY = "MODEL.PRETRAIN_PATH"  # counts where it says which training the run goes on from
+PATH_COUNTS_FOR = ("self", "finetune")
 LAST_EPOCH_KEY = "SOLVER.MAX_EPOCHS"  # may grow: the run goes on
 
 
@@ -43,6 +45,8 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     for key in sorted(old_values.keys() | new_values.keys()):
         old, new = old_values.get(key), new_values.get(key)
         if old == new or key in FREE_KEYS or key.startswith(FREE_PREFIXES):
+            continue
+        if key == PATH_KEY and not {old_values[CHOICE_KEY], new_values[CHOICE_KEY]} <= set(PATH_COUNTS_FOR):
             continue
         if (key == LAST_EPOCH_KEY and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
             continue

@@ -1,7 +1,7 @@
 """Every configuration key once: its default, and in one line its unit, its choices and who reads it.
 
 The values are TransReID's own defaults, so that a TransReID YAML means here what it means there. Closed choices and
-the rules between keys are checked in `configs/validate.py`.
+the rules between keys are checked in `configs/validate.py`, choices and ranges of a key stand in `configs/limits.py`.
 """
 
 from yacs.config import CfgNode as CN
@@ -95,7 +95,7 @@ _C.DATALOADER.PHASED.K_OTHER = 4  # K otherwise
 # ---- solver ---------------------------------------------------------------------------------------------------------
 _C.SOLVER = CN()
 _C.SOLVER.OPTIMIZER_NAME = (
-    "Adam"  # SGD | Adam | AdamW | NAdam | RMSprop | ... (configs/validate.py); solver.make_optimizer
+    "Adam"  # SGD | Adam | AdamW | NAdam | RMSprop | ... (configs/limits.py); solver.make_optimizer
 )
 _C.SOLVER.MAX_EPOCHS = 100  # last epoch, counted from 1; processor.train, solver.scheduler
 _C.SOLVER.BASE_LR = 3e-4  # learning rate at the peak of the schedule; solver

@@ -1,4 +1,4 @@
-"""What a user should hear once about a sound configuration: legacy keys, switches without effect."""
+"""What a user should hear once about a sound configuration: legacy keys, and settings without effect."""
 
 from collections.abc import Iterator
 
@@ -10,28 +10,59 @@ from configs.validate import value_of
 
 
 def find_notices(cfg: CfgNode) -> list[str]:
-    """Return what a user should hear once about a sound configuration: legacy keys and switches without effect."""
-    defaults = get_cfg_defaults()
-    notices = [
-        f"{key} is not used here: {instead}"
-        for key, instead in LEGACY.items()
-        if value_of(cfg, key) != value_of(defaults, key)
-    ]
-    notices += _schedule_notices(cfg)
-    supervised = cfg.MODEL.TRAINING_MODE == "supervised"
-    if supervised and "triplet" not in cfg.DATALOADER.SAMPLER and "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
-        notices.append(
-            f"DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER} draws no PxK batches, so the triplet loss is off "
+    """Return one line for each of them; none of it is an error."""
+    legacy = [f"{key} is not used here: {instead}" for key, instead in LEGACY.items() if _is_set(cfg, key)]
+    return [*legacy, *_idle_keys(cfg), *_sampler_notices(cfg), *_model_notices(cfg), *_schedule_notices(cfg)]
+
+
+def _is_set(cfg: CfgNode, key: str) -> bool:
+    return value_of(cfg, key) != value_of(get_cfg_defaults(), key)
+
+
+def _idle_keys(cfg: CfgNode) -> Iterator[str]:
+    """Yield the keys that another switch leaves without effect."""
+    phased, by_spec = cfg.LOSS.PHASED.ENABLE, bool(cfg.LOSS.PHASED.W_SUP_SPEC)
+    decay = ("W0", "DECAY_TYPE", "DECAY_START", "DECAY_END")
+    routed_hard = cfg.LOSS.BRIGHTNESS.ENABLE and cfg.LOSS.BRIGHTNESS.MODE == "hard"
+    for keys, idle, why in (
+        (("MODEL.TRIPLET_LOSS_WEIGHT", "LOSS.TRIPLETX.W"), phased, "LOSS.PHASED.W_METRIC_SEQ decides"),
+        (("LOSS.SUPCON.W",), phased, "LOSS.PHASED.W_SUP_SPEC decides, or where that is [] LOSS.SUPCON.W0"),
+        ([f"LOSS.SUPCON.{name}" for name in decay], phased and by_spec, "LOSS.PHASED.W_SUP_SPEC decides"),
+        (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
+    ):
+        for key in keys:
+            if idle and _is_set(cfg, key):
+                yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
+    sampler, supervised = cfg.DATALOADER.SAMPLER, cfg.MODEL.TRAINING_MODE == "supervised"
+    if "triplet" in sampler or not supervised:
+        return
+    if "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
+        yield (
+            f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so the triplet loss is off "
             "(softmax_triplet turns it on)"
         )
+    if cfg.LOSS.SUPCON.ENABLE:
+        yield f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so SupCon finds positives only by chance"
+    if cfg.DATALOADER.PHASED.ENABLE:
+        yield f"DATALOADER.PHASED.ENABLE is not used: DATALOADER.SAMPLER {sampler} draws no PxK batches"
+
+
+def _model_notices(cfg: CfgNode) -> Iterator[str]:
     if cfg.MODEL.NAME == "transformer" and cfg.MODEL.NECK == "no":
-        notices.append("MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck")
+        yield "MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck"
+    if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
+        yield "MODEL.SIE_* True: both views carry their image's camera and viewpoint, a hint that needs no look at them"
+    wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
+    if wants_center and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:
+        yield "the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0"
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
-        notices.append(
+        yield (
             f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS} covers all of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}: "
             "the learning rate never reaches SOLVER.BASE_LR"
         )
-    return notices
 
 
 def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
@@ -44,12 +75,17 @@ def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
         for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC"):
             if len(phased[name]) > phases:
                 yield f"LOSS.PHASED.{name} has {len(phased[name])} entries for {phases} phases; the last ones never act"
+        if min(phased.BOUNDARIES, default=2) == 1:
+            yield "LOSS.PHASED.BOUNDARIES begins at epoch 1, so phase A has no epoch"
         late = [boundary for boundary in phased.BOUNDARIES if boundary > cfg.SOLVER.MAX_EPOCHS]
         if late:
             yield (
                 f"LOSS.PHASED.BOUNDARIES {late} lie past SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}: those phases never "
                 "begin"
             )
+        wanted = [kind for kind in phased.METRIC_SEQ if kind != "none"]
+        if wanted and "triplet" not in cfg.MODEL.METRIC_LOSS_TYPE:
+            yield f"LOSS.PHASED.METRIC_SEQ is not used: MODEL.METRIC_LOSS_TYPE is {cfg.MODEL.METRIC_LOSS_TYPE}"
     if cfg.LOSS.TRIPLETX.SOFT_WARMUP and with_tripletx and with_tripletx[0] >= warmup:
         yield (
             f"LOSS.TRIPLETX.SOFT_WARMUP never applies: TripletX starts at epoch {with_tripletx[0]}, and WARMUP_EPOCHS "

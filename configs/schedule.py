@@ -18,13 +18,14 @@ NUMBER = r"\s*([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)\s*"
 SPEC_PATTERN = re.compile(rf"\s*(?:const\s*:{NUMBER}|linear\s*:{NUMBER}->{NUMBER})", re.IGNORECASE)
 EXP_RATE = 0.05  # per epoch, of DECAY_TYPE exp
 METRICS = ("triplet", "tripletx", "none")
-K_KEYS = ("DATALOADER.PHASED.K_WHEN_TRIPLETX", "DATALOADER.PHASED.K_WHEN_SUPCON", "DATALOADER.PHASED.K_OTHER")
+LOSS_TITLES = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon"}  # in tables and logs
+PAIR_LOSSES = ("triplet", "tripletx", "supcon")  # these need positives and negatives in a batch
 
 Problem = tuple[tuple[str, ...], str]  # the keys concerned, the message
 
 
 class Rules(NamedTuple):
-    """What section by section of the configuration means at one epoch."""
+    """What the configuration says about one epoch."""
 
     index: int  # of the phase, from 0
     weights: dict[str, float]  # id, triplet, tripletx, supcon; 0.0 = off
@@ -49,8 +50,8 @@ def resolve(cfg: CfgNode, epoch: int) -> Rules:
         "tripletx": tripletx if kind == "tripletx" else 0.0,
         "supcon": supcon_weight(cfg, epoch),
     }
-    k_key = _k_key(cfg, weights)
-    return Rules(index, weights, _value(cfg, k_key), k_key, routed)
+    num_instance, k_key = _k_of(cfg, weights)
+    return Rules(index, weights, num_instance, k_key, routed)
 
 
 def phase_index(cfg: CfgNode, epoch: int) -> int:
@@ -100,6 +101,12 @@ def parse_weight_spec(spec: str) -> tuple[float, float]:
     return weights[0], weights[-1]
 
 
+def center_weight(cfg: CfgNode) -> float:
+    """Return the weight of the centre loss, which no phase changes; 0.0 = off."""
+    wanted = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
+    return float(cfg.SOLVER.CENTER_LOSS_WEIGHT) if wanted else 0.0
+
+
 def find_schedule_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield what is wrong with losses, weights and K over all epochs, as (keys concerned, message)."""
     if cfg.LOSS.PHASED.ENABLE:
@@ -133,6 +140,12 @@ def _phase_problems(cfg: CfgNode) -> Iterator[Problem]:
                 ("LOSS.PHASED.W_METRIC_SEQ",),
                 f"LOSS.PHASED.W_METRIC_SEQ got {weight}, expected weights of at least 0",
             )
+    start, end = cfg.LOSS.SUPCON.DECAY_START, cfg.LOSS.SUPCON.DECAY_END
+    if not phased.W_SUP_SPEC and cfg.LOSS.SUPCON.DECAY_TYPE == "linear" and start >= end:
+        yield (
+            ("LOSS.SUPCON.DECAY_START", "LOSS.SUPCON.DECAY_END"),
+            f"LOSS.SUPCON.DECAY_START {start} is not before DECAY_END {end}",
+        )
     for spec in phased.W_SUP_SPEC:
         try:
             parse_weight_spec(spec)
@@ -141,7 +154,7 @@ def _phase_problems(cfg: CfgNode) -> Iterator[Problem]:
 
 
 def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
-    """Every K that is reached must divide the batch and be at least 2 where a loss needs positives."""
+    """Every K that is reached must divide the batch, and leave positives and negatives where a loss needs them."""
     if "triplet" not in cfg.DATALOADER.SAMPLER:
         return
     batch = cfg.SOLVER.IMS_PER_BATCH
@@ -149,7 +162,7 @@ def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
     for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
         rules = resolve(cfg, epoch)
         k, key = rules.num_instance, rules.k_key
-        wants_pairs = any(rules.weights[name] > 0 for name in ("triplet", "tripletx", "supcon"))
+        wants_pairs = any(rules.weights[name] > 0 for name in PAIR_LOSSES)
         if (key, wants_pairs) in seen:
             continue
         seen.add((key, wants_pairs))
@@ -162,23 +175,23 @@ def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
             )
         elif wants_pairs and k < 2:
             yield (key,), f"{key} 1 leaves the metric losses of epoch {epoch} without a positive; use at least 2"
+        elif wants_pairs and batch < 2 * k:
+            yield (
+                ("SOLVER.IMS_PER_BATCH", key),
+                f"SOLVER.IMS_PER_BATCH {batch} with {key} {k} leaves the metric losses of epoch {epoch} without a "
+                f"negative; use at least {2 * k} or a smaller K",
+            )
 
 
-def _k_key(cfg: CfgNode, weights: dict[str, float]) -> str:
+def _k_of(cfg: CfgNode, weights: dict[str, float]) -> tuple[int, str]:
+    """Return K and the key that it comes from."""
     if not cfg.DATALOADER.PHASED.ENABLE:
-        return "DATALOADER.NUM_INSTANCE"
+        return cfg.DATALOADER.NUM_INSTANCE, "DATALOADER.NUM_INSTANCE"
     if weights["tripletx"] > 0:
-        return K_KEYS[0]
-    return K_KEYS[1] if weights["supcon"] > 0 else K_KEYS[2]
-
-
-def _value(cfg: CfgNode, key: str) -> int:
-    return {
-        "DATALOADER.NUM_INSTANCE": cfg.DATALOADER.NUM_INSTANCE,
-        K_KEYS[0]: cfg.DATALOADER.PHASED.K_WHEN_TRIPLETX,
-        K_KEYS[1]: cfg.DATALOADER.PHASED.K_WHEN_SUPCON,
-        K_KEYS[2]: cfg.DATALOADER.PHASED.K_OTHER,
-    }[key]
+        return cfg.DATALOADER.PHASED.K_WHEN_TRIPLETX, "DATALOADER.PHASED.K_WHEN_TRIPLETX"
+    if weights["supcon"] > 0:
+        return cfg.DATALOADER.PHASED.K_WHEN_SUPCON, "DATALOADER.PHASED.K_WHEN_SUPCON"
+    return cfg.DATALOADER.PHASED.K_OTHER, "DATALOADER.PHASED.K_OTHER"
 
 
 def _decayed(cfg: CfgNode, epoch: int) -> float:

@@ -67,14 +67,17 @@ def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
 
 
 def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
-    """Return loaders and counts; `num_instance` is the sampler's K to begin with (None = that of epoch 1).
+    """Return loaders and counts.
 
-    Several data sets are joined for training, identities and cameras kept apart; the first one is the test set.
-    Raises DataError when files are missing, when no query has a match, when the test set has cameras or viewpoints
-    that side information embeddings (MODEL.SIE_*) built on the training set would not cover, or when a SupCon between
-    cameras has only one; ConfigError when the training set cannot fill the batches of some epoch.
+    `num_instance` is the K that training begins with, and asks for the checks of `check_training_set`; None = that of
+    epoch 1 without these checks, for code that only tests. Several data sets are joined for training, identities and
+    cameras kept apart; the first one is the test set. Raises DataError when files are missing, when no query has a
+    match, or when the test set has cameras or viewpoints that side information embeddings (MODEL.SIE_*) built on the
+    training set would not cover.
     """
     from datasets.torch_datasets import ImageDataset
+    from datasets.training_set import check_training_set
+    from utils.distributed import find_ranks
 
     datasets = make_datasets(cfg)
     test = datasets[0]
@@ -82,26 +85,14 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     camera_num = 1 + max(sample.camid for sample in train)
     view_num = 1 + max(0, *(sample.viewid for sample in train))
     _check_side_information(cfg, test, camera_num, view_num)
-    _check_supcon_cameras(cfg, train)
-    logger.info("data sets\n%s", statistics_table(datasets))
-    for dataset in datasets:
-        for note in dataset.notes:
-            logger.info("%s", note)
-        differing = len(published_findings(dataset))
-        if differing:
-            logger.warning(
-                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
-                "python -m datasets.check lists them",
-                *(dataset.name, differing),
-            )
-    for finding in match_findings(test):
-        logger.warning("%s", finding)
-
+    _log_findings(datasets)
     workers = cfg.DATALOADER.NUM_WORKERS
     train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
     plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
     tested = test.query + test.gallery
     test_images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials, test.notes)
+    if num_instance is not None:
+        check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
     return ReIDData(
@@ -113,6 +104,22 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
         camera_num,
         view_num,
     )
+
+
+def _log_findings(datasets: list[ReIDDataset]) -> None:
+    logger.info("data sets\n%s", statistics_table(datasets))
+    for dataset in datasets:
+        for note in dataset.notes:
+            logger.info("%s", note)
+        differing = len(published_findings(dataset))
+        if differing:
+            logger.warning(
+                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
+                "python -m datasets.check lists them",
+                *(dataset.name, differing),
+            )
+    for finding in match_findings(datasets[0]):
+        logger.warning("%s", finding)
 
 
 def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTransform]:
@@ -170,17 +177,6 @@ def _check_side_information(cfg: CfgNode, test: ReIDDataset, camera_num: int, vi
             )
 
 
-def _check_supcon_cameras(cfg: CfgNode, train: list[Sample]) -> None:
-    across_cameras = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
-    if cfg.MODEL.TRAINING_MODE != "supervised" or not cfg.LOSS.SUPCON.ENABLE or not across_cameras:
-        return
-    if len({sample.camid for sample in train}) == 1:
-        raise DataError(
-            f"{', '.join(cfg.DATASETS.NAMES)}: the training set has one camera only, so SupCon between cameras has no "
-            "positive; set LOSS.SUPCON.CAM_AWARE False and LOSS.SUPCON.POS_RULE class"
-        )
-
-
 def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> EpochSampler:
     from datasets.sampler import RandomIdentitySampler, ShuffleSampler
     from utils.distributed import find_ranks
@@ -188,26 +184,12 @@ def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> Epoch
     ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
     batch_size, seed = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED
     if "triplet" in cfg.DATALOADER.SAMPLER:
-        _check_every_k(cfg, train, ranks.world_size)
         sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
     else:
         drop_last = cfg.DATALOADER.SAMPLER == "random"
         sampler = ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size, drop_last)
     logger.info("sampler: %s", sampler.describe())
     return sampler
-
-
-def _check_every_k(cfg: CfgNode, train: list[Sample], world_size: int) -> None:
-    """Raise ConfigError for a K that some epoch reaches and the training set cannot serve."""
-    from datasets.sampler import check_pxk
-
-    identities = len({sample.pid for sample in train})
-    first_epoch = {}
-    for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
-        rules = resolve(cfg, epoch)
-        first_epoch.setdefault((rules.num_instance, rules.k_key), epoch)
-    for (k, key), epoch in first_epoch.items():
-        check_pxk(cfg.SOLVER.IMS_PER_BATCH, k, world_size, identities, f"{key}, epoch {epoch}")
 
 
 def _make_loader(

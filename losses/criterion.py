@@ -98,7 +98,10 @@ class Criterion(nn.Module):
 
 
 def _idle_outputs(output: Branches, weights: dict[str, float]) -> list[torch.Tensor]:
-    """Return outputs that no term may reach: DistributedDataParallel waits for a gradient of every parameter."""
+    """Return one output for each part of the model that the terms may not reach.
+
+    DistributedDataParallel waits for a gradient of every parameter.
+    """
     idle = [*output.pre_bn[:1]]
     if "id" not in weights:  # only the logits reach the classifiers
         idle += output.logits

@@ -1,9 +1,8 @@
 """Build the criterion of a run from its configuration."""
 
-import logging
-
 from yacs.config import CfgNode
 
+from configs.schedule import center_weight
 from losses.center import CenterLoss
 from losses.criterion import Criterion
 from losses.identity import IdentityLoss
@@ -14,8 +13,6 @@ from losses.supcon import SupConTerm
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
 from utils.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 
 def make_loss(cfg: CfgNode, num_classes: int, feat_dim: int) -> Criterion:
@@ -33,13 +30,10 @@ def make_loss(cfg: CfgNode, num_classes: int, feat_dim: int) -> Criterion:
         scale=cfg.SOLVER.COSINE_SCALE,
         margin_size=cfg.SOLVER.COSINE_MARGIN,
     )
-    wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
-    center_weight = cfg.SOLVER.CENTER_LOSS_WEIGHT
-    if wants_center and center_weight == 0:
-        logger.info("the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0")
-    center = CenterLoss(num_classes, feat_dim) if wants_center and center_weight > 0 else None
+    weight = center_weight(cfg)
+    center = CenterLoss(num_classes, feat_dim) if weight > 0 else None
     supcon = _make_supcon(cfg) if cfg.LOSS.SUPCON.ENABLE else None
-    return Criterion(identity, _make_metric(cfg), supcon, cfg.LOSS.GLOBAL_WEIGHT, center, center_weight)
+    return Criterion(identity, _make_metric(cfg), supcon, cfg.LOSS.GLOBAL_WEIGHT, center, weight)
 
 
 def _make_metric(cfg: CfgNode) -> MetricLosses:
@@ -62,7 +56,7 @@ def _make_metric(cfg: CfgNode) -> MetricLosses:
         soft=cfg.LOSS.BRIGHTNESS.MODE == "soft",
         global_only=cfg.LOSS.BRIGHTNESS.BRANCHES == "global",
     )
-    sources = (cfg.LOSS.TRIPLET.FEAT_SRC, cfg.LOSS.TRIPLETX.FEAT_SRC)
+    sources = {"triplet": cfg.LOSS.TRIPLET.FEAT_SRC, "tripletx": cfg.LOSS.TRIPLETX.FEAT_SRC}
     return MetricLosses(triplet, tripletx, routing, sources, cfg.LOSS.GLOBAL_WEIGHT)
 
 

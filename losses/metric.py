@@ -30,11 +30,11 @@ class MetricLosses(nn.Module):
         triplet: TripletLoss,
         tripletx: TripletXLoss,
         routing: Routing,
-        sources: tuple[str, str] = ("pre_bn", "pre_bn"),
+        sources: dict[str, str],
         global_weight: float = 0.5,
     ) -> None:
         super().__init__()
-        if not set(sources) <= {"pre_bn", "bnneck"}:
+        if not set(sources.values()) <= {"pre_bn", "bnneck"}:
             raise ValueError(f"sources got {sources}, expected pre_bn or bnneck for triplet and for tripletx")
         self.triplet = triplet
         self.tripletx = tripletx
@@ -45,12 +45,12 @@ class MetricLosses(nn.Module):
     def of_all(self, name: str, output: Features, batch: dict, epoch: int) -> torch.Tensor:
         """Return the loss `name`, triplet or tripletx, over the whole batch and all branches."""
         if name == "triplet":
-            return combine_branches(self.triplet, self._source(output, 0), batch["pids"], self.global_weight)
+            return combine_branches(self.triplet, self._source(output, name), batch["pids"], self.global_weight)
 
         def tripletx(feat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return self.tripletx(feat, labels, batch["camids"], epoch)
 
-        return combine_branches(tripletx, self._source(output, 1), batch["pids"], self.global_weight)
+        return combine_branches(tripletx, self._source(output, name), batch["pids"], self.global_weight)
 
     def routed(
         self, output: Features, batch: dict, epoch: int, triplet_has_weight: bool
@@ -63,7 +63,7 @@ class MetricLosses(nn.Module):
         if "brightness" not in batch:
             raise ValueError("brightness routing needs batch['brightness']")
         branches = 1 if self.routing.global_only else None
-        feats = [self._source(output, side)[:branches] for side in (0, 1)]
+        feats = [self._source(output, name)[:branches] for name in ("triplet", "tripletx")]
         anchors = Anchors(batch["pids"], batch["camids"], batch["brightness"], epoch)
         pairs = [route(pair, anchors, self.triplet, self.tripletx, self.routing) for pair in zip(*feats, strict=True)]
         bright, dark = (combine_values(values, self.global_weight) for values in zip(*pairs, strict=True))
@@ -75,8 +75,8 @@ class MetricLosses(nn.Module):
             return torch.where(nothing, whole, bright), dark
         return bright, torch.where(nothing, whole, dark)
 
-    def _source(self, output: Features, side: int) -> Sequence[torch.Tensor]:
-        return output.pre_bn if self.sources[side] == "pre_bn" else output.bnneck
+    def _source(self, output: Features, name: str) -> Sequence[torch.Tensor]:
+        return output.pre_bn if self.sources[name] == "pre_bn" else output.bnneck
 
     def extra_repr(self) -> str:
         """Return the sources and the routing for printing."""

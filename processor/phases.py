@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from configs.schedule import find_schedule_problems, resolve
+from configs.schedule import LOSS_TITLES, find_schedule_problems, resolve
 from utils.errors import ConfigError
-
-TITLES = {"id": "ID", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon"}
 
 
 class Phase(NamedTuple):
@@ -72,7 +70,7 @@ def active_losses(phase: Phase) -> tuple[str, ...]:
 
 
 def describe_losses(first: Phase, last: Phase | None = None) -> str:
-    """Return the active losses with their weights, e.g. `ID 1, TripletX 1.2 (dark), SupCon 0.3`.
+    """Return the active losses with their weights, e.g. `CE 1, TripletX 1.2 (dark), SupCon 0.3`.
 
     With `last`, the end of a run of epochs, a weight that moves is written 0.3->0.15.
     """
@@ -83,5 +81,5 @@ def describe_losses(first: Phase, last: Phase | None = None) -> str:
         if weight > 0 or last.weights[name] > 0:
             end = last.weights[name]
             value = f"{weight:.4g}" if end == weight else f"{weight:.4g}->{end:.4g}"
-            parts.append(f"{TITLES[name]} {value}{where.get(name, '')}")
+            parts.append(f"{LOSS_TITLES[name]} {value}{where.get(name, '')}")
     return ", ".join(parts) or "none"

@@ -2,8 +2,10 @@
 
 from yacs.config import CfgNode
 
+from configs.schedule import center_weight
 from processor.phases import Phase, PhasePlan, describe_losses
 from solver.scheduler import make_schedule
+from utils.tables import align
 
 HEADER = ("epochs", "phase", "losses and weights", "PxK", "learning rate")
 
@@ -15,15 +17,14 @@ def schedule_table(cfg: CfgNode) -> str:
     learning rate also with its peak in between. Raises ConfigError for a plan that cannot be trained.
     """
     plan, schedule = PhasePlan(cfg), make_schedule(cfg)
+    center = f", Center {center_weight(cfg):.4g}" if center_weight(cfg) else ""
     rows = [HEADER]
     for run in plan.segments():
         first, last = run[0], run[-1]
         rates = [schedule(phase.epoch, cfg.SOLVER.BASE_LR) for phase in run]
         shape = plan.batch_shape(first)
-        rows.append((_epochs(first, last), first.tag, describe_losses(first, last), shape, _moving(rates)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+        rows.append((_epochs(first, last), first.tag, describe_losses(first, last) + center, shape, _moving(rates)))
+    return align(rows, left=range(len(HEADER)))
 
 
 def _epochs(first: Phase, last: Phase) -> str:

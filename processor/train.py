@@ -114,6 +114,8 @@ def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | N
         restore_state(state, stage, run.scaler, ranks, device)
         progress |= {key: state[key] for key in ("epoch", "iteration", "evaluated", "best")}
         logger.info("continuing after epoch %d of %d", progress["epoch"], stage.max_epochs)
+        if isinstance(data.train_loader.sampler, RandomIdentitySampler) and progress["epoch"]:
+            data.train_loader.sampler.set_num_instances(stage.plan.at(progress["epoch"]).num_instance)
     if ranks.rank == 0:
         run.recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"], progress["evaluated"])
     return run

@@ -91,14 +91,31 @@ def test_log_metrics_tensorboard_and_batches_follow_the_plan(tiny_config, run_di
     assert re.findall(r"epoch (\d+): PxK (\S+) -> (\S+),", log) == [("3", "8x2", "4x4"), ("5", "4x4", "2x8")]
 
 
+def test_a_run_that_goes_on_in_a_later_phase_logs_no_switch(tiny_config, run_dir, batches):
+    plan = [*A_B_C, "LOSS.PHASED.BOUNDARIES", [2]]
+    train.main(args_for(tiny_config, *plan, "SOLVER.MAX_EPOCHS", 3))
+    before = len((run_dir / "train_log.txt").read_text())
+    batches.clear()
+    train.main(args_for(tiny_config, *plan, "SOLVER.MAX_EPOCHS", 4))
+    log = (run_dir / "train_log.txt").read_text()[before:]
+    assert "epoch 4, phase B:" in log and "PxK 8x2 ->" not in log
+    assert {tuple(counts) for _, counts in batches} == {(4, 4, 4, 4)}
+
+
+def test_the_centre_loss_is_part_of_the_schedule_that_is_shown(tiny_config, capsys):
+    opts = ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LOSS_WEIGHT", 0.01)
+    train.main(args_for(tiny_config, "--show-schedule", *opts))
+    assert "CE 1, Triplet 1, Center 0.01" in capsys.readouterr().out
+
+
 def test_the_schedule_that_is_shown_is_the_one_that_is_trained(tiny_config, capsys):
     assert train.main(args_for(tiny_config, "--show-schedule", *A_B_C, "DATASETS.ROOT_DIR", "/nowhere")) == 0
     header, *rows = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines() if "note:" not in line]
     assert header == ["epochs", "phase", "losses and weights", "PxK", "learning rate"]
     assert [row[:4] for row in rows] == [
-        ["1-2", "A", "ID 1, Triplet 1", "8x2"],
-        ["3-4", "B", "ID 1, TripletX 1.5, SupCon 0.4->0.3", "4x4"],
-        ["5-6", "C", "ID 1, Triplet 0.5, SupCon 0.1", "2x8"],
+        ["1-2", "A", "CE 1, Triplet 1", "8x2"],
+        ["3-4", "B", "CE 1, TripletX 1.5, SupCon 0.4->0.3", "4x4"],
+        ["5-6", "C", "CE 1, Triplet 0.5, SupCon 0.1", "2x8"],
     ]
 
 
@@ -200,7 +217,10 @@ def test_self_supervised_trunk_starts_a_supervised_run(tiny_config, tmp_path, ru
     [
         (("MODEL.TRAINING_MODE", "self_supervised"), "set it to random"),
         (("DATALOADER.SAMPLER", "random", "MODEL.TRAINING_MODE", "self_supervised"), "set LOSS.SUPCON.ENABLE True"),
-        ((*SSL, "LOSS.BRIGHTNESS.ENABLE", True), "no metric loss to route"),
+        ((*SSL, "LOSS.BRIGHTNESS.ENABLE", True), "there is no metric loss to route"),
+        ((*SSL, "MODEL.JPM", True), "SupCon trains no local branch"),
+        ((*SSL, "MODEL.JPM", False, "MODEL.IF_WITH_CENTER", "yes"), "the centre loss needs identities"),
+        ((*A_B_C, "DATALOADER.PHASED.K_WHEN_TRIPLETX", 16), "leaves the metric losses of epoch 3 without a negative"),
         ((*A_B_C, "LOSS.PHASED.W_SUP_SPEC", ["linear:0.3>0"]), "'linear:<float>-><float>'"),
         ((*A_B_C, "LOSS.TRIPLETX.ENABLE", False), "set it True or write triplet"),
         ((*A_B_C, "DATALOADER.PHASED.K_WHEN_TRIPLETX", 3), "K_WHEN_TRIPLETX 3 (epoch 3)"),
@@ -223,7 +243,7 @@ def test_cameras_that_supcon_needs_are_asked_for(tmp_path, tiny_root):
     config = tmp_path / "one_camera.yml"
     config.write_text(TINY_YAML.format(root=tiny_root, output=tmp_path / "run"))
     opts = ("DATASETS.NAMES", "table", "DATASETS.TABLE", table, "MODEL.SIE_CAMERA", False, "MODEL.SIE_VIEW", False)
-    with pytest.raises(DataError, match="LOSS.SUPCON.CAM_AWARE False"):
+    with pytest.raises(DataError, match="seen by more than one camera.*LOSS.SUPCON.CAM_AWARE False"):
         train.main(args_for(config, *opts, "LOSS.SUPCON.ENABLE", True))
     cheap = ("LOSS.SUPCON.CAM_AWARE", False, "SOLVER.MAX_EPOCHS", 1)
     assert train.main(args_for(config, *opts, "LOSS.SUPCON.ENABLE", True, *cheap)) == 0

@@ -117,6 +117,7 @@ MODEL_B = (
 )
 SELF_SUPERVISED = (
     *("MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", True),
+    *("MODEL.JPM", False),
 )
 
 

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.schedule import LOSS_TITLES
 from utils.results import METRICS
 from utils.summary import CSV_HEADER, NOTE, SeedResults, csv_rows, percents, write_files
 from utils.tables import align, markdown
 
 HEADER = ("ID", "recipe", "losses", "PxK", "k", "epochs", "mAP / R1", "R5", "R10")
 TEXT_COLUMNS = (1, 2, 3)  # recipe, losses, PxK
-SHORT_NAMES = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon"}
 METRIC_NAMES = ("triplet", "tripletx")
 
 Summary = dict[str, Any]
@@ -36,11 +36,11 @@ def describe_plan(plan, k: int) -> dict[str, Any]:
 def _losses_of(phases: Sequence) -> str:
     """Return the losses with weight in one phase, e.g. CE+Triplet|TripletX+SupCon, or CE+TripletX->Triplet."""
     active = {name for phase in phases for name, weight in phase.weights.items() if weight > 0}
-    metrics = ["|".join(SHORT_NAMES[name] for name in METRIC_NAMES if phase.weights[name] > 0) for phase in phases]
+    metrics = ["|".join(LOSS_TITLES[name] for name in METRIC_NAMES if phase.weights[name] > 0) for phase in phases]
     parts = (
-        SHORT_NAMES["id"] if "id" in active else "",
+        LOSS_TITLES["id"] if "id" in active else "",
         "->".join(dict.fromkeys(metric for metric in metrics if metric)),
-        SHORT_NAMES["supcon"] if "supcon" in active else "",
+        LOSS_TITLES["supcon"] if "supcon" in active else "",
     )
     return "+".join(part for part in parts if part) or "none"
 

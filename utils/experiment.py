@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from configs import load_cfg
+from configs import find_notices, load_cfg
 from configs.compare import find_differences, flatten
 from utils.ablation import describe_plan
 from utils.errors import ConfigError
@@ -27,6 +27,7 @@ class Experiment(NamedTuple):
     config: str  # absolute path of the YAML
     opts: list[str]  # KEY VALUE pairs for train.py and test.py, those of the switches included
     overrides: list[str]  # each of them as `KEY old -> new`
+    notices: list[str]  # about the configuration, see `configs.find_notices`
     distributed: bool  # MODEL.DIST_TRAIN: train.py needs torchrun
     model_name: str  # prefix of the checkpoint files
     last_epoch: int
@@ -71,6 +72,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         config=os.path.abspath(config),
         opts=opts,
         overrides=describe_overrides(config, opts, cfg),
+        notices=find_notices(cfg),
         distributed=cfg.MODEL.DIST_TRAIN,
         model_name=cfg.MODEL.NAME,
         last_epoch=cfg.SOLVER.MAX_EPOCHS,

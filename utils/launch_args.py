@@ -41,9 +41,10 @@ def _make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="run_phased_loss.py",
         description="Train, test and summarise experiments over seeds; the same command again goes on where it was.",
-        epilog="KEY VALUE pairs may also stand at the end without --opts; they win over the flags. Relative paths in "
-        "them, as in the YAML, start at the repository. A flag that is not given leaves the YAML alone. The summary "
-        "covers the seeds of this launch; several configs end in one table, kept as ablation.md, .csv and .json.",
+        epilog="KEY VALUE pairs may also stand at the end without --opts; they win over --epochs and --save-every. "
+        "Relative paths in them, as in the YAML, start at the repository. A flag that is not given leaves the YAML "
+        "alone. The summary covers the seeds of this launch; several configs end in one table, kept as ablation.md, "
+        ".csv and .json.",
         allow_abbrev=False,
     )
     default_root = os.environ.get("OUTPUT_ROOT") or "logs"

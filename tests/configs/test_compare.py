@@ -46,3 +46,15 @@ def test_a_key_younger_than_the_run_counts_with_its_default():
     del saved["SOLVER"]["GRAD_CLIP"]
     assert find_differences(saved, changed()) == []
     assert find_differences(saved, changed("SOLVER.GRAD_CLIP", 1.0)) == ["SOLVER.GRAD_CLIP 0.0 -> 1.0"]
+
+
+@pytest.mark.parametrize("choice", ["self", "finetune"])
+def test_another_pretrained_run_is_another_training(choice):
+    one, other = (changed("MODEL.PRETRAIN_CHOICE", choice, "MODEL.PRETRAIN_PATH", path) for path in ("a", "b"))
+    assert find_differences(one, other) == ["MODEL.PRETRAIN_PATH a -> b"]
+
+
+def test_imagenet_weights_may_lie_elsewhere_and_resume_needs_no_path():
+    assert find_differences(changed(), changed("MODEL.PRETRAIN_PATH", "b")) == []
+    begun = changed("MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", "a")
+    assert find_differences(begun, changed("MODEL.PRETRAIN_CHOICE", "resume")) == []

@@ -148,7 +148,7 @@ def test_without_pxk_batches_or_metric_type_there_is_no_metric_loss(key, phased)
 
 
 def test_self_supervised_training_knows_supcon_alone():
-    mode = {"MODEL.TRAINING_MODE": "self_supervised", "DATALOADER.SAMPLER": "random"}
+    mode = {"MODEL.TRAINING_MODE": "self_supervised", "DATALOADER.SAMPLER": "random", "MODEL.JPM": False}
     assert weights_at(TX | SUPCON | mode, 1) == {"supcon": 0.3}
     phases = {"LOSS.PHASED.METRIC_SEQ": ["tripletx"], "LOSS.PHASED.W_SUP_SPEC": ["linear:0.3->0.1"]}
     assert weights_at(TX | SUPCON | PHASED | mode | phases, 15) == {"supcon": pytest.approx(0.2)}

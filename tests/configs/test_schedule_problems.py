@@ -102,7 +102,7 @@ def test_boosting_dark_images_needs_brightness():
     [
         (
             SUPCON | BRIGHT | {"DATALOADER.SAMPLER": "random"},
-            "no metric loss to route; set LOSS.BRIGHTNESS.ENABLE False",
+            "LOSS.BRIGHTNESS.ENABLE: there is no metric loss to route; set it False",
         ),
         (SUPCON, "DATALOADER.SAMPLER softmax_triplet cannot serve; set it to random"),
         ({"DATALOADER.SAMPLER": "random"}, "trains with SupCon alone; set LOSS.SUPCON.ENABLE True"),
@@ -110,7 +110,7 @@ def test_boosting_dark_images_needs_brightness():
     ],
 )
 def test_self_supervised_training_needs_supcon_and_a_sampler_without_identities(settings, words):
-    assert words in error_of({"MODEL.TRAINING_MODE": "self_supervised"} | settings)
+    assert words in error_of({"MODEL.TRAINING_MODE": "self_supervised", "MODEL.JPM": False} | settings)
 
 
 def test_only_a_k_that_is_reached_must_divide_the_batch():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from configs import load_cfg
+from configs import get_cfg_defaults, load_cfg
 from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
 from datasets.make_dataloader import join_training_sets, make_datasets
+from datasets.training_set import check_training_set
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
 from tests.datasets.trees import write_person_archive, write_text
@@ -88,14 +89,15 @@ def test_a_later_k_that_the_training_set_cannot_serve_is_refused_at_the_start(ti
     opts = [*PHASED_K, "2", "LOSS.PHASED.W_SUP_SPEC", "['const:0.3', 'const:0.0']", "MODEL.TRIPLET_LOSS_WEIGHT", "0.0"]
     opts += ["LOSS.PHASED.W_METRIC_SEQ", "[0.0]", "DATALOADER.PHASED.K_OTHER", "1"]
     with pytest.raises(ConfigError, match=words):
-        make_dataloader(load_cfg(tiny_config, opts))
-    make_dataloader(load_cfg(tiny_config, [*opts, "SOLVER.MAX_EPOCHS", "2"]))  # epoch 3 is never reached
+        make_dataloader(load_cfg(tiny_config, opts), 2)
+    make_dataloader(load_cfg(tiny_config, [*opts, "SOLVER.MAX_EPOCHS", "2"]), 2)  # epoch 3 is never reached
+    make_dataloader(load_cfg(tiny_config, opts))  # nothing is trained
 
 
 def test_a_k_of_a_loss_that_the_training_set_cannot_serve_names_its_key(tiny_config):
     words = r"K 2 \(DATALOADER.PHASED.K_WHEN_SUPCON, epoch 3\) needs 16 identities, the training set has 8.*at most 16"
     with pytest.raises(ConfigError, match=words):
-        make_dataloader(load_cfg(tiny_config, [*PHASED_K, "2", "SOLVER.IMS_PER_BATCH", "32"]))
+        make_dataloader(load_cfg(tiny_config, [*PHASED_K, "2", "SOLVER.IMS_PER_BATCH", "32"]), 4)
 
 
 @pytest.mark.parametrize(("sampler", "sizes"), [("softmax", [32, 16]), ("random", [32])])
@@ -127,8 +129,28 @@ def one_camera(tmp_path, tiny_root):
 def test_supcon_between_cameras_wants_two(tmp_path, tiny_root, tiny_config, cam_aware, rule):
     opts = [*one_camera(tmp_path, tiny_root), "LOSS.SUPCON.ENABLE", "True"]
     opts += ["LOSS.SUPCON.CAM_AWARE", cam_aware, "LOSS.SUPCON.POS_RULE", rule]
-    with pytest.raises(DataError, match="one camera .*LOSS.SUPCON.CAM_AWARE False and LOSS.SUPCON.POS_RULE class"):
-        make_dataloader(load_cfg(tiny_config, opts))
+    with pytest.raises(DataError, match="more than one camera.*CAM_AWARE False and LOSS.SUPCON.POS_RULE class"):
+        make_dataloader(load_cfg(tiny_config, opts), 2)
+    make_dataloader(load_cfg(tiny_config, opts))  # nothing is trained
+
+
+def test_cameras_count_within_an_identity():
+    cfg = get_cfg_defaults()
+    cfg.LOSS.SUPCON.ENABLE = True
+    apart = [Sample("a", 0, 0, 0), Sample("b", 0, 0, 0), Sample("c", 1, 1, 0), Sample("d", 1, 1, 0)]
+    with pytest.raises(DataError, match="no training identity is seen by more than one camera"):
+        check_training_set(cfg, apart, 1)
+    check_training_set(cfg, [*apart, Sample("e", 1, 0, 0)], 1)
+
+
+def test_one_identity_for_each_process_is_refused_where_a_loss_needs_negatives(tiny_config):
+    opts = ["SOLVER.IMS_PER_BATCH", "16", "DATALOADER.NUM_INSTANCE", "4"]
+    train = [Sample("a", pid, camid, 0) for pid in range(8) for camid in range(4)]
+    check_training_set(load_cfg(tiny_config, opts), train, 2)
+    words = "leaves one identity on each of 4 processes.*use at least 32 or a smaller K"
+    with pytest.raises(ConfigError, match=words):
+        check_training_set(load_cfg(tiny_config, opts), train, 4)
+    check_training_set(load_cfg(tiny_config, [*opts, "MODEL.TRIPLET_LOSS_WEIGHT", "0"]), train, 4)
 
 
 @pytest.mark.parametrize(
@@ -138,22 +160,31 @@ def test_supcon_between_cameras_wants_two(tmp_path, tiny_root, tiny_config, cam_
         ["LOSS.SUPCON.ENABLE", "True", "LOSS.SUPCON.CAM_AWARE", "False"],
         [
             *("LOSS.SUPCON.ENABLE", "True", "MODEL.TRAINING_MODE", "self_supervised"),
-            *("DATALOADER.SAMPLER", "random"),
+            *("DATALOADER.SAMPLER", "random", "MODEL.JPM", "False"),
         ],
     ],
     ids=["off", "any camera", "self-supervised"],
 )
 def test_one_camera_serves_where_positives_need_no_second(tmp_path, tiny_root, tiny_config, opts):
-    assert make_dataloader(load_cfg(tiny_config, [*one_camera(tmp_path, tiny_root), *opts])).camera_num == 1
+    assert make_dataloader(load_cfg(tiny_config, [*one_camera(tmp_path, tiny_root), *opts]), 2).camera_num == 1
 
 
 def test_supcon_between_cameras_trains_where_there_are_several(tiny_config):
-    assert make_dataloader(load_cfg(tiny_config, ["LOSS.SUPCON.ENABLE", "True"])).camera_num == 3
+    assert make_dataloader(load_cfg(tiny_config, ["LOSS.SUPCON.ENABLE", "True"]), 2).camera_num == 3
 
 
 def test_self_supervised_training_sees_two_views_with_the_configured_strengths(tiny_config):
     opts = ["MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", "True"]
-    opts += ["INPUT.PROB", "0.1", "INPUT.SSL.CROP_SCALE", "[0.2, 0.9]", "INPUT.SSL.CROP_RATIO", "[0.5, 2.0]"]
+    opts += [
+        "MODEL.JPM",
+        "False",
+        "INPUT.PROB",
+        "0.1",
+        "INPUT.SSL.CROP_SCALE",
+        "[0.2, 0.9]",
+        "INPUT.SSL.CROP_RATIO",
+        "[0.5, 2.0]",
+    ]
     opts += ["INPUT.SSL.JITTER", "[0.1, 0.2, 0.3, 0.4]", "INPUT.SSL.JITTER_PROB", "0.6", "INPUT.SSL.GREY_PROB", "0.7"]
     cfg = load_cfg(tiny_config, opts)
     train, test = make_transforms(cfg)
@@ -192,7 +223,7 @@ def test_a_test_camera_without_embedding_is_refused_only_when_cameras_are_embedd
 
 
 def test_every_name_of_the_configuration_has_a_loader(tiny_config):
-    from configs.validate import CHOICES
+    from configs.limits import CHOICES
 
     for name in CHOICES["DATASETS.NAMES"]:
         if name == "synthetic":  # draws its images instead of missing them

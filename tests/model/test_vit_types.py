@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from configs.validate import TRANSFORMER_TYPES
+from configs.limits import TRANSFORMER_TYPES
 from model.backbones.vit_types import VIT_TYPES, Dropping, build_trunk, published_weights
 from tests.model.builds import make_outline
 from utils.errors import ConfigError

@@ -111,8 +111,8 @@ def test_active_losses_are_those_with_weight_and_the_routing():
 @pytest.mark.parametrize(
     ("first", "last", "text"),
     [
-        (phase_with(id=1.0, tripletx=1.2, supcon=0.3), None, "ID 1, TripletX 1.2, SupCon 0.3"),
-        (phase_with(id=1.0, supcon=0.3), phase_with(id=1.0, supcon=0.155), "ID 1, SupCon 0.3->0.155"),
+        (phase_with(id=1.0, tripletx=1.2, supcon=0.3), None, "CE 1, TripletX 1.2, SupCon 0.3"),
+        (phase_with(id=1.0, supcon=0.3), phase_with(id=1.0, supcon=0.155), "CE 1, SupCon 0.3->0.155"),
         (phase_with(supcon=0.3), phase_with(supcon=0.3), "SupCon 0.3"),
         (phase_with(triplet=0.5), None, "Triplet 0.5"),
         (phase_with(routed=True, triplet=1.0, tripletx=1.2), None, "Triplet 1 (bright), TripletX 1.2 (dark)"),

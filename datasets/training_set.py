@@ -1,0 +1,48 @@
+"""What a training set must offer for the losses and batches of a configuration, checked before the first epoch."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from yacs.config import CfgNode
+
+from configs.schedule import PAIR_LOSSES, resolve
+from datasets.bases import Sample
+from datasets.sampler import check_pxk
+from utils.errors import ConfigError, DataError
+
+
+def check_training_set(cfg: CfgNode, train: Sequence[Sample], world_size: int) -> None:
+    """Raise ConfigError for a K that the set cannot serve, DataError when SupCon's positives need a second camera."""
+    _check_supcon_cameras(cfg, train)
+    if "triplet" in cfg.DATALOADER.SAMPLER:
+        _check_every_k(cfg, len({sample.pid for sample in train}), world_size)
+
+
+def _check_supcon_cameras(cfg: CfgNode, train: Sequence[Sample]) -> None:
+    across_cameras = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
+    if cfg.MODEL.TRAINING_MODE != "supervised" or not cfg.LOSS.SUPCON.ENABLE or not across_cameras:
+        return
+    cameras = defaultdict(set)
+    for sample in train:
+        cameras[sample.pid].add(sample.camid)
+    if max(len(seen_by) for seen_by in cameras.values()) < 2:
+        raise DataError(
+            f"{', '.join(cfg.DATASETS.NAMES)}: no training identity is seen by more than one camera, so SupCon between "
+            "cameras has no positive; set LOSS.SUPCON.CAM_AWARE False and LOSS.SUPCON.POS_RULE class"
+        )
+
+
+def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
+    """Check the batches of every epoch: they divide, and hold negatives on each process where a loss needs them."""
+    batch, first_epoch = cfg.SOLVER.IMS_PER_BATCH, {}
+    for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
+        rules = resolve(cfg, epoch)
+        wants_pairs = any(rules.weights[name] > 0 for name in PAIR_LOSSES)
+        first_epoch.setdefault((rules.num_instance, rules.k_key, wants_pairs), epoch)
+    for (k, key, wants_pairs), epoch in first_epoch.items():
+        check_pxk(batch, k, world_size, identities, f"{key}, epoch {epoch}")
+        if wants_pairs and batch // k // world_size < 2:
+            raise ConfigError(
+                f"SOLVER.IMS_PER_BATCH {batch} with K {k} ({key}, epoch {epoch}) leaves one identity on each of "
+                f"{world_size} processes, so no loss finds a negative; use at least {2 * k * world_size} or a smaller K"
+            )
