@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from utils.ablation import format_ablation, format_markdown, write_ablation
-from utils.errors import ConfigError, run_command
+from utils.errors import USER_ERROR_CODE, ConfigError, run_command
 from utils.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
 from utils.launch_args import parse_args
 from utils.launch_switches import load_with_switches
@@ -215,12 +215,12 @@ def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequ
 def print_end(experiments: Sequence[Experiment], outcomes: Sequence[Outcome], written: Sequence[Path]) -> None:
     """Print the table of the launch, and of several experiments those that failed and where the files are."""
     _say(f"\n{format_ablation([outcome.summary for outcome in outcomes])}")
-    if len(experiments) == 1:
-        return
     for number, (experiment, outcome) in enumerate(zip(experiments, outcomes, strict=True), start=1):
         if outcome.exit_code:
-            _say(f"failed: ID {number}, {experiment.name}, exit code {outcome.exit_code}; the same command continues")
-    _say("\n".join(f"written: {path}" for path in written))
+            way_on = "see its error above" if outcome.exit_code == USER_ERROR_CODE else "the same command continues"
+            _say(f"failed: ID {number}, {experiment.name}, exit code {outcome.exit_code}; {way_on}")
+    if written:
+        _say("\n".join(f"written: {path}" for path in written))
 
 
 def _say(text: str) -> None:

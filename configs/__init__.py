@@ -221,7 +221,9 @@ def _leaf_keys(node: CfgNode, prefix: str = "") -> Iterable[str]:
 
 
 def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    words = list(words)
+    near = [other for other in words if other.lower() == word.lower()]
+    near += difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else "; configs/defaults.py lists all keys"
 
 

@@ -37,7 +37,11 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
 
 def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
     sampler, supervised = cfg.DATALOADER.SAMPLER, cfg.MODEL.TRAINING_MODE == "supervised"
-    if "triplet" in sampler or not supervised:
+    if "triplet" in sampler:
+        return
+    if cfg.DATALOADER.PHASED.ENABLE:
+        yield f"DATALOADER.PHASED.ENABLE is not used: DATALOADER.SAMPLER {sampler} draws no PxK batches"
+    if not supervised:
         return
     if "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
         yield (
@@ -46,11 +50,12 @@ def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
         )
     if cfg.LOSS.SUPCON.ENABLE:
         yield f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so SupCon finds positives only by chance"
-    if cfg.DATALOADER.PHASED.ENABLE:
-        yield f"DATALOADER.PHASED.ENABLE is not used: DATALOADER.SAMPLER {sampler} draws no PxK batches"
 
 
 def _model_notices(cfg: CfgNode) -> Iterator[str]:
+    supcon = cfg.LOSS.SUPCON
+    if supcon.ENABLE and not supcon.CAM_AWARE and supcon.POS_RULE == "class+camera":
+        yield "LOSS.SUPCON.CAM_AWARE False is not used: POS_RULE class+camera asks for positives of other cameras"
     if cfg.MODEL.NAME == "transformer" and cfg.MODEL.NECK == "no":
         yield "MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck"
     if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
@@ -73,7 +78,7 @@ def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
     if phased.ENABLE:
         phases = len(phased.BOUNDARIES) + 1
         for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC"):
-            if len(phased[name]) > phases:
+            if len(phased[name]) > phases and _is_set(cfg, f"LOSS.PHASED.{name}"):
                 yield f"LOSS.PHASED.{name} has {len(phased[name])} entries for {phases} phases; the last ones never act"
         if min(phased.BOUNDARIES, default=2) == 1:
             yield "LOSS.PHASED.BOUNDARIES begins at epoch 1, so phase A has no epoch"

@@ -1,5 +1,6 @@
 """The state of a run after its last whole epoch: saved in one file, checked against the configuration, restored."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from processor.stage import Stage
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
 from utils.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 STATE_NAME = "state_last.pth"
 STATE_SCHEMA = 1
@@ -48,7 +51,8 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
         raise DataError(f"'{path}' is damaged; {START_ANEW}") from error
     if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA or not state.keys() >= set(STATE_KEYS):
         raise DataError(f"'{path}' is not a whole training state of this version; {START_ANEW}")
-    differing = find_differences(yaml.safe_load(state["config"]), yaml.safe_load(cfg.dump()))
+    saved = yaml.safe_load(state["config"])
+    differing = find_differences(saved, yaml.safe_load(cfg.dump()))
     if differing:
         raise ConfigError(
             f"'{path}' was trained with other settings: {'; '.join(differing)}; set them back or choose "
@@ -58,6 +62,13 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
         raise DataError(
             f"'{path}' was trained on other data (fingerprint {state['data_fingerprint']}, now {data_fingerprint}); "
             "point DATASETS.ROOT_DIR to the same images or choose another OUTPUT_DIR"
+        )
+    if saved["SOLVER"]["MAX_EPOCHS"] < cfg.SOLVER.MAX_EPOCHS:
+        logger.warning(
+            "SOLVER.MAX_EPOCHS %d -> %d: the cosine learning rate and a linear W_SUP_SPEC of the last phase follow the "
+            "longer schedule from here on; the epochs up to %d followed the shorter one, so this is not the run that "
+            "one launch with %d epochs gives",
+            *(saved["SOLVER"]["MAX_EPOCHS"], cfg.SOLVER.MAX_EPOCHS, state["epoch"], cfg.SOLVER.MAX_EPOCHS),
         )
     return state
 

@@ -131,34 +131,33 @@ def _train_stage(run: Run) -> None:
     cfg, stage, progress = run.cfg, run.stage, run.progress
     if progress["epoch"] == 0 and cfg.TEST.REFERENCE:
         _evaluate_references(run)
-    _evaluate_if_due(run)  # a run that ended during its evaluation repeats it
+    if progress["epoch"]:  # a run that ended between its state and its checkpoint or evaluation goes on there
+        _save_checkpoint_if_due(run)
+        _evaluate_if_due(run)
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
-        if not _checkpoint_of(run, progress["epoch"]).is_file():
-            _save_checkpoint(run, progress["epoch"])
     model = _wrap(stage.model, run.settings.device, run.ranks.world_size)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, model, epoch)
         _check_weights(stage.model, epoch)
         progress["epoch"] = epoch
-        if _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == stage.max_epochs):
-            _save_checkpoint(run, epoch)
         save_state(cfg, stage, run.scaler, run.ranks, progress)
+        _save_checkpoint_if_due(run)
         _evaluate_if_due(run)
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
         logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
 
 
-def _checkpoint_of(run: Run, epoch: int) -> Path:
-    cfg = run.cfg
-    return Path(cfg.OUTPUT_DIR) / f"{cfg.MODEL.NAME}_{epoch}.pth"
-
-
-def _save_checkpoint(run: Run, epoch: int) -> None:
+def _save_checkpoint_if_due(run: Run) -> None:
+    """Keep the weights of the epoch just finished where CHECKPOINT_PERIOD asks for it and they are not kept yet."""
+    cfg, epoch = run.cfg, run.progress["epoch"]
+    path = Path(cfg.OUTPUT_DIR) / f"{cfg.MODEL.NAME}_{epoch}.pth"
+    if not _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == run.stage.max_epochs) or path.is_file():
+        return
     if run.ranks.rank == 0:
-        save_atomic(run.stage.model.state_dict(), _checkpoint_of(run, epoch))
+        save_atomic(run.stage.model.state_dict(), path)
 
 
 def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:

@@ -168,6 +168,28 @@ def test_a_finished_run_has_nothing_to_do_and_a_larger_max_epochs_goes_on(tiny_c
     assert {r["epoch"] for r in read_metrics(run_dir)} == {1, 2, 3, 4}
 
 
+def test_growing_max_epochs_says_that_the_schedule_moves(tiny_config, run_dir):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    assert "SOLVER.MAX_EPOCHS 1 ->" not in (run_dir / "train_log.txt").read_text()
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
+    assert "SOLVER.MAX_EPOCHS 1 -> 2: the cosine learning rate" in (run_dir / "train_log.txt").read_text()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_is_written_goes_on(tiny_config, tmp_path, run_dir, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / "unbroken"))
+    with monkeypatch.context() as patch:
+        patch.setattr("processor.train.save_atomic", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(args_for(tiny_config))
+    assert not list(run_dir.glob("transformer_*.pth"))
+    train.main(args_for(tiny_config))
+    for epoch in (1, 2, 3):
+        assert_equal_weights(weights_of(tmp_path / "unbroken", epoch), weights_of(run_dir, epoch))
+
+
 def test_a_changed_configuration_is_refused_with_the_keys(tiny_config):
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
     with pytest.raises(ConfigError, match=r"MODEL.SIE_COE 0.1 -> 1.0; SOLVER.BASE_LR 0.002 -> 0.1; set them back"):

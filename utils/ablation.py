@@ -85,7 +85,7 @@ def table_note(summaries: Sequence[Summary]) -> str:
     else:
         each = ", ".join(f"ID {number}: {count}" for number, count in enumerate(counts, start=1))
         seeds = f"mean +- sd over the seeds with a result ({each})"
-    return f"Percent at the last epoch, {seeds}.\n{NOTE}."
+    return f"Percent at the last epoch (other rows say so), {seeds}.\n{NOTE}."
 
 
 def format_ablation(summaries: Sequence[Summary]) -> str:

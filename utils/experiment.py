@@ -107,11 +107,11 @@ def check_names(experiments: Sequence[Experiment]) -> None:
 
 
 def check_same_settings(experiment: Experiment, seed: int) -> None:
-    """Refuse results that other settings made: a finished run keeps its resolved configuration in config.yaml."""
+    """Refuse a run folder that other settings made: it keeps its resolved configuration in config.yaml."""
     import yaml
 
     recorded = experiment.run_folder(seed) / "config.yaml"
-    if not experiment.checkpoint(seed, experiment.last_epoch).is_file() or not recorded.is_file():
+    if not recorded.is_file():
         return
     try:
         saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))

@@ -34,6 +34,11 @@ def notices(*opts):
         (("DATALOADER.SAMPLER", "random", "DATALOADER.PHASED.ENABLE", True), "DATALOADER.PHASED.ENABLE is not used"),
         (("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LOSS_WEIGHT", 0.0), "the centre loss is off"),
         (SSL, "MODEL.SIE_* True"),
+        ((*SSL, "DATALOADER.PHASED.ENABLE", True), "DATALOADER.PHASED.ENABLE is not used"),
+        (
+            ("LOSS.SUPCON.ENABLE", True, "LOSS.SUPCON.CAM_AWARE", False, "LOSS.SUPCON.POS_RULE", "class+camera"),
+            "CAM_AWARE False is not used",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_said_once(opts, words):

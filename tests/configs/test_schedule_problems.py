@@ -135,7 +135,7 @@ def test_a_k_of_one_is_refused_where_a_loss_needs_positives():
     ("settings", "notice"),
     [
         (
-            PHASED | {"LOSS.PHASED.BOUNDARIES": [50]},
+            PHASED | {"LOSS.PHASED.BOUNDARIES": [50], "LOSS.PHASED.METRIC_SEQ": ["triplet", "none", "triplet"]},
             "LOSS.PHASED.METRIC_SEQ has 3 entries for 2 phases; the last ones never act",
         ),
         (

@@ -49,3 +49,15 @@ def test_finished_runs_of_other_settings_are_refused_before_anything_runs(launch
     runner.take()
     assert launch("--tag", "t", configs=[first, second]) == 2
     assert "veri776_t_b_seed0_run" in capsys.readouterr().err and not runner.commands
+
+
+@pytest.mark.parametrize("epochs", [3, 5])
+def test_older_results_never_stand_under_new_settings(launch, runner, logs, tmp_path, capsys, epochs):
+    configs = [write_config(tmp_path, "a"), write_config(tmp_path, "b")]
+    launch("--epochs", "3", configs=configs)
+    runner.take()
+    before = {path.name: path.read_text() for path in logs.glob("ablation.*")}
+    assert launch("--epochs", str(epochs), "SOLVER.GAMMA", "0.5", configs=configs) == 2
+    error = capsys.readouterr().err
+    assert "veri776_a_seed0_run" in error and "SOLVER.GAMMA 0.1 -> 0.5" in error and not runner.commands
+    assert before and {path.name: path.read_text() for path in logs.glob("ablation.*")} == before
