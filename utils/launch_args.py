@@ -104,6 +104,8 @@ def _split_configs(given: list[list[str]]) -> tuple[list[str], list[str]]:
 def _split_seeds(words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
     """Return the seeds, and the words after them (KEY VALUE pairs that follow --seeds directly)."""
     count = next((i for i, word in enumerate(words) if not SEEDS_PATTERN.fullmatch(word)), len(words))
+    if count < len(words) and not KEY_PATTERN.fullmatch(words[count]):
+        parser.error(f"--seeds got '{words[count]}', expected whole numbers such as 0 1 2 or 0,1,2")
     seeds = [int(seed) for word in words[:count] for seed in word.split(",") if seed]
     if not seeds:
         parser.error(f"--seeds got '{words[0]}', expected whole numbers such as 0 1 2 or 0,1,2")

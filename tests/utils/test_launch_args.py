@@ -144,6 +144,7 @@ def test_a_stamp_that_is_no_name_is_refused(launch, monkeypatch, capsys):
         (("--epochs", "many"), "--epochs"),
         (("--seeds", "0", "1", "0"), "twice"),
         (("--seeds", "one"), "'one'"),
+        (("--seeds", "0", "x"), "--seeds got 'x'"),
         (("--baseline", "--phased"), "--phased"),
         *((("--supcon", "--W", value), f"--W: got '{value}'") for value in ("0", "-0.3", "nan", "inf", "much")),
         (("--supcon", "--T", "0"), "--T: got '0'"),
