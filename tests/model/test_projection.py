@@ -88,3 +88,8 @@ def test_only_finetuning_takes_the_head_over(choice, tmp_path):
 def test_unknown_source_lists_the_choices():
     with pytest.raises(ConfigError, match="LOSS.SUPCON.FEAT_SRC got 'after', allowed: pre_bn, bnneck"):
         make_tiny(*SUPCON, "LOSS.SUPCON.FEAT_SRC", "after")
+
+
+def test_model_b_embeds_an_image_in_3840_numbers():
+    model = make_outline(*JPM, *SUPCON, "INPUT.SIZE_TRAIN", [256, 256], "INPUT.SIZE_TEST", [256, 256]).eval()
+    assert model(torch.empty(2, 3, 256, 256, device="meta")).shape == (2, 5 * 768)
