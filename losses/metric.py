@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from losses.branches import combine_branches, combine_values
+from losses.branches import combine_branches, combine_values, over_branches
 from losses.routing import Anchors, Routing, nothing_to_route, route
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
@@ -65,8 +65,11 @@ class MetricLosses(nn.Module):
         branches = 1 if self.routing.global_only else None
         feats = [self._source(output, name)[:branches] for name in ("triplet", "tripletx")]
         anchors = Anchors(batch["pids"], batch["camids"], batch["brightness"], epoch)
-        pairs = [route(pair, anchors, self.triplet, self.tripletx, self.routing) for pair in zip(*feats, strict=True)]
-        bright, dark = (combine_values(values, self.global_weight) for values in zip(*pairs, strict=True))
+
+        def losses(bright: torch.Tensor, dark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return route((bright, dark), anchors, self.triplet, self.tripletx, self.routing)
+
+        bright, dark = (combine_values(values, self.global_weight) for values in over_branches(losses, *feats))
         if self.routing.soft:
             return bright, dark
         whole = combine_branches(self.triplet, feats[0], anchors.labels, self.global_weight)
