@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.defaults import LEGACY, get_cfg_defaults
-from configs.schedule import resolve
+from configs.schedule import resolve, wants_center
 from configs.validate import value_of
 
 
@@ -60,8 +60,7 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
         yield "MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck"
     if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
         yield "MODEL.SIE_* True: both views carry their image's camera and viewpoint, a hint that needs no look at them"
-    wants_center = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
-    if wants_center and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:
+    if wants_center(cfg) and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:
         yield "the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0"
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
         yield (

@@ -101,10 +101,20 @@ def parse_weight_spec(spec: str) -> tuple[float, float]:
     return weights[0], weights[-1]
 
 
+def wants_center(cfg: CfgNode) -> bool:
+    """Return whether the configuration asks for the centre loss, whatever its weight."""
+    return cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
+
+
 def center_weight(cfg: CfgNode) -> float:
     """Return the weight of the centre loss, which no phase changes; 0.0 = off."""
-    wanted = cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
-    return float(cfg.SOLVER.CENTER_LOSS_WEIGHT) if wanted else 0.0
+    return float(cfg.SOLVER.CENTER_LOSS_WEIGHT) if wants_center(cfg) else 0.0
+
+
+def supcon_across_cameras(cfg: CfgNode) -> bool:
+    """Return whether SupCon's positives come from other cameras; never for two views of one image."""
+    asked = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
+    return asked and cfg.MODEL.TRAINING_MODE == "supervised"
 
 
 def find_schedule_problems(cfg: CfgNode) -> Iterator[Problem]:

@@ -57,10 +57,9 @@ def _bad_ranges(cfg: CfgNode) -> Iterator[Problem]:
             yield (key,), f"{key} got {value}, expected numbers above 0"
     for key, (lowest, highest) in RANGES.items():
         value = value_of(cfg, key)
+        items = value if isinstance(value, list) else [value]
         most = sys.float_info.max if highest is None else highest
-        if not all(
-            lowest <= item <= most for item in (value if isinstance(value, list) else [value])
-        ):  # NaN is in none
+        if not all(lowest <= item <= most for item in items):  # NaN is in no range
             bounds = f"at least {lowest}" if highest is None else f"{lowest} to {highest}"
             yield (key,), f"{key} got {value}, allowed: {bounds}"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
-from configs.schedule import PAIR_LOSSES, resolve
+from configs.schedule import PAIR_LOSSES, resolve, supcon_across_cameras
 from datasets.bases import Sample
 from datasets.sampler import check_pxk
 from utils.errors import ConfigError, DataError
@@ -19,8 +19,7 @@ def check_training_set(cfg: CfgNode, train: Sequence[Sample], world_size: int) -
 
 
 def _check_supcon_cameras(cfg: CfgNode, train: Sequence[Sample]) -> None:
-    across_cameras = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
-    if cfg.MODEL.TRAINING_MODE != "supervised" or not cfg.LOSS.SUPCON.ENABLE or not across_cameras:
+    if not cfg.LOSS.SUPCON.ENABLE or not supcon_across_cameras(cfg):
         return
     cameras = defaultdict(set)
     for sample in train:

@@ -2,7 +2,7 @@
 
 from yacs.config import CfgNode
 
-from configs.schedule import center_weight
+from configs.schedule import center_weight, supcon_across_cameras
 from losses.center import CenterLoss
 from losses.criterion import Criterion
 from losses.identity import IdentityLoss
@@ -61,6 +61,4 @@ def _make_metric(cfg: CfgNode) -> MetricLosses:
 
 
 def _make_supcon(cfg: CfgNode) -> SupConTerm:
-    by_camera = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
-    supervised = cfg.MODEL.TRAINING_MODE == "supervised"  # else the two views of an image share its camera
-    return SupConTerm(cfg.LOSS.SUPCON.T, by_camera and supervised, cfg.LOSS.SUPCON.DARK_GAMMA)
+    return SupConTerm(cfg.LOSS.SUPCON.T, supcon_across_cameras(cfg), cfg.LOSS.SUPCON.DARK_GAMMA)
