@@ -51,6 +51,29 @@ _C.MODEL.VIT.NUM_HEADS = 0  # attention heads, a divisor of the width
 _C.MODEL.VIT.MLP_RATIO = 0.0  # hidden width of the MLP / token width
 _C.MODEL.VIT.PATCH_SIZE = 0  # side of a patch in pixels
 
+_C.MODEL.FREEZE_BLOCKS = (
+    0  # the patch embedding and the first blocks that do not learn, 0 = all learn; model.make_model
+)
+_C.MODEL.LORA = CN()  # low-rank adapters in the transformer's blocks; its own weights are frozen; model.make_model
+_C.MODEL.LORA.RANK = 0  # rank of the adapters, 0 = none
+_C.MODEL.LORA.ALPHA = 16.0  # their output is multiplied by ALPHA / RANK, > 0
+_C.MODEL.LORA.TARGETS = ("attn", "mlp")  # linear layers of a block by timm's names: attn, mlp, attn.qkv, mlp.fc1, ...
+
+_C.MODEL.USE_CLIP = False  # fuse the features of a CLIP image tower into the model's; model.make_clip
+_C.MODEL.CLIP_IMPL = "open_clip"  # open_clip | hf (transformers): library of the tower; model.make_clip
+_C.MODEL.CLIP_FUSION = "minimal"  # minimal | quickwin (open_clip only) | concat (at test, untrained); model.make_clip
+_C.MODEL.CLIP_BACKBONE = "ViT-B-16"  # open_clip: model name, or a .json file in its format; model.make_clip
+_C.MODEL.CLIP_PRETRAIN = "laion2b_s34b_b88k"  # open_clip: tag of the weights, '' = random; model.make_clip
+_C.MODEL.CLIP_HF_ID = "wkcn/TinyCLIP-ViT-61M-32-Text-29M-LAION400M"  # hf: name of the model; model.make_clip
+_C.MODEL.CLIP_LOCAL_PATH = ""  # weight file (open_clip) or model folder (hf) in place of a download; model.make_clip
+_C.MODEL.CLIP_INPUT_SIZE = (224, 224)  # [height, width] in pixels that the tower sees; model.make_clip
+_C.MODEL.CLIP_FINETUNE = True  # train the tower; False: frozen, not in checkpoints; model.make_clip
+_C.MODEL.CLIP_SEPARATE_LR = True  # multiply the tower's learning rate by CLIP_LR_SCALE; solver.make_optimizer
+_C.MODEL.CLIP_LR_SCALE = 1.0  # see CLIP_SEPARATE_LR, > 0; solver.make_optimizer
+_C.MODEL.CLIP_USE_AFEM = True  # hf: feature enhancement before the refine branch; model.make_clip
+_C.MODEL.CLIP_USE_SEM_REFINE = True  # hf: add the refine branch; model.make_clip
+_C.MODEL.CLIP_CONCAT_WEIGHT = 1.0  # concat: length of CLIP's part, the model's own has length 1, > 0; model.make_clip
+
 # ---- input ----------------------------------------------------------------------------------------------------------
 _C.INPUT = CN()
 _C.INPUT.SIZE_TRAIN = [384, 128]  # [height, width] in pixels; datasets.make_dataloader, model.make_model
@@ -102,6 +125,7 @@ _C.SOLVER.BASE_LR = 3e-4  # learning rate at the peak of the schedule; solver
 _C.SOLVER.LARGE_FC_LR = False  # multiply the classifiers' learning rate by FC_LR_FACTOR; solver.make_optimizer
 _C.SOLVER.FC_LR_FACTOR = 2.0  # see LARGE_FC_LR; solver.make_optimizer
 _C.SOLVER.BIAS_LR_FACTOR = 1.0  # factor on the learning rate of parameters named *bias*; solver.make_optimizer
+_C.SOLVER.LAYER_DECAY = 1.0  # a transformer's layers learn slower towards its input by this factor each, (0, 1]; solver
 _C.SOLVER.SEED = 1234  # seed of weights, sampler and augmentation; train.py, datasets.make_dataloader
 _C.SOLVER.MOMENTUM = 0.9  # of SGD; solver.make_optimizer
 _C.SOLVER.MARGIN = 0.3  # triplet margin when NO_MARGIN is False; losses.make_loss

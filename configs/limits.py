@@ -22,6 +22,8 @@ CHOICES = {
     "MODEL.ID_LOSS_TYPE": ("softmax", "arcface", "cosface", "amsoftmax", "circle"),
     "MODEL.METRIC_LOSS_TYPE": ("triplet", "center", "triplet_center", "none"),
     "MODEL.IF_LABELSMOOTH": ("on", "off"),
+    "MODEL.CLIP_IMPL": ("open_clip", "hf"),
+    "MODEL.CLIP_FUSION": ("minimal", "quickwin", "concat"),
     "INPUT.FILTER_TRAIN": FILTERS,
     "INPUT.FILTER_TEST": FILTERS,
     "DATASETS.NAMES": (
@@ -80,6 +82,9 @@ RANGES = {
     **dict.fromkeys(("LOSS.TRIPLETX.SAME_CAM_NEG_BOOST", "LOSS.SUPCON.DARK_GAMMA", "LOSS.TRIPLETX.K"), (1, None)),
     **dict.fromkeys(("LOSS.SUPCON.T", "LOSS.BRIGHTNESS.K"), (1e-6, None)),
     **dict.fromkeys(("LOSS.BRIGHTNESS.THRESH", "INPUT.SSL.JITTER_PROB", "INPUT.SSL.GREY_PROB"), (0, 1)),
+    **dict.fromkeys(("MODEL.FREEZE_BLOCKS", "MODEL.LORA.RANK"), (0, None)),
+    **dict.fromkeys(("MODEL.LORA.ALPHA", "MODEL.CLIP_LR_SCALE", "MODEL.CLIP_CONCAT_WEIGHT"), (1e-6, None)),
+    "SOLVER.LAYER_DECAY": (1e-3, 1),
     "INPUT.SSL.CROP_SCALE": (1e-3, 1),
     "INPUT.SSL.CROP_RATIO": (0.1, 10),
     "INPUT.SSL.JITTER": (0, 1),
@@ -94,7 +99,7 @@ RANGES = {
     "SOLVER.SEED": (0, 2**32 - 1),
 }
 LENGTHS = {
-    **dict.fromkeys(("MODEL.STRIDE_SIZE", "INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), 2),
+    **dict.fromkeys(("MODEL.STRIDE_SIZE", "MODEL.CLIP_INPUT_SIZE", "INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), 2),
     **dict.fromkeys(("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"), 3),
     **dict.fromkeys(("INPUT.SSL.CROP_SCALE", "INPUT.SSL.CROP_RATIO"), 2),
     "INPUT.SSL.JITTER": 4,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.convert import LoadReport, load_weights
+from model.convert import LoadReport, Weights, load_weights
 from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens
 from model.outputs import ModelOutput
@@ -120,7 +120,7 @@ class TransReID(nn.Module):
         it is damaged, is no such checkpoint, or lacks a weight on which the embedding depends (or has it in another
         shape). Classifiers and weights that no embedding depends on may differ.
         """
-        weights = read_weights(path, key)
+        weights = self.translate(read_weights(path, key))
         source = f"{key} '{path}'"
         if self.jigsaw is None and any(name.startswith("b1.") for name in weights):
             raise DataError(f"{source} was trained with the jigsaw module; set MODEL.JPM True as in its training")
@@ -140,6 +140,10 @@ class TransReID(nn.Module):
         report = report._replace(warnings=tuple(self._warnings(report)))
         log_report(report)
         return report
+
+    def translate(self, weights: Weights) -> Weights:
+        """Return a checkpoint's weights by this model's names."""
+        return weights
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the embedding does not depend on it."""
