@@ -1,7 +1,7 @@
 """Weights of other files -> ours: names, position embeddings of another grid, and a report of what went where."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,7 +63,7 @@ def load_weights(
     for name in (name for name in target if name in weights):
         value = weights[name]
         if grid is not None and _differs_in_grid(name, value, target[name]):
-            value = resize_pos_embed(value, grid)
+            value = resize_pos_embed(value, grid, num_prefix=target[name].shape[1] - math.prod(grid))
             resized.append(name)
         if value.shape == target[name].shape:
             usable[name] = value
@@ -89,18 +89,21 @@ def load_weights(
 
 
 def resize_pos_embed(
-    pos_embed: torch.Tensor, grid: tuple[int, int], source_grid: tuple[int, int] | None = None
+    pos_embed: torch.Tensor,
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None = None,
+    num_prefix: int = 1,
 ) -> torch.Tensor:
-    """Return a position embedding [1, 1 + N, D] interpolated to `grid` (rows, columns); the class slot is kept.
+    """Return a position embedding [1, P + N, D] interpolated to `grid` (rows, columns); the P first slots are kept.
 
     Bilinear, pixel centres aligned as in image resizing (align_corners False), no antialiasing, as in TransReID.
     `source_grid` is guessed by `guess_grid` when it is not given. Keeps the dtype.
     """
-    cls_slot, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     rows, columns = source_grid or guess_grid(patches.shape[1], grid)
     image = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
     image = F.interpolate(at_least_float32(image), size=tuple(grid), mode="bilinear", align_corners=False)
-    return torch.cat([cls_slot, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
+    return torch.cat([prefix, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
 
 
 def guess_grid(count: int, like: tuple[int, int]) -> tuple[int, int]:
@@ -133,21 +136,20 @@ def imagenet_trunk(weights: Mapping[str, torch.Tensor], target: Mapping[str, tor
     return trunk
 
 
-def reid_trunk(weights: Mapping[str, torch.Tensor]) -> Weights:
+def reid_trunk(weights: Mapping[str, torch.Tensor], tail_names: Sequence[str] = ("norm",)) -> Weights:
     """Return the trunk in a ReID checkpoint, with or without `base.` before its names.
 
-    Where the checkpoint has a jigsaw module, its trained global block and norm (`b1`) stand for the last block and the
-    norm of the trunk, which were left untrained.
+    Where the checkpoint has a jigsaw module, its trained global block and what follows it (`b1`) stand for the last
+    block and the modules `tail_names` of the trunk, which were left untrained.
     """
     trunk = {name.removeprefix("base."): value for name, value in weights.items() if name.startswith("base.")}
     if not trunk:
         return dict(weights)
     blocks = [int(name.split(".")[1]) for name in trunk if name.startswith("blocks.")]
     for name, value in weights.items():
-        if name.startswith("b1.0."):
-            trunk[f"blocks.{max(blocks)}.{name.removeprefix('b1.0.')}"] = value
-        elif name.startswith("b1.1."):
-            trunk[f"norm.{name.removeprefix('b1.1.')}"] = value
+        if name.startswith("b1."):
+            _, layer, rest = name.split(".", 2)
+            trunk[".".join([(f"blocks.{max(blocks)}", *tail_names)[int(layer)], rest])] = value
     return trunk
 
 

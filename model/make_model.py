@@ -1,15 +1,16 @@
-"""From the configuration to a model: the only place under `model` that reads cfg."""
+"""From the configuration to a model: with `make_clip`, the only place under `model` that reads cfg."""
 
 import logging
 
 from torch import nn
 from yacs.config import CfgNode
 
-from model.backbones import resnet
-from model.backbones.vit import VisionTransformer
-from model.backbones.vit_types import Dropping, build_trunk, published_weights
+from model.backbones import resnet, timm_trunks
+from model.backbones.vit import Trunk, VisionTransformer
+from model.backbones.vit_types import TIMM_PREFIX, Dropping, build_trunk, published_weights
+from model.convert import Weights, imagenet_trunk, reid_trunk
 from model.layers.jigsaw import Jigsaw
-from model.pretrained import first_weights, load_rest, load_trunk
+from model.pretrained import first_weights, load_rest, load_trunk, source_of
 from model.transreid import TransReID
 from utils.errors import ConfigError
 
@@ -35,38 +36,40 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
 
 
 def make_transformer(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, choice: str) -> TransReID:
-    """Return TransReID on a ViT, with side information and jigsaw module as cfg.MODEL says."""
-    kind = cfg.MODEL.TRANSFORMER_TYPE
-    overrides = {
-        "embed_dim": cfg.MODEL.VIT.EMBED_DIM,
-        "depth": cfg.MODEL.VIT.DEPTH,
-        "num_heads": cfg.MODEL.VIT.NUM_HEADS,
-        "mlp_ratio": cfg.MODEL.VIT.MLP_RATIO,
-        "patch_size": cfg.MODEL.VIT.PATCH_SIZE,
-    }
+    """Return TransReID on a ViT, with side information, jigsaw module and CLIP fusion as cfg.MODEL says."""
+    kind, overrides = cfg.MODEL.TRANSFORMER_TYPE, _overrides(cfg)
     weights = first_weights(choice, cfg.MODEL.PRETRAIN_PATH, lambda: published_weights(kind, overrides))
     dropping = Dropping(cfg.MODEL.DROP_OUT, cfg.MODEL.ATT_DROP_RATE, cfg.MODEL.DROP_PATH)
+    trunk = build_trunk(kind, overrides, dropping)
     base = VisionTransformer(
-        build_trunk(kind, overrides, dropping),
+        trunk,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
         stride=tuple(cfg.MODEL.STRIDE_SIZE),
         drop_out=cfg.MODEL.DROP_OUT,
         camera_num=_side_count(cfg.MODEL.SIE_CAMERA, camera_num, "MODEL.SIE_CAMERA", "camera"),
         view_num=_side_count(cfg.MODEL.SIE_VIEW, view_num, "MODEL.SIE_VIEW", "view"),
         sie_coe=cfg.MODEL.SIE_COE,
+        imagenet_head=not kind.startswith(TIMM_PREFIX),
     )
     logger.info(
-        "%s: %d x %d patches of stride %s, width %d, %d blocks, %d side information rows",
-        *(kind, *base.grid, list(cfg.MODEL.STRIDE_SIZE), base.feat_dim, len(base.blocks), base.side_rows),
+        "%s: %d x %d patches of stride %s, width %d, %d blocks, feature from %s, %d side information rows",
+        *(kind, *base.grid, list(cfg.MODEL.STRIDE_SIZE), base.feat_dim, len(base.blocks), base.pooling.kind),
+        base.side_rows,
     )
+    if weights is not None:  # before adapters are added and the jigsaw module copies the last block
+        load_trunk(base, _trunk_weights(cfg, weights, choice, trunk, base), choice, cfg.MODEL.PRETRAIN_PATH)
+    _limit_training(cfg, base)
     jigsaw = None
     if cfg.MODEL.JPM:
         shift, groups = cfg.MODEL.SHIFT_NUM, cfg.MODEL.SHUFFLE_GROUP
         jigsaw = Jigsaw(cfg.MODEL.DEVIDE_LENGTH, shift, groups, cfg.MODEL.RE_ARRANGE)
-    if weights is not None:  # before the jigsaw module copies the last block
-        load_trunk(base, weights, choice, cfg.MODEL.PRETRAIN_PATH)
-    neck_feat, projection = cfg.TEST.NECK_FEAT, _projection_source(cfg)
-    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, jigsaw, neck_feat=neck_feat, projection=projection)
+    settings = {**_head_settings(cfg, num_class), "jigsaw": jigsaw}
+    if cfg.MODEL.USE_CLIP:
+        from model.make_clip import make_fused
+
+        model = make_fused(cfg, base, settings)
+    else:
+        model = TransReID(base, **settings)
     if weights is not None:
         load_rest(model, weights, choice, cfg.MODEL.PRETRAIN_PATH)
     return model
@@ -77,10 +80,9 @@ def make_resnet(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, ch
     weights = first_weights(choice, cfg.MODEL.PRETRAIN_PATH, lambda: resnet.HUB_NAME)
     base = resnet.ResNet50(cfg.MODEL.LAST_STRIDE, cfg.MODEL.RESNET_STEM)
     if weights is not None:
-        load_trunk(base, weights, choice, cfg.MODEL.PRETRAIN_PATH)
-    neck = cfg.MODEL.NECK == "bnneck"
-    neck_feat, projection = cfg.TEST.NECK_FEAT, _projection_source(cfg)
-    model = TransReID(base, num_class, cfg.MODEL.ID_LOSS_TYPE, neck=neck, neck_feat=neck_feat, projection=projection)
+        trunk = imagenet_trunk(weights, base.state_dict()) if choice == "imagenet" else reid_trunk(weights)
+        load_trunk(base, trunk, choice, cfg.MODEL.PRETRAIN_PATH)
+    model = TransReID(base, **_head_settings(cfg, num_class), neck=cfg.MODEL.NECK == "bnneck")
     if weights is not None:
         load_rest(model, weights, choice, cfg.MODEL.PRETRAIN_PATH)
     return model
@@ -89,9 +91,57 @@ def make_resnet(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, ch
 FAMILIES = {"transformer": make_transformer, "resnet50": make_resnet}  # MODEL.NAME -> builder
 
 
-def _projection_source(cfg: CfgNode) -> str | None:
-    """Return the feature that SupCon projects; None without SupCon, then there is no projection head."""
-    return cfg.LOSS.SUPCON.FEAT_SRC if cfg.LOSS.SUPCON.ENABLE else None
+def _head_settings(cfg: CfgNode, num_class: int) -> dict:
+    """Return what all families tell TransReID; SupCon projects a feature, without it there is no projection head."""
+    projection = cfg.LOSS.SUPCON.FEAT_SRC if cfg.LOSS.SUPCON.ENABLE else None
+    return {
+        "num_class": num_class,
+        "head": cfg.MODEL.ID_LOSS_TYPE,
+        "neck_feat": cfg.TEST.NECK_FEAT,
+        "projection": projection,
+    }
+
+
+def _overrides(cfg: CfgNode) -> dict[str, float]:
+    return {
+        "embed_dim": cfg.MODEL.VIT.EMBED_DIM,
+        "depth": cfg.MODEL.VIT.DEPTH,
+        "num_heads": cfg.MODEL.VIT.NUM_HEADS,
+        "mlp_ratio": cfg.MODEL.VIT.MLP_RATIO,
+        "patch_size": cfg.MODEL.VIT.PATCH_SIZE,
+    }
+
+
+def _trunk_weights(cfg: CfgNode, weights: Weights, choice: str, trunk: Trunk, base: VisionTransformer) -> Weights:
+    """Return the trunk among `weights` by the names of `base`."""
+    kind = cfg.MODEL.TRANSFORMER_TYPE
+    if choice != "imagenet":
+        return reid_trunk(weights, base.tail_names)
+    if not kind.startswith(TIMM_PREFIX):
+        return imagenet_trunk(weights, base.state_dict())
+    name = kind.removeprefix(TIMM_PREFIX)
+    statistics = timm_trunks.input_statistics(name)
+    if (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD)) != statistics:
+        logger.warning(
+            "INPUT.PIXEL_MEAN %s and PIXEL_STD %s differ from those that %s was trained with, %s and %s",
+            *(list(cfg.INPUT.PIXEL_MEAN), list(cfg.INPUT.PIXEL_STD), name, list(statistics.mean), list(statistics.std)),
+        )
+    return timm_trunks.by_timm_names(weights, trunk, source_of(cfg.MODEL.PRETRAIN_PATH))
+
+
+def _limit_training(cfg: CfgNode, base: VisionTransformer) -> None:
+    """Freeze the first blocks and add the adapters that cfg.MODEL asks for."""
+    frozen, depth = cfg.MODEL.FREEZE_BLOCKS, len(base.blocks)
+    most = depth - 1 if cfg.MODEL.JPM or cfg.MODEL.LORA.RANK else depth  # the last block has copies or adapters
+    if frozen > most:
+        raise ConfigError(
+            f"MODEL.FREEZE_BLOCKS got {frozen}, allowed: 0 to {most} for {cfg.MODEL.TRANSFORMER_TYPE} with {depth} "
+            "blocks" + (", the last of which learns for MODEL.JPM or MODEL.LORA" if most < depth else "")
+        )
+    if frozen:
+        base.freeze(frozen)
+    if cfg.MODEL.LORA.RANK:
+        base.adapt(cfg.MODEL.LORA.RANK, cfg.MODEL.LORA.ALPHA, tuple(cfg.MODEL.LORA.TARGETS))
 
 
 def _side_count(switch: bool, count: int, key: str, side: str) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import timm
 from torch import nn
 
-from model.convert import LoadReport, Weights, imagenet_trunk, load_weights, reid_trunk
+from model.convert import LoadReport, Weights, load_weights
+from model.layers.lora import fold_lora
 from utils.checkpoint import read_weights
 from utils.errors import ConfigError
 
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 PATH_KEY = "MODEL.PRETRAIN_PATH"
 CHOICES = ("none", "imagenet", "self", "finetune", "resume")
 FROM_SCRATCH = ("none", "resume")  # resume: the saved state of the run brings all weights
+FUSION = ("clip_model.", "fuse_", "afem.", "sem_refine_proj.")
+BEYOND_THE_TRUNK = {"self": ("b2.",), "finetune": ("b2.", "bottleneck", "classifier", "supcon_head", *FUSION)}
 LEARNT_ON_ITS_OWN_DATA = ("sie_embed",)  # another data set has other cameras
 
 
@@ -29,7 +32,7 @@ def first_weights(choice: str, path: str, published: Callable[[], str]) -> Weigh
     if choice in FROM_SCRATCH:
         return None
     if path:
-        return read_weights(path, PATH_KEY)
+        return fold_lora(read_weights(path, PATH_KEY))
     if choice != "imagenet":
         raise ConfigError(f"MODEL.PRETRAIN_CHOICE {choice} needs the checkpoint's path in {PATH_KEY}, which is empty")
     return download(published())
@@ -50,14 +53,12 @@ def download(name: str) -> Weights:
     return model.state_dict()
 
 
-def load_trunk(base: nn.Module, weights: Weights, choice: str, path: str) -> LoadReport:
-    """Load a backbone from `weights` (see `first_weights`), log and return the report; DataError if they do not fit."""
-    imagenet = choice == "imagenet"
-    trunk = imagenet_trunk(weights, base.state_dict()) if imagenet else reid_trunk(weights)
+def load_trunk(base: nn.Module, trunk: Weights, choice: str, path: str) -> LoadReport:
+    """Load a backbone from weights by its own names, log and return the report; DataError if they do not fit."""
     report = load_weights(
         base,
         trunk,
-        _source(path),
+        source_of(path),
         lambda name: "" if name in LEARNT_ON_ITS_OWN_DATA else base.deciding_keys(name),
         base.grid,
     )
@@ -70,17 +71,18 @@ def load_trunk(base: nn.Module, weights: Weights, choice: str, path: str) -> Loa
 
 
 def load_rest(model: nn.Module, weights: Weights, choice: str, path: str) -> LoadReport | None:
-    """After `load_trunk`, load what else the choice brings: self the local block `b2`, finetune also necks and heads.
+    """After `load_trunk`, load what else the choice brings: self the local block `b2`, finetune also necks,
+    heads and CLIP fusion.
 
     A weight that the file lacks or has in another shape (a classifier of other classes) stays as it is. Returns the
     report, or None when the file has nothing of the kind.
     """
-    prefixes = {"self": ("b2.",), "finetune": ("b2.", "bottleneck", "classifier", "supcon_head")}.get(choice, ())
+    prefixes = BEYOND_THE_TRUNK.get(choice, ())
     target = model.state_dict()
-    rest = {name: value for name, value in weights.items() if name.startswith(prefixes)}
+    rest = {name: value for name, value in model.translate(weights).items() if name.startswith(prefixes)}
     if not any(name in target and value.shape == target[name].shape for name, value in rest.items()):
         return None
-    report = load_weights(model, rest, _source(path), lambda name: "", prefixes=prefixes)
+    report = load_weights(model, rest, source_of(path), lambda name: "", prefixes=prefixes)
     if report.missing:
         report = report._replace(warnings=("what is missing keeps its first values",))
     log_report(report)
@@ -92,5 +94,6 @@ def log_report(report: LoadReport) -> None:
     logger.log(logging.WARNING if report.warnings or report.misshaped else logging.INFO, "%s", report)
 
 
-def _source(path: str) -> str:
+def source_of(path: str) -> str:
+    """Return how messages call the first weights."""
     return f"{PATH_KEY} '{path}'" if path else "published weights"

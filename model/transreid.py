@@ -4,7 +4,6 @@ Reference: He et al., TransReID: Transformer-based Object Re-Identification, ICC
 """
 
 import logging
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from model.convert import LoadReport, Weights, load_weights
 from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens
+from model.layers.lora import LoRALinear, fold_lora
 from model.outputs import ModelOutput
 from model.pretrained import log_report
 from utils.checkpoint import read_weights
@@ -29,7 +29,8 @@ class TransReID(nn.Module):
 
     `base` maps (images, cam_label, view_label) to features [B, D], D = base.feat_dim. With a `jigsaw` (transformers
     only) its last block and norm are copied as they are now: into `b1` for the global branch, and into `b2` for the
-    local ones, which each see the class token and a part of the patches. The originals stay in the state dict, frozen.
+    local ones, which each see the class token (all tokens that are no patches) and a part of the patches. The originals
+    stay in the state dict, frozen.
     `neck` False leaves out the BNNecks. The embedding is [g, l_1/n, ..., l_n/n] (D' = D without local branches), taken
     `before` or `after` the necks. With `projection`, pre_bn or bnneck, training also projects that feature of the
     global branch. The names of all weights are those of TransReID's and Model B's checkpoints.
@@ -72,12 +73,8 @@ class TransReID(nn.Module):
                 f"MODEL.DEVIDE_LENGTH: {self.base.num_patches} patches cannot be divided into {jigsaw.branches} "
                 "branches; use larger images, a smaller MODEL.STRIDE_SIZE or fewer branches"
             )
-        last = self.base.blocks[-1]
-        self.b1 = nn.Sequential(deepcopy(last), deepcopy(self.base.norm))
-        self.b2 = nn.Sequential(deepcopy(last), deepcopy(self.base.norm))
-        last.requires_grad_(False)
-        self.base.norm.requires_grad_(False)
-        tokens = torch.tensor(branch_tokens(self.base.num_patches, jigsaw))  # [n, 1 + L]
+        self.b1, self.b2 = self.base.take_branches(2)
+        tokens = torch.tensor(branch_tokens(self.base.num_patches, jigsaw, self.base.num_prefix))  # [n, P + L]
         self.register_buffer("local_tokens", tokens, persistent=False)
 
     def forward(
@@ -106,12 +103,21 @@ class TransReID(nn.Module):
         """Return the features [B, D] of the global and the local branches."""
         if self.jigsaw is None:
             return [self.base(images, cam_label, view_label)]
-        tokens = self.base.forward_tokens(images, cam_label, view_label, skip_last=1)  # [B, 1 + N, D]
+        tokens = self.base.forward_tokens(images, cam_label, view_label, skip_last=1)  # [B, P + N, D]
+        rotation = self.base.rotation_of(len(self.base.blocks) - 1)
         batch_size, _, width = tokens.shape
         branches, length = self.local_tokens.shape
         parts = tokens.index_select(1, self.local_tokens.flatten()).reshape(batch_size * branches, length, width)
-        local = _class_token(self.b2, parts).reshape(batch_size, branches, width)
-        return [_class_token(self.b1, tokens), *local.unbind(1)]
+        local = self.b2(parts, self._local_rotation(rotation, batch_size)).reshape(batch_size, branches, width)
+        return [self.b1(tokens, rotation), *local.unbind(1)]
+
+    def _local_rotation(self, rotation: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:
+        """Return for each part of each image the rotary embedding of its own patches: [B * n, 1 or heads, L, 2d]."""
+        if rotation is None:
+            return None
+        patches = self.local_tokens[:, self.base.num_prefix :] - self.base.num_prefix  # [n, L]
+        parts = rotation[..., patches, :].movedim(-3, 0)  # [n, L, 2d] or [n, heads, L, 2d]
+        return (parts.unsqueeze(1) if parts.dim() == 3 else parts).repeat(batch_size, 1, 1, 1)
 
     def load_param(self, path: str | Path, key: str = "TEST.WEIGHT") -> LoadReport:
         """Load a trained checkpoint, ours or TransReID's, and return the report, which is logged too.
@@ -131,7 +137,8 @@ class TransReID(nn.Module):
                 "MODEL.TRANSFORMER_TYPE and MODEL.VIT.DEPTH decide it"
             )
         last = f"base.blocks.{len(self.base.blocks) - 1}." if self.jigsaw is not None else ""
-        if last and "base.norm.weight" in weights and not any(name.startswith(last) for name in weights):
+        whole_trunk = last and f"base.{self.base.norm_name}.weight" in weights
+        if whole_trunk and not any(name.startswith(last) for name in weights):
             raise DataError(  # its own last block is untrained and would become a working one here
                 f"{source}: {last}* is not in the file, which has fewer blocks than this model; "
                 "MODEL.TRANSFORMER_TYPE and MODEL.VIT.DEPTH decide it"
@@ -142,8 +149,8 @@ class TransReID(nn.Module):
         return report
 
     def translate(self, weights: Weights) -> Weights:
-        """Return a checkpoint's weights by this model's names."""
-        return weights
+        """Return a checkpoint's weights by this model's names; adapters are folded in where this model has none."""
+        return weights if any(isinstance(layer, LoRALinear) for layer in self.modules()) else fold_lora(weights)
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the embedding does not depend on it."""
@@ -154,7 +161,8 @@ class TransReID(nn.Module):
         if name.startswith(("b1.", "b2.")):
             return "MODEL.JPM True asks for it (with MODEL.TRANSFORMER_TYPE and MODEL.VIT)"
         name = name.removeprefix("base.")
-        if self.jigsaw is not None and name.startswith((f"blocks.{len(self.base.blocks) - 1}.", "norm.")):
+        unused = (f"blocks.{len(self.base.blocks) - 1}", *self.base.tail_names) if self.jigsaw is not None else ()
+        if name.startswith(tuple(f"{module}." for module in unused)):
             return ""
         return self.base.deciding_keys(name)
 
@@ -178,11 +186,6 @@ class TransReID(nn.Module):
                 f"model's {self.base.grid[0]} x {self.base.grid[1]}"
             )
         return warnings
-
-
-def _class_token(block: nn.Sequential, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the normalised class token [B, D] after a (block, norm) pair sees tokens [B, n, D]."""
-    return block[1](block[0](tokens)[:, 0])
 
 
 def _embedding(branches: list[torch.Tensor]) -> torch.Tensor:

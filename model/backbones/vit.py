@@ -1,81 +1,127 @@
-"""TransReID's vision transformer around timm's blocks: overlapping patches and side information.
+"""TransReID's vision transformer around timm's blocks: overlapping patches, side information, any image size.
 
-Reference: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; He et al., TransReID, ICCV 2021, section 3.
+References: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; He et al., TransReID, ICCV 2021, section 3.
 """
 
+from copy import deepcopy
+
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 
 from model.layers import sie
+from model.layers.lora import add_lora
+from model.layers.pooling import Branch, Pooling, pool, run_block
 from utils.errors import ConfigError, DataError
 
 NUM_IMAGENET_CLASSES = 1000
 INIT_STD = 0.02
+FROM_THE_START = ("cls_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.", "rope.")  # before the blocks
+
+Trunk = TimmVisionTransformer | Eva
 
 
 class PatchEmbed(nn.Module):
     """Images [B, 3, H, W] -> tokens [B, N, D], rows of patches from the top; patches overlap if stride < patch size."""
 
-    def __init__(self, proj: nn.Conv2d, stride: tuple[int, int]) -> None:
+    def __init__(self, proj: nn.Conv2d, norm: nn.Module, stride: tuple[int, int]) -> None:
         super().__init__()
         proj.stride = stride
         self.proj = proj
+        self.norm = norm
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
+        return self.norm(self.proj(images).flatten(2).transpose(1, 2))
 
 
 class VisionTransformer(nn.Module):
-    """The parts of a timm VisionTransformer with a patch stride, an image size and side information of its own.
+    """The parts of a timm VisionTransformer or Eva with a patch stride, an image size and side information of its own.
 
-    `trunk` has a class token and a learnt position embedding for it and every patch. Its position embedding is kept
-    where the grids agree and drawn anew otherwise. `image_size` and `stride` are (y, x) in pixels. `camera_num` and
-    `view_num` are the labels to embed, 0 = off. Raises ConfigError when the patches do not fit the image.
+    The tokens are [class token, if there is one; register tokens; patches]: P prefix tokens and N patches. Position
+    embeddings of `trunk` are kept where the grids agree and drawn anew otherwise; rotary ones are computed for the
+    grid. The feature is the class token where `trunk` normalises it, else what `trunk` pools itself (the mean of the
+    patches, or attention pooling). `image_size` and `stride` are (y, x) in pixels. `camera_num` and `view_num` are the
+    labels to embed, 0 = off. `imagenet_head` adds the unused `fc` that TransReID's checkpoints hold. Raises ConfigError
+    when the patches do not fit the image.
     """
 
     def __init__(
         self,
-        trunk: TimmVisionTransformer,
+        trunk: Trunk,
         image_size: tuple[int, int],
         stride: tuple[int, int],
         drop_out: float = 0.0,
         camera_num: int = 0,
         view_num: int = 0,
         sie_coe: float = 3.0,
+        imagenet_head: bool = True,
     ) -> None:
         super().__init__()
         self.feat_dim = trunk.embed_dim
         self.image_size = tuple(image_size)
         self.grid = patch_grid(self.image_size, trunk.patch_embed.patch_size, stride)
         self.num_patches = self.grid[0] * self.grid[1]
+        self.num_prefix = trunk.num_prefix_tokens
         self.camera_num, self.view_num, self.sie_coe = camera_num, view_num, sie_coe
+        self.frozen_blocks = 0
 
-        self.cls_token = trunk.cls_token
-        self.pos_embed = trunk.pos_embed
-        if trunk.patch_embed.grid_size != self.grid:
-            self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.num_patches, self.feat_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
+        self.cls_token, self.reg_token = trunk.cls_token, trunk.reg_token  # None where the trunk has none
+        self._add_positions(trunk)
         self.side_rows = sie.count_rows(camera_num, view_num)
         if self.side_rows:
             self.sie_embed = nn.Parameter(torch.empty(self.side_rows, 1, self.feat_dim))
             nn.init.trunc_normal_(self.sie_embed, std=INIT_STD)
-        self.patch_embed = PatchEmbed(trunk.patch_embed.proj, tuple(stride))
+        self.patch_embed = PatchEmbed(trunk.patch_embed.proj, trunk.patch_embed.norm, tuple(stride))
         self.pos_drop = nn.Dropout(drop_out)
         self.norm_pre = trunk.norm_pre
         self.blocks = trunk.blocks
-        self.norm = trunk.norm
-        self.fc = nn.Linear(self.feat_dim, NUM_IMAGENET_CLASSES)  # unused; TransReID's checkpoints hold it
-        nn.init.trunc_normal_(self.fc.weight, std=INIT_STD)
-        nn.init.zeros_(self.fc.bias)
-        self.fc.requires_grad_(False)
+        self._add_tail(trunk)
+        if imagenet_head:
+            self.fc = nn.Linear(self.feat_dim, NUM_IMAGENET_CLASSES)
+            nn.init.trunc_normal_(self.fc.weight, std=INIT_STD)
+            nn.init.zeros_(self.fc.bias)
+            self.fc.requires_grad_(False)
+
+    def _add_positions(self, trunk: Trunk) -> None:
+        self.pos_embed = trunk.pos_embed
+        self.embedded_prefix = 0 if trunk.no_embed_class else self.num_prefix  # prefix tokens with a position
+        if self.pos_embed is not None and trunk.patch_embed.grid_size != self.grid:
+            count = self.embedded_prefix + self.num_patches
+            self.pos_embed = nn.Parameter(torch.empty(1, count, self.feat_dim))
+            nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
+        self.rope, rotation = None, None
+        if isinstance(trunk, Eva) and trunk.rope_mixed:
+            self.rope = trunk.rope  # learns, one table for each block
+        elif isinstance(trunk, Eva) and trunk.rope is not None:
+            trunk.rope.update_feat_shape(list(self.grid))
+            rotation = trunk.rope.get_embed(shape=list(self.grid))  # [N, 2d]
+        self.register_buffer("rotation", rotation, persistent=False)
+
+    def _add_tail(self, trunk: Trunk) -> None:
+        """Take over what follows the blocks: one norm, and attention pooling where the trunk has no class token."""
+        self.norm_name = "norm" if isinstance(trunk.fc_norm, nn.Identity) else "fc_norm"
+        self.add_module(self.norm_name, getattr(trunk, self.norm_name))
+        if trunk.attn_pool is not None:
+            self.attn_pool = trunk.attn_pool
+            includes_prefix = isinstance(trunk, Eva) or trunk.pool_include_prefix
+            self.pooling = Pooling("map", first=0 if includes_prefix else self.num_prefix)
+        elif trunk.cls_token is not None and (trunk.global_pool == "token" or not isinstance(trunk.norm, nn.Identity)):
+            self.pooling = Pooling("token")
+        else:
+            self.pooling = Pooling("avg", first=self.num_prefix, norm_last=self.norm_name == "fc_norm")
+
+    @property
+    def tail_names(self) -> tuple[str, ...]:
+        """Names of the modules behind the blocks, in the order in which a branch holds them."""
+        return (self.norm_name, "attn_pool") if self.pooling.kind == "map" else (self.norm_name,)
 
     def forward(
         self, images: torch.Tensor, cam_label: torch.Tensor | None = None, view_label: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the normalised class token [B, D] of images [B, 3, H, W]; labels as in `forward_tokens`."""
+        """Return the feature [B, D] of images [B, 3, H, W]; labels as in `forward_tokens`."""
         tokens = self.forward_tokens(images, cam_label, view_label)
-        return self.norm(tokens[:, 0])
+        return pool(tokens, self.pooling, *(self.get_submodule(name) for name in self.tail_names))
 
     def forward_tokens(
         self,
@@ -84,7 +130,7 @@ class VisionTransformer(nn.Module):
         view_label: torch.Tensor | None = None,
         skip_last: int = 0,
     ) -> torch.Tensor:
-        """Return the tokens [B, 1 + N, D] (class token first) after all blocks but the last few, not normalised.
+        """Return the tokens [B, P + N, D] after all blocks but the last few, not normalised.
 
         The labels are [B] int64 from 0, negative or None = unknown; read only where side information is on. Raises
         DataError for images of another size than the model was built for.
@@ -94,15 +140,57 @@ class VisionTransformer(nn.Module):
                 f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but the model was built for "
                 f"{self.image_size[0]} x {self.image_size[1]} (INPUT.SIZE_TRAIN); resize them"
             )
-        patches = self.patch_embed(images)  # [B, N, D]
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.pos_embed
+        x = self._add_prefix(self.patch_embed(images))
         if self.side_rows:
-            side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, len(patches))
+            side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, len(images))
             x = x + self.sie_coe * side
         x = self.norm_pre(self.pos_drop(x))
-        for block in list(self.blocks)[: len(self.blocks) - skip_last]:
-            x = block(x)
+        for index in range(len(self.blocks) - skip_last):
+            x = run_block(self.blocks[index], x, self.rotation_of(index))
         return x
+
+    def _add_prefix(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return [B, P + N, D] from patches [B, N, D]: class and register tokens in front, positions added."""
+        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        if self.pos_embed is None:
+            return torch.cat([*prefix, patches], dim=1)
+        if not self.embedded_prefix:
+            return torch.cat([*prefix, patches + self.pos_embed], dim=1)
+        return torch.cat([*prefix, patches], dim=1) + self.pos_embed
+
+    def rotation_of(self, block: int) -> torch.Tensor | None:
+        """Return the rotary position embedding [N, 2d] or [heads, N, 2d] for a block; None where there is none."""
+        if self.rope is not None:
+            return self.rope.get_embed(shape=list(self.grid))[block]
+        return self.rotation
+
+    def take_branches(self, count: int) -> list[Branch]:
+        """Return copies of the last block with what follows it, and freeze the originals, which are then unused."""
+        originals = [self.blocks[-1], *(self.get_submodule(name) for name in self.tail_names)]
+        branches = [Branch(self.pooling, *deepcopy(originals)) for _ in range(count)]
+        for module in originals:
+            module.requires_grad_(False)
+        return branches
+
+    def freeze(self, count: int) -> None:
+        """Stop the input layers and the first `count` blocks from learning; they stay in evaluation mode."""
+        for name, weight in self.named_parameters():
+            if name.startswith(FROM_THE_START):
+                weight.requires_grad_(False)
+        self.blocks[:count].requires_grad_(False)
+        self.frozen_blocks = count
+        self.train(self.training)
+
+    def adapt(self, rank: int, alpha: float, targets: tuple[str, ...]) -> None:
+        """Freeze all but the side information and add low-rank adapters to the blocks that `freeze` left learning."""
+        for name, weight in self.named_parameters():
+            weight.requires_grad_(name == "sie_embed")
+        add_lora(self.blocks[self.frozen_blocks :], rank, alpha, targets)
+
+    def train(self, mode: bool = True) -> "VisionTransformer":
+        super().train(mode)
+        self.blocks[: self.frozen_blocks].eval()  # no stochastic depth in front of what learns
+        return self
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the features do not depend on it."""
@@ -115,6 +203,8 @@ class VisionTransformer(nn.Module):
             )
         if name.startswith("patch_embed."):
             return "MODEL.TRANSFORMER_TYPE, MODEL.VIT.EMBED_DIM and MODEL.VIT.PATCH_SIZE decide it"
+        if ".lora_" in name:
+            return "MODEL.LORA (RANK, TARGETS) decides it"
         if name.startswith("blocks."):
             return "MODEL.TRANSFORMER_TYPE and MODEL.VIT (EMBED_DIM, DEPTH, MLP_RATIO) decide it"
         return "MODEL.TRANSFORMER_TYPE and MODEL.VIT.EMBED_DIM decide it"

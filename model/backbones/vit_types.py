@@ -1,4 +1,4 @@
-"""Which transformer a name stands for: TransReID's types, and every plain ViT of timm as `timm/<name>`."""
+"""Which transformer a name stands for: TransReID's types, and the vision transformers of timm as `timm/<name>`."""
 
 import difflib
 import math
@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-import timm
 import torch
-from timm.models import is_model_in_modules, split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 
+from model.backbones import timm_trunks
+from model.backbones.vit import Trunk
 from utils.errors import ConfigError
 
 TIMM_PREFIX = "timm/"
-TIMM_MODULES = ("vision_transformer", "deit")  # where timm keeps plain ViTs
-EXAMPLE = "timm/vit_base_patch16_224"
 SIZE_KEYS = {
     "embed_dim": "MODEL.VIT.EMBED_DIM",
     "depth": "MODEL.VIT.DEPTH",
@@ -68,11 +66,11 @@ class QueryScale(nn.Module):
         return query * self.factor
 
 
-def build_trunk(kind: str, overrides: Mapping[str, float], dropping: Dropping) -> TimmVisionTransformer:
-    """Return a randomly initialised timm VisionTransformer for MODEL.TRANSFORMER_TYPE `kind`.
+def build_trunk(kind: str, overrides: Mapping[str, float], dropping: Dropping) -> Trunk:
+    """Return a randomly initialised trunk of timm's classes for MODEL.TRANSFORMER_TYPE `kind`.
 
     `overrides` holds embed_dim, depth, num_heads, mlp_ratio, patch_size; 0 = the value of the type. Raises ConfigError
-    for an unknown type, a timm model that is no plain ViT, and a width that the heads do not divide.
+    for an unknown type, a timm model that is no such ViT, and a width that the heads do not divide.
     """
     own = _native_sizes(kind)
     sizes = {name: overrides.get(name) or value for name, value in own.items()}
@@ -88,7 +86,7 @@ def build_trunk(kind: str, overrides: Mapping[str, float], dropping: Dropping) -
     }
     if kind.startswith(TIMM_PREFIX):
         changed = {name: value for name, value in sizes.items() if value != own[name]}
-        return timm.create_model(kind.removeprefix(TIMM_PREFIX), num_classes=0, **rates, **changed)
+        return timm_trunks.create(kind.removeprefix(TIMM_PREFIX), {**rates, **changed})
     return _build_transreid(VIT_TYPES[kind], sizes, rates)
 
 
@@ -102,13 +100,7 @@ def published_weights(kind: str, overrides: Mapping[str, float]) -> str:
             "set MODEL.PRETRAIN_CHOICE none, or MODEL.PRETRAIN_PATH to weights of this size"
         )
     if kind.startswith(TIMM_PREFIX):
-        name = kind.removeprefix(TIMM_PREFIX)
-        if not timm.list_pretrained(name if "." in name else f"{name}.*"):
-            raise ConfigError(
-                f"MODEL.PRETRAIN_CHOICE imagenet: timm publishes no weights for {name}; "
-                "set MODEL.PRETRAIN_CHOICE none, or MODEL.PRETRAIN_PATH to a file"
-            )
-        return name
+        return timm_trunks.published_name(kind.removeprefix(TIMM_PREFIX))
     if not VIT_TYPES[kind].hub:
         raise ConfigError(
             f"MODEL.PRETRAIN_PATH is empty and timm's hub has no weights for {kind}; get vit_small_p16_224-15ec54c9.pth"
@@ -117,70 +109,15 @@ def published_weights(kind: str, overrides: Mapping[str, float]) -> str:
     return VIT_TYPES[kind].hub
 
 
-def _native_sizes(kind: str) -> dict[str, float]:
+def _native_sizes(kind: str) -> Mapping[str, float]:
     """Return the sizes of a type without overrides, by the names of SIZE_KEYS."""
-    if not kind.startswith(TIMM_PREFIX):
-        if kind not in VIT_TYPES:
-            near = difflib.get_close_matches(kind, VIT_TYPES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"MODEL.TRANSFORMER_TYPE got '{kind}', allowed: {', '.join(VIT_TYPES)} or timm/<name>{hint}"
-            )
-        return {name: getattr(VIT_TYPES[kind], name) for name in SIZE_KEYS}
-    model = _outline(kind.removeprefix(TIMM_PREFIX))
-    block = model.blocks[0]
-    return {
-        "embed_dim": model.embed_dim,
-        "depth": len(model.blocks),
-        "num_heads": block.attn.num_heads,
-        "mlp_ratio": block.mlp.fc1.out_features / model.embed_dim,
-        "patch_size": model.patch_embed.patch_size[0],
-    }
-
-
-def _outline(name: str) -> TimmVisionTransformer:
-    """Return the timm model `name` without memory for its weights, checked to be a plain ViT."""
-    architecture, tag = split_model_name_tag(name)
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models('vit*') lists them"
-        raise ConfigError(f"MODEL.TRANSFORMER_TYPE: timm has no model '{architecture}'; {hint}")
-    published = timm.list_pretrained(f"{architecture}.*")
-    if tag and name not in published:
-        raise ConfigError(
-            f"MODEL.TRANSFORMER_TYPE: timm's {architecture} has no weights '{tag}'; published: {', '.join(published)}"
-        )
-    model = None
-    if is_model_in_modules(architecture, TIMM_MODULES):
-        with torch.device("meta"):
-            model = timm.create_model(architecture, num_classes=0)
-    obstacle = _obstacle(model)
-    if obstacle:
-        raise ConfigError(
-            f"MODEL.TRANSFORMER_TYPE: timm/{architecture} has {obstacle}; a plain ViT with a class token is needed, "
-            f"e.g. {EXAMPLE}"
-        )
-    return model
-
-
-def _obstacle(model: nn.Module | None) -> str:
-    """Return what keeps a timm model from being a plain ViT with class token, or ''."""
-    if type(model) is not TimmVisionTransformer:
-        return "another architecture (or further tokens) than timm's VisionTransformer"
-    obstacles = {
-        "no class token": not model.has_class_token,
-        "register tokens": model.num_reg_tokens > 0,
-        f"{model.global_pool} pooling in place of the class token": model.global_pool != "token",
-        "no learnt position embedding": model.pos_embed is None,
-        "no position for the class token": model.no_embed_class,
-        "blocks of another kind": not _has_plain_blocks(model),
-    }
-    return next((text for text, found in obstacles.items() if found), "")
-
-
-def _has_plain_blocks(model: TimmVisionTransformer) -> bool:
-    block = model.blocks[0]
-    return hasattr(block, "attn") and hasattr(block, "mlp") and hasattr(block.mlp, "fc1")
+    if kind.startswith(TIMM_PREFIX):
+        return timm_trunks.native_sizes(kind.removeprefix(TIMM_PREFIX))
+    if kind not in VIT_TYPES:
+        near = difflib.get_close_matches(kind, VIT_TYPES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"MODEL.TRANSFORMER_TYPE got '{kind}', allowed: {', '.join(VIT_TYPES)} or timm/<name>{hint}")
+    return {name: getattr(VIT_TYPES[kind], name) for name in SIZE_KEYS}
 
 
 def _build_transreid(kind: VitType, sizes: Mapping[str, float], rates: Mapping[str, float]) -> TimmVisionTransformer:

@@ -28,14 +28,15 @@ def rearranged(num_patches: int, shift: int, groups: int) -> list[int]:
     return [order[group * row + column] for column in range(row) for group in range(groups)]
 
 
-def branch_tokens(num_patches: int, jigsaw: Jigsaw) -> list[list[int]]:
-    """Return for each local branch the token numbers it sees: the class token (0), then N // branches patches.
+def branch_tokens(num_patches: int, jigsaw: Jigsaw, num_prefix: int = 1) -> list[list[int]]:
+    """Return for each local branch the token numbers it sees: all prefix tokens, then N // branches patches.
 
-    Tokens are numbered as in [class; patch 1; ...; patch N]. What is left over, and any padding beyond, is dropped.
+    Tokens are numbered as in [prefix tokens (the class token); patch 1; ...; patch N]. What is left over, and any
+    padding beyond, is dropped.
     """
     order = [*range(num_patches)]
     if jigsaw.rearrange:
         order = rearranged(num_patches, jigsaw.shift, jigsaw.groups)
     length = num_patches // jigsaw.branches
     parts = [order[branch * length : (branch + 1) * length] for branch in range(jigsaw.branches)]
-    return [[0, *(1 + patch for patch in part)] for part in parts]
+    return [[*range(num_prefix), *(num_prefix + patch for patch in part)] for part in parts]
