@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from datasets import make_dataloader
     from model import make_model
+    from model.layers.lora import merge_lora
     from processor import do_inference
     from processor.inference import log_results, save_results
     from utils.device import seed_everything
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     data = make_dataloader(cfg)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False).to(device)
     model.load_param(cfg.TEST.WEIGHT)
+    merge_lora(model)  # adapters cost nothing at test
     results = do_inference(cfg, model, data)
     log_results(results, f"Test Results - {weight}")
     numbered = re.fullmatch(r".*_(\d+)", weight.stem)
