@@ -29,6 +29,7 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("LOSS.SUPCON.W",), phased, "LOSS.PHASED.W_SUP_SPEC decides, or where that is [] LOSS.SUPCON.W0"),
         ([f"LOSS.SUPCON.{name}" for name in decay], phased and by_spec, "LOSS.PHASED.W_SUP_SPEC decides"),
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
+        (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
     ):
         for key in keys:
             if idle and _is_set(cfg, key):
@@ -58,6 +59,10 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
         yield "LOSS.SUPCON.CAM_AWARE False is not used: POS_RULE class+camera asks for positives of other cameras"
     if cfg.MODEL.NAME == "transformer" and cfg.MODEL.NECK == "no":
         yield "MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck"
+    if cfg.MODEL.PRETRAIN_CHOICE == "none":
+        for key in ("MODEL.LORA.RANK", "MODEL.FREEZE_BLOCKS"):
+            if value_of(cfg, key):
+                yield f"{key} {value_of(cfg, key)} keeps weights that MODEL.PRETRAIN_CHOICE none leaves random"
     if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
         yield "MODEL.SIE_* True: both views carry their image's camera and viewpoint, a hint that needs no look at them"
     if wants_center(cfg) and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:

@@ -77,6 +77,10 @@ def _model_rules(cfg: CfgNode) -> Iterator[Problem]:
     for key in ("JPM", "SIE_CAMERA", "SIE_VIEW"):
         if model[key]:
             yield (f"MODEL.{key}",), f"MODEL.{key} True needs MODEL.NAME transformer, got {model.NAME}"
+    for key, off in (("MODEL.LORA.RANK", 0), ("MODEL.FREEZE_BLOCKS", 0), ("SOLVER.LAYER_DECAY", 1.0)):
+        value = value_of(cfg, key)
+        if value != off:
+            yield (key,), f"{key} {value} needs the blocks of MODEL.NAME transformer, got {model.NAME}; set it to {off}"
 
 
 def _transformer_rules(cfg: CfgNode) -> Iterator[Problem]:
@@ -99,6 +103,12 @@ def _transformer_rules(cfg: CfgNode) -> Iterator[Problem]:
         yield (
             ("MODEL.VIT.EMBED_DIM", "MODEL.VIT.NUM_HEADS"),
             f"MODEL.VIT.EMBED_DIM {vit.EMBED_DIM} is not a multiple of MODEL.VIT.NUM_HEADS {vit.NUM_HEADS}",
+        )
+    if cfg.MODEL.LORA.RANK and not cfg.MODEL.LORA.TARGETS:
+        yield (
+            ("MODEL.LORA.RANK", "MODEL.LORA.TARGETS"),
+            f"MODEL.LORA.RANK {cfg.MODEL.LORA.RANK} adapts no layer: MODEL.LORA.TARGETS is empty; name some "
+            "(attn, mlp, attn.qkv, ...), or set RANK to 0",
         )
     if not kind.startswith(TIMM_PREFIX) or vit.PATCH_SIZE:
         yield from _grid_rules(cfg, vit.PATCH_SIZE or DEFAULT_PATCH_SIZE)

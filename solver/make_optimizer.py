@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from solver.layer_decay import layer_scale, trunk_depth
 from utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 UNSUITABLE = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # abstract, one group only, sparse only, matrices only
-KINDS = ("weight", "bias", "classifier weight", "classifier bias")
+KINDS = ("weight", "bias", "classifier weight", "classifier bias", "CLIP weight", "CLIP bias")
 FUSED_CLASSES = ("SGD", "Adam", "AdamW")
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 
@@ -28,6 +29,8 @@ class GroupRule(NamedTuple):
     bias_lr_factor: float = 1.0  # on base_lr, names with "bias"
     weight_decay_bias: float = 0.0  # names with "bias"
     fc_lr_factor: float | None = None  # on base_lr, names with "classifier" or "arcface"; wins over bias_lr_factor
+    clip_lr_scale: float | None = None  # on base_lr, names with "clip_model"; wins over both
+    layer_decay: float = 1.0  # each layer of the trunk below the heads learns slower by this factor, 1 = equally fast
 
     def settings(self, name: str) -> tuple[str, float, float]:
         """Return (kind, one of KINDS; lr; weight decay) for the parameter `name`."""
@@ -36,6 +39,8 @@ class GroupRule(NamedTuple):
         lr = self.base_lr * (self.bias_lr_factor if is_bias else 1)
         if self.fc_lr_factor is not None and ("classifier" in name or "arcface" in name):
             kind, lr = f"classifier {kind}", self.base_lr * self.fc_lr_factor
+        if self.clip_lr_scale is not None and "clip_model" in name:
+            kind, lr = "CLIP bias" if is_bias else "CLIP weight", self.base_lr * self.clip_lr_scale
         return kind, lr, self.weight_decay_bias if is_bias else self.weight_decay
 
 
@@ -53,40 +58,66 @@ def make_optimizer(
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         fc_lr_factor=cfg.SOLVER.FC_LR_FACTOR if cfg.SOLVER.LARGE_FC_LR else None,
+        clip_lr_scale=cfg.MODEL.CLIP_LR_SCALE if cfg.MODEL.CLIP_SEPARATE_LR else None,
+        layer_decay=cfg.SOLVER.LAYER_DECAY,
     )
     groups = group_parameters(model.named_parameters(), rule)
     optimizer = build_optimizer(cfg.SOLVER.OPTIMIZER_NAME, groups, cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM)
-    for group in groups:
-        logger.info(
-            "optimizer group '%s': %d tensors, lr %g, weight decay %g",
-            *(group["name"], len(group["params"]), group["lr"], group["weight_decay"]),
-        )
+    for line in describe_groups(groups):
+        logger.info(line)
     if criterion.center is None:
         return optimizer, None
     return optimizer, build_optimizer("SGD", [{"params": [criterion.center.centers]}], cfg.SOLVER.CENTER_LR)
 
 
 def group_parameters(named: Iterable[tuple[str, nn.Parameter]], rule: GroupRule) -> list[dict]:
-    """Return the trainable parameters in one group per (lr, weight decay), plain weights first.
+    """Return the trainable parameters in one group per (lr, weight decay, layer's scale).
 
-    Each group has params, lr, weight_decay, initial_lr (= lr, what the schedule scales) and name (the kinds it holds).
-    Raises ValueError when nothing is trainable.
+    Each group has params, weight_decay, name (the kinds it holds), initial_lr (what the schedule sees), lr_scale in
+    (0, 1] (factor on what the schedule gives) and lr, their product. Scale 1 and plain weights come first, so group 0
+    has the rate that is logged. Raises ValueError when nothing is trainable, and ConfigError for a layer decay without
+    blocks in `base`.
     """
-    groups: dict[tuple[float, float], dict] = {}
+    named = list(named)
+    depth = trunk_depth(name for name, _ in named)
+    if rule.layer_decay != 1 and not depth:
+        raise ConfigError(
+            f"SOLVER.LAYER_DECAY got {rule.layer_decay}, but the model has no transformer blocks; set 1.0"
+        )
+    groups: dict[tuple[float, float, float], dict] = {}
     kinds: dict[tuple[float, float], set[int]] = {}  # positions in KINDS
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         kind, lr, weight_decay = rule.settings(name)
-        key = (lr, weight_decay)
-        group = groups.setdefault(key, {"params": [], "lr": lr, "initial_lr": lr, "weight_decay": weight_decay})
+        scale = layer_scale(name, depth, rule.layer_decay)
+        rates = {"lr": lr * scale, "initial_lr": lr, "lr_scale": scale}
+        group = groups.setdefault((lr, weight_decay, scale), {"params": [], **rates, "weight_decay": weight_decay})
         group["params"].append(parameter)
-        kinds.setdefault(key, set()).add(KINDS.index(kind))
+        kinds.setdefault((lr, weight_decay), set()).add(KINDS.index(kind))
     if not groups:
         raise ValueError("the model has no trainable parameter")
     for key, group in groups.items():
-        group["name"] = " + ".join(KINDS[index] for index in sorted(kinds[key]))
-    return [groups[key] for key in sorted(groups, key=lambda key: min(kinds[key]))]
+        group["name"] = " + ".join(KINDS[index] for index in sorted(kinds[key[:2]]))
+    return [groups[key] for key in sorted(groups, key=lambda key: (-key[2], min(kinds[key[:2]])))]
+
+
+def describe_groups(groups: list[dict]) -> list[str]:
+    """Return one line for the groups of a (lr, weight decay), with their range of rates where layers differ."""
+    alike: dict[tuple[float, float], list[dict]] = {}
+    for group in groups:
+        alike.setdefault((group["initial_lr"], group["weight_decay"]), []).append(group)
+    lines = []
+    for (_, weight_decay), members in alike.items():
+        rates = sorted({group["lr"] for group in members})
+        scales = sorted({group["lr_scale"] for group in members})
+        lr = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+        size = sum(len(group["params"]) for group in members)
+        line = f"optimizer group '{members[0]['name']}': {size} tensors, lr {lr}, weight decay {weight_decay:g}"
+        if scales != [1]:
+            line += f", layer decay in {len(scales)} steps from {scales[0]:.3g} to {scales[-1]:.3g}"
+        lines.append(line)
+    return lines
 
 
 def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:

@@ -73,30 +73,32 @@ def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, 
 
 
 class EpochScheduler:
-    """Sets the learning rate of every group to schedule(epoch, group's initial_lr) at the start of each epoch.
+    """Sets the learning rate of every group to schedule(epoch, initial_lr) * lr_scale at the start of each epoch.
 
     `schedule` is a pure function (epoch, peak) -> lr; epochs count from 1 and may come in any order. At construction
-    every group gets `start_lr`. There is no state to save. Raises ValueError for a group without `initial_lr` and for
-    a negative start_lr.
+    every group gets `start_lr` * lr_scale. The scale is outside the schedule, whose floors come from BASE_LR: inside,
+    a slow layer's rate would rise towards them. There is no state to save. Raises ValueError for a group without
+    `initial_lr` or `lr_scale` and for a negative start_lr.
     """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, schedule: Callable[[int, float], float], start_lr: float
     ) -> None:
-        if any("initial_lr" not in group for group in optimizer.param_groups):
-            raise ValueError("every parameter group needs 'initial_lr', the learning rate that the schedule scales")
+        if any("initial_lr" not in group or "lr_scale" not in group for group in optimizer.param_groups):
+            raise ValueError("every parameter group needs 'initial_lr', the peak of its schedule, and 'lr_scale'")
         if start_lr < 0:
             raise ValueError(f"start_lr must not be negative, got {start_lr}")
         self._optimizer = optimizer
         self._schedule = schedule
         self._peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
-        self._set([start_lr] * len(self._peaks))
+        self._scales = [float(group["lr_scale"]) for group in optimizer.param_groups]
+        self._set([start_lr * scale for scale in self._scales])
 
     def lr_at(self, epoch: int) -> list[float]:
         """Return the learning rate of each group at `epoch`, without setting it; ValueError below epoch 1."""
         if epoch < 1:
             raise ValueError(f"epochs count from 1, got {epoch}")
-        return [self._schedule(epoch, peak) for peak in self._peaks]
+        return [self._schedule(epoch, peak) * scale for peak, scale in zip(self._peaks, self._scales, strict=True)]
 
     def step(self, epoch: int) -> None:
         """Set the learning rates of `epoch`; call it before the epoch's first batch."""

@@ -81,10 +81,56 @@ def test_large_fc_lr_overrides_the_bias_factor_but_not_its_decay():
     assert len(optimizer.param_groups) == 4
 
 
+class Fused(Net):
+    """A model with a CLIP tower and layers that fuse it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip_model = nn.ModuleDict({"visual": nn.Linear(3, 4), "classifier": nn.Linear(4, 4)})
+        self.clip_fuse = nn.Linear(8, 4)
+
+
+def test_clip_tower_has_its_own_rate_for_weights_and_biases_and_the_usual_decay():
+    opts = (*DIFFERENT, "SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 3.0, "MODEL.CLIP_LR_SCALE", 0.2)
+    model, optimizer, _ = build(*opts, model=Fused())
+    settings = settings_by_name(model, optimizer)
+    for part in ("visual", "classifier"):
+        assert settings[f"clip_model.{part}.weight"] == (pytest.approx(0.002), 1e-4)
+        assert settings[f"clip_model.{part}.bias"] == (pytest.approx(0.002), 5e-4)
+    assert settings["clip_fuse.weight"] == (0.01, 1e-4) and settings["clip_fuse.bias"] == (0.02, 5e-4)
+    kinds = ["weight", "bias", "classifier weight", "classifier bias", "CLIP weight", "CLIP bias"]
+    assert [group["name"] for group in optimizer.param_groups] == kinds
+
+
+def test_without_a_separate_rate_the_clip_tower_is_like_the_rest():
+    model, optimizer, _ = build(*DIFFERENT, "MODEL.CLIP_LR_SCALE", 0.2, "MODEL.CLIP_SEPARATE_LR", False, model=Fused())
+    settings = settings_by_name(model, optimizer)
+    assert settings["clip_model.visual.weight"] == settings["clip_fuse.weight"] == (0.01, 1e-4)
+    assert settings["clip_model.visual.bias"] == settings["clip_fuse.bias"] == (0.02, 5e-4)
+
+
+def test_a_clip_scale_of_one_changes_the_bias_factor_only():
+    model, optimizer, _ = build(*DIFFERENT, model=Fused())
+    settings = settings_by_name(model, optimizer)
+    assert settings["clip_model.visual.weight"] == settings["clip_fuse.weight"] == (0.01, 1e-4)
+    assert settings["clip_model.visual.bias"] == (0.01, 5e-4)
+    assert [group["name"] for group in optimizer.param_groups] == ["weight + CLIP weight", "bias", "CLIP bias"]
+
+
+def test_log_says_tensors_rate_and_decay_of_each_group(caplog):
+    with caplog.at_level(logging.INFO):
+        build(*DIFFERENT)
+    assert [record.getMessage() for record in caplog.records if "optimizer group" in record.getMessage()] == [
+        "optimizer group 'weight': 6 tensors, lr 0.01, weight decay 0.0001",
+        "optimizer group 'bias': 5 tensors, lr 0.02, weight decay 0.0005",
+    ]
+
+
 def test_groups_with_equal_settings_are_merged_and_named():
     _, optimizer, _ = build("SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_BIAS", 1e-4)
     assert [group["name"] for group in optimizer.param_groups] == ["weight + bias"]
     assert optimizer.param_groups[0]["initial_lr"] == 0.01
+    assert optimizer.param_groups[0]["lr_scale"] == 1
     _, optimizer, _ = build(*DIFFERENT, "SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 3.0)
     rates = [(group["name"], group["initial_lr"]) for group in optimizer.param_groups]
     assert rates[:2] == [("weight", 0.01), ("bias", 0.02)]  # plain weights first: theirs is the rate that is logged

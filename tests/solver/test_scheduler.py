@@ -15,15 +15,18 @@ from utils.errors import ConfigError
 BASE, PEAKS = 0.008, (0.008, 0.016)
 
 
-def make_optimizer(peaks=PEAKS):
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": peak, "initial_lr": peak} for peak in peaks]
+def make_optimizer(peaks=PEAKS, scale=1.0):
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": peak * scale, "initial_lr": peak, "lr_scale": scale}
+        for peak in peaks
+    ]
     return torch.optim.SGD(groups, lr=BASE)
 
 
-def make_scheduler(*opts):
+def make_scheduler(*opts, scale=1.0):
     cfg = get_cfg_defaults()
     cfg.merge_from_list(["SOLVER.BASE_LR", BASE, "SOLVER.MAX_EPOCHS", 120, *opts])
-    optimizer = make_optimizer()
+    optimizer = make_optimizer(scale=scale)
     return optimizer, create_scheduler(cfg, optimizer)
 
 
@@ -64,6 +67,19 @@ def test_table_of_all_epochs_matches_the_slow_formula(kind, slow, method):
         expected = [slow(epoch, peak, method) for peak in PEAKS]
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected, rel=1e-12)
         assert scheduler.last_lr == [group["lr"] for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "multistep"])
+def test_scale_multiplies_every_rate_and_with_it_the_floors(kind):
+    _, full = make_scheduler("SOLVER.SCHEDULER", kind)
+    optimizer, scaled = make_scheduler("SOLVER.SCHEDULER", kind, scale=1e-4)  # far below the cosine's floor 0.002
+    assert scaled.last_lr == pytest.approx([1e-4 * rate for rate in full.last_lr])
+    for epoch in range(1, 131):
+        scaled.step(epoch)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+            [1e-4 * rate for rate in full.lr_at(epoch)], rel=1e-12
+        )
+    assert max(scaled.last_lr) < 1e-4 * max(PEAKS)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "multistep"])
@@ -148,7 +164,9 @@ def test_settings_that_cannot_work_are_refused_by_key(opts, key):
         make_scheduler(*opts)
 
 
-def test_group_without_initial_lr_is_refused():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(ValueError, match="initial_lr"):
-        EpochScheduler(optimizer, lambda epoch, peak: peak, 0.1)
+@pytest.mark.parametrize("lost", ["initial_lr", "lr_scale"])
+def test_group_without_its_peak_or_scale_is_refused(lost):
+    group = {"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": 0.1, "lr_scale": 1.0}
+    del group[lost]
+    with pytest.raises(ValueError, match="'initial_lr'.* and 'lr_scale'"):
+        EpochScheduler(torch.optim.SGD([group], lr=0.1), lambda epoch, peak: peak, 0.1)
