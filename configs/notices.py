@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from yacs.config import CfgNode
 
+from configs.clip_rules import find_clip_notices
 from configs.defaults import LEGACY, get_cfg_defaults
 from configs.schedule import resolve, wants_center
 from configs.validate import value_of
@@ -12,7 +13,8 @@ from configs.validate import value_of
 def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
     legacy = [f"{key} is not used here: {instead}" for key, instead in LEGACY.items() if _is_set(cfg, key)]
-    return [*legacy, *_idle_keys(cfg), *_sampler_notices(cfg), *_model_notices(cfg), *_schedule_notices(cfg)]
+    model = [*_model_notices(cfg), *find_clip_notices(cfg)]
+    return [*legacy, *_idle_keys(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
 
 
 def _is_set(cfg: CfgNode, key: str) -> bool:

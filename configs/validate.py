@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from yacs.config import CfgNode
 
+from configs.clip_rules import find_clip_problems
 from configs.limits import (
     CHOICES,
     DEFAULT_PATCH_SIZE,
@@ -24,7 +25,7 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     problems = [*_bad_choices(cfg), *_bad_ranges(cfg)]
     if problems:  # the rules between keys presume that each key is sound
         return problems
-    problems = [*_model_rules(cfg), *_input_rules(cfg), *_data_rules(cfg)]
+    problems = [*_model_rules(cfg), *find_clip_problems(cfg), *_input_rules(cfg), *_data_rules(cfg)]
     schedule = [*_ssl_rules(cfg), *find_schedule_problems(cfg)]
     return [*problems, *(schedule or _loss_rules(cfg))]
 

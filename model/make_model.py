@@ -10,6 +10,7 @@ from model.backbones.vit import Trunk, VisionTransformer
 from model.backbones.vit_types import TIMM_PREFIX, Dropping, build_trunk, published_weights
 from model.convert import Weights, imagenet_trunk, reid_trunk
 from model.layers.jigsaw import Jigsaw
+from model.make_clip import make_fused
 from model.pretrained import first_weights, load_rest, load_trunk, source_of
 from model.transreid import TransReID
 from utils.errors import ConfigError
@@ -27,7 +28,7 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
     """
     if cfg.MODEL.NAME not in FAMILIES:
         raise ConfigError(f"MODEL.NAME got '{cfg.MODEL.NAME}', allowed: {', '.join(FAMILIES)}")
-    choice = cfg.MODEL.PRETRAIN_CHOICE if pretrained else "none"
+    choice = cfg.MODEL.PRETRAIN_CHOICE if pretrained else "resume"
     model = FAMILIES[cfg.MODEL.NAME](cfg, num_class, camera_num, view_num, choice)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     total = sum(weight.numel() for weight in model.parameters())
@@ -65,9 +66,7 @@ def make_transformer(cfg: CfgNode, num_class: int, camera_num: int, view_num: in
         jigsaw = Jigsaw(cfg.MODEL.DEVIDE_LENGTH, shift, groups, cfg.MODEL.RE_ARRANGE)
     settings = {**_head_settings(cfg, num_class), "jigsaw": jigsaw}
     if cfg.MODEL.USE_CLIP:
-        from model.make_clip import make_fused
-
-        model = make_fused(cfg, base, settings)
+        model = make_fused(cfg, base, settings, trained_elsewhere=choice == "resume")
     else:
         model = TransReID(base, **settings)
     if weights is not None:

@@ -14,7 +14,7 @@ from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens
 from model.layers.lora import LoRALinear, fold_lora
 from model.outputs import ModelOutput
-from model.pretrained import log_report
+from model.pretrained import FUSION, log_report
 from utils.checkpoint import read_weights
 from utils.errors import ConfigError, DataError
 
@@ -172,6 +172,14 @@ class TransReID(nn.Module):
             warnings.append(
                 "the checkpoint was trained with side information, which is off here, so its embedding differs; "
                 "set MODEL.SIE_CAMERA / MODEL.SIE_VIEW as in its training"
+            )
+        fusion = [name for name in report.surplus if name.startswith(FUSION)]
+        if fusion:
+            layers = dict.fromkeys(name.split(".")[0] for name in fusion)
+            warnings.append(
+                f"the checkpoint was trained with CLIP fusion, which is off here: its {len(fusion)} fusion weights "
+                f"({', '.join(layers)}) are unused and the features are those before the fusion; "
+                "set MODEL.USE_CLIP True as in its training"
             )
         if self.jigsaw is not None:
             names = {name for name in (*report.surplus, *report.missing) if name.startswith("bottleneck_")}

@@ -1,0 +1,63 @@
+"""Rules between the keys of MODEL.CLIP_*, and which of them have no effect; silent while MODEL.USE_CLIP is False."""
+
+from collections.abc import Iterator
+
+from yacs.config import CfgNode
+
+from configs.defaults import get_cfg_defaults
+from configs.schedule import Problem
+
+
+def find_clip_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield every rule that `cfg` breaks, as (keys concerned, one line that says what to do)."""
+    model = cfg.MODEL
+    if not model.USE_CLIP:
+        return
+    if model.NAME != "transformer":
+        yield (
+            ("MODEL.USE_CLIP", "MODEL.NAME"),
+            f"MODEL.USE_CLIP True needs MODEL.NAME transformer, got {model.NAME}",
+        )
+    if model.CLIP_IMPL == "hf" and model.CLIP_FUSION == "quickwin":
+        yield (
+            ("MODEL.CLIP_FUSION", "MODEL.CLIP_IMPL"),
+            "MODEL.CLIP_FUSION quickwin exists for MODEL.CLIP_IMPL open_clip only; set one of them differently",
+        )
+    if model.CLIP_IMPL == "open_clip" and not model.CLIP_BACKBONE:
+        yield (
+            ("MODEL.CLIP_BACKBONE",),
+            "MODEL.CLIP_BACKBONE is empty; name a model of open_clip or a .json file in its format",
+        )
+    if model.CLIP_IMPL == "hf" and not model.CLIP_HF_ID and not model.CLIP_LOCAL_PATH:
+        yield (
+            ("MODEL.CLIP_HF_ID", "MODEL.CLIP_LOCAL_PATH"),
+            "MODEL.CLIP_IMPL hf needs a model: set MODEL.CLIP_HF_ID, or MODEL.CLIP_LOCAL_PATH to its folder",
+        )
+
+
+def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
+    """Yield one line for every key that is set and that another one leaves without effect."""
+    model, defaults = cfg.MODEL, get_cfg_defaults().MODEL
+    if not model.USE_CLIP:
+        return
+    impl, fusion = model.CLIP_IMPL, model.CLIP_FUSION
+    own_branches = ("CLIP_USE_AFEM", "CLIP_USE_SEM_REFINE")
+    rates = ("CLIP_SEPARATE_LR", "CLIP_LR_SCALE")
+    frozen = fusion != "concat" and not model.CLIP_FINETUNE
+    by_path = impl == "hf" and bool(model.CLIP_LOCAL_PATH)
+    reasons = {}  # the first reason of a key is the one said
+    for keys, idle, why in (
+        (("CLIP_BACKBONE", "CLIP_PRETRAIN"), impl == "hf", "MODEL.CLIP_IMPL hf takes CLIP_HF_ID or CLIP_LOCAL_PATH"),
+        (("CLIP_HF_ID",), impl == "open_clip", "MODEL.CLIP_IMPL open_clip takes CLIP_BACKBONE and CLIP_PRETRAIN"),
+        (("CLIP_HF_ID",), by_path, "MODEL.CLIP_LOCAL_PATH wins"),
+        (own_branches, fusion == "concat", "MODEL.CLIP_FUSION concat has no layers"),
+        (own_branches, impl == "open_clip", "MODEL.CLIP_IMPL open_clip has no such branch"),
+        (("CLIP_CONCAT_WEIGHT",), fusion != "concat", f"MODEL.CLIP_FUSION is {fusion}"),
+        (rates, fusion == "concat", "MODEL.CLIP_FUSION concat does not train the tower"),
+        (rates, frozen, "MODEL.CLIP_FINETUNE False freezes the tower"),
+        (("CLIP_LR_SCALE",), not model.CLIP_SEPARATE_LR, "MODEL.CLIP_SEPARATE_LR is False"),
+    ):
+        reasons |= {key: why for key in keys if idle and model[key] != defaults[key] and key not in reasons}
+    yield from (f"MODEL.{key} {model[key]} is not used: {why}" for key, why in reasons.items())
+    if fusion == "concat" and model.CLIP_FINETUNE:
+        yield "MODEL.CLIP_FINETUNE True is not used: MODEL.CLIP_FUSION concat trains without the tower"

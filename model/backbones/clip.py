@@ -1,0 +1,142 @@
+"""CLIP's image towers, open_clip's and transformers', and the images that they want to see.
+
+Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.convert import guess_grid
+from utils.errors import ConfigError
+from utils.precision import at_least_float32
+
+SIZE_KEY = "MODEL.CLIP_INPUT_SIZE"
+
+
+class Normalisation(NamedTuple):
+    """RGB mean and standard deviation of images in [0, 1]."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+class TowerInfo(NamedTuple):
+    """What is known about a tower beside its weights."""
+
+    feat_dim: int  # D
+    image_size: tuple[int, int]  # (height, width) in pixels
+    normalisation: Normalisation
+    source: str  # of its weights, for messages
+    reloadable: bool  # False: random weights, which only a checkpoint can bring back
+
+
+class OpenClipTower(nn.Module):
+    """The image tower of an open_clip model: images [B, 3, *image_size] -> projected features [B, D].
+
+    The weights are called `visual.*`, as in open_clip's files.
+    """
+
+    interpolation = "bicubic"
+
+    def __init__(self, visual: nn.Module, info: TowerInfo) -> None:
+        super().__init__()
+        self.visual = visual
+        self.info = info
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.visual(images)
+
+
+class HfTower(nn.Module):
+    """The image tower of a transformers CLIP: images [B, 3, *image_size] -> [B, D], class token after post_layernorm.
+
+    It takes the parts of `vision`, a transformers CLIPVisionModel (of versions that wrap it: its `vision_model`), so
+    that the weights are called `embeddings.*`, `pre_layrnorm.*`, `encoder.*` and `post_layernorm.*` in all versions.
+    The position table is drawn anew for `info.image_size`.
+    """
+
+    interpolation = "bilinear"
+
+    def __init__(self, vision: nn.Module, info: TowerInfo) -> None:
+        super().__init__()
+        patch = vision.embeddings.patch_embedding.kernel_size
+        self.grid = (info.image_size[0] // patch[0], info.image_size[1] // patch[1])
+        self.embeddings = PatchTokens(vision.embeddings, self.grid)
+        self.pre_layrnorm = vision.pre_layrnorm
+        self.encoder = vision.encoder
+        self.post_layernorm = vision.post_layernorm
+        self.info = info
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.pre_layrnorm(self.embeddings(images))  # [B, 1 + N, D]
+        tokens = self.encoder(inputs_embeds=tokens).last_hidden_state
+        return self.post_layernorm(tokens[:, 0])
+
+
+class PatchTokens(nn.Module):
+    """Images [B, 3, H, W] -> class token and patches [B, 1 + N, D]: transformers' CLIP embeddings for any grid."""
+
+    def __init__(self, embeddings: nn.Module, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.class_embedding = embeddings.class_embedding
+        self.patch_embedding = embeddings.patch_embedding
+        self.position_embedding = nn.Embedding(1 + grid[0] * grid[1], len(self.class_embedding))
+        nn.init.normal_(self.position_embedding.weight, std=embeddings.config.initializer_range)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, N, D]
+        first = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
+        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+
+
+class ToClip(nn.Module):
+    """Images [B, 3, H, W] normalised by `pixel` -> [B, 3, *size] normalised by `clip`, resized where sizes differ.
+
+    Resizing aligns pixel centres as usual (align_corners False), without antialiasing, as in Model B.
+    """
+
+    def __init__(self, pixel: Normalisation, clip: Normalisation, size: tuple[int, int], interpolation: str) -> None:
+        super().__init__()
+        mean, std, clip_mean, clip_std = (torch.tensor(row, dtype=torch.float64) for row in (*pixel, *clip))
+        scale, shift = std / clip_std, (mean - clip_mean) / clip_std
+        self.register_buffer("scale", scale.float().reshape(3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().reshape(3, 1, 1), persistent=False)
+        self.size = size
+        self.interpolation = interpolation
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images * self.scale + self.shift
+        if tuple(images.shape[-2:]) == self.size:
+            return images
+        return F.interpolate(images, size=self.size, mode=self.interpolation, align_corners=False)
+
+
+def check_patches(size: Sequence[float], patch: int, tower: str) -> tuple[int, int]:
+    """Return MODEL.CLIP_INPUT_SIZE as integers; ConfigError when the tower's patches do not fill it."""
+    if any(side % patch for side in size):
+        below = [max(int(side // patch), 1) * patch for side in size]
+        above = [int(-(-side // patch)) * patch for side in size]
+        near = f"{below} or {above}" if below != above else f"{below}"
+        raise ConfigError(
+            f"{SIZE_KEY} {list(size)} is no multiple of the patches of {tower}, {patch} x {patch} pixels; set {near}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def resize_positions(table: torch.Tensor, grid: tuple[int, int], antialias: bool) -> torch.Tensor:
+    """Return a position table [1 + N, D] interpolated to `grid` (rows, columns); the class row and the dtype are kept.
+
+    Bicubic, align_corners False, as open_clip (with antialiasing) and transformers (without) do it; open_clip's own
+    function leaves a table as it is when only the shape of the grid changes. The source grid is taken to be square
+    where it can be.
+    """
+    source = guess_grid(len(table) - 1, grid)
+    if source == tuple(grid):
+        return table
+    image = at_least_float32(table[1:]).reshape(1, *source, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
+    image = F.interpolate(image, size=tuple(grid), mode="bicubic", align_corners=False, antialias=antialias)
+    return torch.cat([table[:1], image[0].flatten(1).t().to(table.dtype)])

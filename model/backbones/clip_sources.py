@@ -1,0 +1,281 @@
+"""Where CLIP's image towers come from: open_clip and transformers by name, weight files, and the hub's cache.
+
+Nothing in a file is executed: weights are read as plain tensors, architectures from JSON.
+"""
+
+import difflib
+import json
+import logging
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from model.backbones.clip import (
+    SIZE_KEY,
+    HfTower,
+    Normalisation,
+    OpenClipTower,
+    TowerInfo,
+    check_patches,
+    resize_positions,
+)
+from model.convert import Weights, load_weights
+from utils.checkpoint import read_weights
+from utils.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+PATH_KEY = "MODEL.CLIP_LOCAL_PATH"
+BACKBONE_KEY = "MODEL.CLIP_BACKBONE"
+TAG_KEY = "MODEL.CLIP_PRETRAIN"
+ID_KEY = "MODEL.CLIP_HF_ID"
+HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach; its downloads alone would retry for half a minute
+CONFIG_FILES = ("config.json",)
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a transformers folder, the first one wins
+PROCESSOR_FILE = "preprocessor_config.json"
+HF_PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
+POSITION_TABLE = "position_embedding"  # hf: `.weight` follows
+SHOWN = 8  # names that an error lists
+
+
+def open_clip_tower(
+    backbone: str, tag: str, local_path: str, size: tuple[float, float], weights: bool = True
+) -> OpenClipTower:
+    """Return an image tower of open_clip; the text tower is never built at its size.
+
+    `backbone` is open_clip's name of the model or the path of a .json in its format, `tag` that of published weights
+    ('' = random). A weight file in `local_path` wins; then the tag only tells how its weights were trained. `size` is
+    (height, width) in pixels. `weights` False leaves the random first ones, for a checkpoint to replace. Raises
+    ConfigError for names, sizes and downloads that do not work, DataError for a file that does not fit.
+    """
+    open_clip = _import_open_clip()
+    config = _open_clip_config(open_clip, backbone)
+    published = open_clip.get_pretrained_cfg(backbone, tag) if tag else {}
+    if tag and not published and not local_path:
+        raise ConfigError(_unknown_tag(open_clip, backbone, tag))
+    vision, size = _sized_vision(open_clip, config, backbone, size)
+    quick_gelu = bool(published.get("quick_gelu") or config.get("quick_gelu"))  # optional in both formats
+    smallest_text = open_clip.CLIPTextCfg(context_length=1, vocab_size=1, width=8, heads=1, layers=1)
+    try:
+        visual = open_clip.CLIP(config["embed_dim"], vision, smallest_text, quick_gelu=quick_gelu).visual
+    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{BACKBONE_KEY} {backbone} cannot be built at {SIZE_KEY} {list(size)}: {error}") from error
+    if isinstance(visual, open_clip.transformer.VisionTransformer):
+        visual.output_tokens = False  # of CoCa towers, which return their patches too
+    source = f"{PATH_KEY} '{local_path}'" if local_path else f"{backbone} with {TAG_KEY} '{tag}'"
+    default = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    normalisation = Normalisation(*((published["mean"], published["std"]) if published else default))
+    info = TowerInfo(config["embed_dim"], size, normalisation, source, reloadable=bool(local_path or tag))
+    tower = OpenClipTower(visual, info)
+    if weights and info.reloadable:
+        path = Path(local_path) if local_path else _fetch_tag(open_clip, backbone, tag, published)
+        _load_open_clip(tower, path, source)
+    return tower
+
+
+def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights: bool = True) -> HfTower:
+    """Return the image tower of a transformers CLIP, with its scaled-dot-product attention.
+
+    `model_id` is its name on the Hugging Face hub; a folder in `local_path` (config.json, preprocessor_config.json,
+    model.safetensors or pytorch_model.bin) wins. `size`, `weights` and errors as in `open_clip_tower`; without weights
+    config.json suffices.
+    """
+    transformers = _import_transformers()
+    folder = Path(local_path)
+    if local_path and not folder.is_dir():
+        raise ConfigError(
+            f"{PATH_KEY}: no folder '{folder}'; give one with config.json and {' or '.join(WEIGHT_FILES)}"
+        )
+    if not local_path:
+        needed = (CONFIG_FILES, WEIGHT_FILES) if weights else (CONFIG_FILES,)
+        way_out = f"copy the model's folder here (config.json, {PROCESSOR_FILE}, {WEIGHT_FILES[0]}) and set {PATH_KEY}"
+        folder = hub_files(model_id, needed, f"{ID_KEY} {model_id}", way_out, extra=PROCESSOR_FILE)[0].parent
+    source = f"{PATH_KEY} '{local_path}'" if local_path else f"{ID_KEY} {model_id}"
+    config = _hf_config(transformers, folder, source)
+    size = check_patches(size, config.patch_size, source)
+    info = TowerInfo(config.hidden_size, size, _hf_normalisation(transformers, folder), source, reloadable=True)
+    tower = HfTower(_unwrapped(transformers.CLIPVisionModel(config)), info)
+    if weights:
+        _load_hf(tower, folder, source)
+    return tower
+
+
+def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out: str, extra: str = "") -> list[Path]:
+    """Return, for each tuple of file names, the first that the hub's repository has, from the cache where all are.
+
+    Only what the cache lacks is asked for, and then `extra` too where it exists. `what` opens the error and `way_out`
+    ends it: ConfigError, within seconds, when the hub is out of reach or has no such model or file.
+    """
+    import huggingface_hub
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    def cached(names: tuple[str, ...]) -> Path | None:
+        found = (huggingface_hub.try_to_load_from_cache(repo, name, cache_dir=HF_HUB_CACHE) for name in names)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+
+    paths = [cached(names) for names in needed]
+    if all(paths):
+        return paths
+    logger.info("%s: downloading from the Hugging Face hub into %s", what, HF_HUB_CACHE)
+    try:
+        present = {entry.rfilename for entry in huggingface_hub.model_info(repo, timeout=HUB_TIMEOUT).siblings}
+        chosen = [next((name for name in names if name in present), None) for names in needed]
+        if None in chosen:
+            raise FileNotFoundError(f"the repository has no {' or '.join(needed[chosen.index(None)])}")
+        if extra in present:
+            huggingface_hub.hf_hub_download(repo, extra)
+        return [Path(huggingface_hub.hf_hub_download(repo, name)) for name in chosen]
+    except Exception as error:  # the hub's client raises what its HTTP library does, which differs by version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{what}: {repo} is not in the cache ({HF_HUB_CACHE}) and could not be fetched from the hub ({reason}); "
+            f"connect to the network once, or {way_out}"
+        ) from error
+
+
+def _import_open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ConfigError(f"MODEL.CLIP_IMPL open_clip: {error}; pip install open_clip_torch") from error
+    return open_clip
+
+
+def _import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(f"MODEL.CLIP_IMPL hf: {error}; pip install transformers") from error
+    return transformers
+
+
+def _open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
+    """Return embed_dim, vision_cfg and what else open_clip's description of a model holds."""
+    if not backbone.endswith(".json"):
+        if backbone in open_clip.list_models():
+            return open_clip.get_model_config(backbone)
+        near = difflib.get_close_matches(backbone, open_clip.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(
+            f"{BACKBONE_KEY} got '{backbone}', expected a name from open_clip.list_models() or a .json file in "
+            f"open_clip's format{hint}"
+        )
+    try:
+        config = json.loads(Path(backbone).read_text())
+        return {**config, "embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
+    except FileNotFoundError as error:
+        raise ConfigError(f"{BACKBONE_KEY}: no file '{backbone}'") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg): {error}"
+        ) from error
+
+
+def _sized_vision(
+    open_clip: Any, config: dict[str, Any], backbone: str, size: tuple[float, float]
+) -> tuple[Any, tuple[int, int]]:
+    """Return open_clip's vision settings and size in integers; only its own ViT can see another size than its own."""
+    try:
+        vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
+    except TypeError as error:
+        raise ConfigError(f"{BACKBONE_KEY} {backbone}: {error}") from error
+    if not vision.timm_model_name and isinstance(vision.layers, int):
+        size = check_patches(size, vision.patch_size, backbone)
+        return replace(vision, image_size=size), size
+    own = vision.image_size
+    own = (own, own) if isinstance(own, int) else tuple(own)
+    if own != tuple(size):
+        raise ConfigError(f"{SIZE_KEY} {list(size)}: {backbone} sees images of one size only; set {list(own)}")
+    return vision, own
+
+
+def _unknown_tag(open_clip: Any, backbone: str, tag: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(backbone)
+    near = difflib.get_close_matches(tag, tags, n=1)
+    published = (
+        f"published: {', '.join(tags[:SHOWN])}{', ...' if len(tags) > SHOWN else ''}" if tags else "there are none"
+    )
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"{TAG_KEY} got '{tag}', which is no tag of weights for {BACKBONE_KEY} {backbone} ({published}){hint}; "
+        f"'' leaves them random, {PATH_KEY} takes a weight file"
+    )
+
+
+def _fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any]) -> Path:
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    what = f"{TAG_KEY} '{tag}' of {backbone}"
+    way_out = f"copy that weight file here and set {PATH_KEY} to it"
+    repo, _, name = published["hf_hub"].rpartition("/")
+    if not repo:
+        raise ConfigError(f"{what} is not on the Hugging Face hub; fetch {published['url']}, then {way_out}")
+    names = (str(Path(name).with_suffix(".safetensors")), name) if name else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    return hub_files(repo, (names,), what, way_out)[0]
+
+
+def _load_open_clip(tower: OpenClipTower, path: Path, source: str) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                raise DataError(
+                    f"{source} is a TorchScript archive, which holds code and is not loaded; re-save its "
+                    "weights with torch.save(torch.jit.load(path).state_dict(), ...) where you trust it, or leave "
+                    f"{PATH_KEY} '' and name a published {TAG_KEY}"
+                )
+    weights = read_weights(path, source)
+    visual = {name: value for name, value in weights.items() if name.startswith("visual.")}
+    table = visual.get("visual.positional_embedding")
+    if table is not None and "visual.positional_embedding" in tower.state_dict():
+        visual["visual.positional_embedding"] = resize_positions(table, tower.visual.grid_size, antialias=True)
+    _load(tower, visual or weights, source, f"{BACKBONE_KEY} decides it")
+
+
+def _load_hf(tower: HfTower, folder: Path, source: str) -> None:
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise ConfigError(f"{source}: '{folder}' has no {' or '.join(WEIGHT_FILES)}")
+    weights = {name.removeprefix("vision_model."): value for name, value in read_weights(path, source).items()}
+    vision = {name: value for name, value in weights.items() if name.startswith(HF_PARTS)}
+    vision.pop("embeddings.position_ids", None)  # a constant that older versions saved
+    name = f"embeddings.{POSITION_TABLE}.weight"
+    if name in vision:
+        vision[name] = resize_positions(vision[name], tower.grid, antialias=False)
+    _load(tower, vision or weights, source, "the config.json beside it decides it")
+
+
+def _load(tower: nn.Module, weights: Weights, source: str, decided: str) -> None:
+    report = load_weights(tower, weights, source, lambda name: decided)
+    logger.info("CLIP tower: %s", report)
+
+
+def _hf_config(transformers: Any, folder: Path, source: str) -> Any:
+    """Return the CLIPVisionConfig in a folder; ConfigError when it describes no CLIP."""
+    if not (folder / CONFIG_FILES[0]).is_file():
+        raise ConfigError(f"{source}: '{folder}' has no {CONFIG_FILES[0]}")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{source}: {CONFIG_FILES[0]} is not readable ({str(error).splitlines()[0]})") from error
+    if config.model_type not in ("clip", "clip_vision_model"):
+        raise ConfigError(f"{source} is a model of type {config.model_type}; MODEL.CLIP_IMPL hf takes clip")
+    return config.vision_config if config.model_type == "clip" else config
+
+
+def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    try:
+        processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        logger.info("'%s' has no %s: CLIP's images are normalised as OpenAI's", folder, PROCESSOR_FILE)
+        return Normalisation(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    return Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module that holds the parts; transformers before 5 puts it into `vision_model`."""
+    return model.vision_model if "vision_model" in dict(model.named_children()) else model
