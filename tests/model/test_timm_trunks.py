@@ -214,10 +214,9 @@ def test_true_sizes_build_with_everything_on(name, patch, width, million):
 
 
 def test_sizes_that_timm_cannot_build_are_a_clear_error():
-    with pytest.raises(
-        ConfigError, match="timm cannot build vit_base_patch16_sapiens2 with .*depth 3.*leave MODEL.VIT"
-    ):
-        make_outline("MODEL.TRANSFORMER_TYPE", "timm/vit_base_patch16_sapiens2", "MODEL.VIT.DEPTH", 3)
+    odd = ("MODEL.VIT.EMBED_DIM", 30, "MODEL.VIT.NUM_HEADS", 3)  # a rotary head needs a multiple of 4
+    with pytest.raises(ConfigError, match="timm cannot build eva02_tiny_patch14_224 with .*embed_dim 30.*leave MODEL"):
+        make_outline("MODEL.TRANSFORMER_TYPE", "timm/eva02_tiny_patch14_224", *odd)
 
 
 def test_frozen_blocks_do_not_learn_and_do_not_drop():
