@@ -58,6 +58,8 @@ def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
         (("CLIP_LR_SCALE",), not model.CLIP_SEPARATE_LR, "MODEL.CLIP_SEPARATE_LR is False"),
     ):
         reasons |= {key: why for key in keys if idle and model[key] != defaults[key] and key not in reasons}
-    yield from (f"MODEL.{key} {model[key]} is not used: {why}" for key, why in reasons.items())
+    for key, why in reasons.items():
+        shown = "''" if model[key] == "" else model[key]
+        yield f"MODEL.{key} {shown} is not used: {why}"
     if fusion == "concat" and model.CLIP_FINETUNE:
         yield "MODEL.CLIP_FINETUNE True is not used: MODEL.CLIP_FUSION concat trains without the tower"

@@ -39,7 +39,6 @@ WITHOUT_FUSION = (
     "MODEL.PRETRAIN_CHOICE finetune"
 )
 SAME_RTOL, SAME_ATOL = 1e-3, 1e-4  # weights that were stored in half precision still count as the same
-SHOWN = 12  # missing weights that an error spells out
 
 
 class ClipTransReID(TransReID):
@@ -276,7 +275,5 @@ def _forgive_absent_tower(module: nn.Module, keys: Any) -> None:
 def _listed(names: list[str]) -> str:
     """Return the names of fusion weights, and how many weights of the tower."""
     tower = [name for name in names if name.startswith(TOWER)]
-    fusion = [name for name in names if name not in tower]
-    more = [f"{len(fusion) - SHOWN} more"] if len(fusion) > SHOWN else []
-    parts = [*fusion[:SHOWN], *more, *([f"{TOWER}* ({len(tower)} weights)"] if tower else [])]
-    return ", ".join(parts)
+    fusion = [name for name in names if not name.startswith(TOWER)]
+    return ", ".join([*fusion, *([f"{TOWER}* ({len(tower)} weights)"] if tower else [])])

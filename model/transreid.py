@@ -177,9 +177,9 @@ class TransReID(nn.Module):
         if fusion:
             layers = dict.fromkeys(name.split(".")[0] for name in fusion)
             warnings.append(
-                f"the checkpoint was trained with CLIP fusion, which is off here: its {len(fusion)} fusion weights "
+                f"the checkpoint was trained with a CLIP fusion that this model lacks: {len(fusion)} weights "
                 f"({', '.join(layers)}) are unused and the features are those before the fusion; "
-                "set MODEL.USE_CLIP True as in its training"
+                "set MODEL.USE_CLIP, CLIP_IMPL and CLIP_FUSION as in its training"
             )
         if self.jigsaw is not None:
             names = {name for name in (*report.surplus, *report.missing) if name.startswith("bottleneck_")}

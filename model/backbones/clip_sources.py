@@ -92,7 +92,7 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
     if not local_path:
         needed = (CONFIG_FILES, WEIGHT_FILES) if weights else (CONFIG_FILES,)
         way_out = f"copy the model's folder here (config.json, {PROCESSOR_FILE}, {WEIGHT_FILES[0]}) and set {PATH_KEY}"
-        folder = hub_files(model_id, needed, f"{ID_KEY} {model_id}", way_out, extra=PROCESSOR_FILE)[0].parent
+        folder = hub_files(model_id, needed, ID_KEY, way_out, extra=PROCESSOR_FILE)[0].parent
     source = f"{PATH_KEY} '{local_path}'" if local_path else f"{ID_KEY} {model_id}"
     config = _hf_config(transformers, folder, source)
     size = check_patches(size, config.patch_size, source)
@@ -119,7 +119,7 @@ def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out
     paths = [cached(names) for names in needed]
     if all(paths):
         return paths
-    logger.info("%s: downloading from the Hugging Face hub into %s", what, HF_HUB_CACHE)
+    logger.info("%s: downloading %s from the Hugging Face hub into %s", what, repo, HF_HUB_CACHE)
     try:
         present = {entry.rfilename for entry in huggingface_hub.model_info(repo, timeout=HUB_TIMEOUT).siblings}
         chosen = [next((name for name in names if name in present), None) for names in needed]
@@ -272,7 +272,7 @@ def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
         processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except OSError:
         logger.info("'%s' has no %s: CLIP's images are normalised as OpenAI's", folder, PROCESSOR_FILE)
-        return Normalisation(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        return Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
     return Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
 
 

@@ -44,6 +44,11 @@ def resolve_recipe(name: str) -> dict:
     return flat(load(name))
 
 
+def on_timm_trunk(name: str) -> bool:
+    """Return whether configs/<name>.yml trains one of timm's trunks by its own name, none of TransReID's."""
+    return load(name).MODEL.TRANSFORMER_TYPE.startswith("timm/")
+
+
 def raw(path: Path) -> dict:
     """Return {dotted key: value} that this one file sets, `_BASE_` included."""
     return flat(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -18,6 +18,12 @@ TWO_VIEWS = SUPCON | {
     "SOLVER.IMS_PER_BATCH": 96,
     "LOSS.SUPCON.CAM_AWARE": False,
 }
+TINY_CLIP = {
+    "MODEL.USE_CLIP": True,
+    "MODEL.CLIP_BACKBONE": "configs/Synthetic/tiny_clip.json",
+    "MODEL.CLIP_PRETRAIN": "",
+    "MODEL.CLIP_INPUT_SIZE": (48, 48),
+}
 
 
 def from_trunk(path: str) -> dict:
@@ -52,6 +58,7 @@ ROWS = [
         *("Synthetic/ssl_finetune", "Synthetic/baseline"),
         *(from_trunk("logs/synthetic_ssl_pretrain_seed0_run/transformer_30.pth"), "1-30 C1 T1 K4"),
     ),
+    ("Synthetic/clip", "Synthetic/baseline", TINY_CLIP, "1-30 C1 T1 K4"),
     ("VeRi/tiny_scratch_supcon", "VeRi/tiny_scratch", SUPCON, "1-55 C1 T1 S.3 K4"),
     (
         *("VeRi/tiny_scratch_routed", "VeRi/tiny_scratch"),

@@ -1,0 +1,219 @@
+"""What is said when a CLIP tower cannot be had, and what is asked of the hub."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.backbones.clip import check_patches
+from model.backbones.clip_sources import hf_tower, hub_files, open_clip_tower
+from tests.model import clips
+from tests.model.builds import save
+from tests.model.clips import HF_WIDTH, RANDOM, build
+from utils.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return clips.write_sources(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """The hub is out of reach and its cache is empty."""
+    import huggingface_hub
+
+    def refuse(*args, **options):
+        raise ConnectionError("name or service not known\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    ("size", "near"),
+    [
+        ((224, 230), r"set \[224, 224\] or \[224, 240\]"),
+        ((100, 4), r"set \[96, 16\] or \[112, 16\]"),
+        ((16, 0.5), r"set \[16, 16\]"),
+    ],
+)
+def test_size_that_is_no_multiple_of_the_patches_names_the_nearest_ones(size, near):
+    words = rf"MODEL.CLIP_INPUT_SIZE .* is no multiple of the patches of x, 16 x 16 pixels; {near}$"
+    with pytest.raises(ConfigError, match=words):
+        check_patches(size, 16, "x")
+    assert check_patches((224.0, 32), 16, "x") == (224, 32)
+
+
+@pytest.mark.parametrize("variant", ["minimal", "hf"])
+def test_size_is_checked_when_the_model_is_built(variant, sources):
+    with pytest.raises(ConfigError, match=r"MODEL.CLIP_INPUT_SIZE \[32, 30\] .*8 x 8 pixels; set \[32, 24\] or"):
+        build(sources, variant, "MODEL.CLIP_INPUT_SIZE", (32, 30))
+
+
+def test_towers_that_see_one_size_only_say_which():
+    with pytest.raises(
+        ConfigError, match=r"CLIP_INPUT_SIZE \[224, 224\]: RN50x4 sees .*one size only; set \[288, 288\]"
+    ):
+        open_clip_tower("RN50x4", "", "", (224, 224))
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("MODEL.CLIP_BACKBONE", "ViT-B/16"), "MODEL.CLIP_BACKBONE got 'ViT-B/16', .*did you mean .*ViT-B-16"),
+        (("MODEL.CLIP_BACKBONE", "nothing.json"), "MODEL.CLIP_BACKBONE: no file 'nothing.json'"),
+        (
+            ("MODEL.CLIP_BACKBONE", "ViT-B-16", "MODEL.CLIP_PRETRAIN", "laion2b_s34b_b79k"),
+            "MODEL.CLIP_PRETRAIN got 'laion2b_s34b_b79k', .*published: openai, .*did you mean laion2b_s34b_b88k",
+        ),
+        (("MODEL.CLIP_PRETRAIN", "laion2b_s34b_b88k"), "tiny.json .there are none.; '' leaves them random"),
+    ],
+)
+def test_wrong_names_of_open_clip_are_refused_with_near_ones(opts, words, sources):
+    with pytest.raises(ConfigError, match=words) as caught:
+        build(sources, "minimal", *RANDOM, *opts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "does not describe an open_clip model"),
+        ("[]", "does not describe an open_clip model"),
+        ('{"embed_dim": 4}', "embed_dim, vision_cfg.: 'vision_cfg'"),
+        ('{"embed_dim": 4, "vision_cfg": {"depth": 2}}', "unexpected keyword argument 'depth'"),
+        ('{"embed_dim": 4, "vision_cfg": {"width": 50}}', r"cannot be built at MODEL.CLIP_INPUT_SIZE \[32, 32\]"),
+    ],
+)
+def test_damaged_description_is_refused(text, words, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"MODEL.CLIP_BACKBONE.*{words}") as caught:
+        open_clip_tower(str(path), "", "", (32, 32))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variant", ["minimal", "hf"])
+def test_local_path_must_exist(variant, sources):
+    with pytest.raises(ConfigError, match="MODEL.CLIP_LOCAL_PATH.*: no (file|folder) 'nothing/here'"):
+        build(sources, variant, "MODEL.CLIP_LOCAL_PATH", "nothing/here")
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_torchscript_archive_is_not_opened(sources, tmp_path):
+    path = tmp_path / "openai.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(DataError, match="TorchScript archive, which holds code and is not loaded; re-save") as caught:
+        build(sources, "minimal", "MODEL.CLIP_LOCAL_PATH", str(path))
+    assert "\n" not in str(caught.value) and "MODEL.CLIP_LOCAL_PATH" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {"base.cls_token": torch.ones(1)}, "holds a TransReID checkpoint.*none of its weights fits"),
+        (
+            lambda state: {k: v for k, v in state.items() if "ln_post" not in k},
+            "visual.ln_post.weight .* is not in the",
+        ),
+        (
+            lambda state: state | {"visual.proj": torch.ones(32, 8)},
+            r"visual.proj is \[32, 8\] in the file, but \[32, 16\]",
+        ),
+    ],
+)
+def test_weights_of_another_tower_are_refused(change, words, sources, tmp_path):
+    path = save(change(torch.load(sources.weights)), tmp_path)
+    with pytest.raises(DataError, match=f"MODEL.CLIP_LOCAL_PATH '{path}'.*{words}"):
+        build(sources, "minimal", "MODEL.CLIP_LOCAL_PATH", path)
+
+
+def test_folders_of_hf_that_cannot_serve_are_refused(sources, tmp_path):
+    def refuse(error, words):
+        with pytest.raises(error, match=f"MODEL.CLIP_LOCAL_PATH '{folder}'.*{words}") as caught:
+            hf_tower("", str(folder), (32, 24))
+        assert "\n" not in str(caught.value)
+
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    refuse(ConfigError, "has no config.json")
+    (folder / "config.json").write_text("{")
+    refuse(ConfigError, "config.json is not readable")
+    (folder / "config.json").write_text('{"model_type": "vit"}')
+    refuse(ConfigError, "is a model of type vit; MODEL.CLIP_IMPL hf takes clip")
+    clips.write_hf(folder, weights=False)
+    refuse(ConfigError, "has no model.safetensors or pytorch_model.bin")
+    state = clips.make_hf().state_dict()
+    del state["vision_model.post_layernorm.bias"]
+    torch.save(state, folder / "pytorch_model.bin")
+    refuse(DataError, "post_layernorm.bias .* is not in the file; the config.json beside it decides it")
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    refuse(DataError, "cannot read")
+
+
+@pytest.mark.parametrize(
+    ("build_tower", "words"),
+    [
+        (
+            lambda: open_clip_tower("ViT-B-16", "laion2b_s34b_b88k", "", (224, 224)),
+            "MODEL.CLIP_PRETRAIN 'laion2b_s34b_b88k' of ViT-B-16: laion/CLIP-ViT-B-16-laion2B-s34B-b88K .*weight file",
+        ),
+        (
+            lambda: hf_tower("wkcn/TinyCLIP", "", (224, 224)),
+            "MODEL.CLIP_HF_ID: wkcn/TinyCLIP .*the model's folder here .config.json",
+        ),
+    ],
+)
+def test_out_of_reach_of_the_hub_both_ways_out_are_named_at_once(build_tower, words, no_hub, monkeypatch):
+    started = time.perf_counter()
+    with torch.device("meta"), pytest.raises(ConfigError, match=words) as caught:
+        build_tower()
+    message = str(caught.value)
+    assert f"is not in the cache ({no_hub})" in message and "(name or service not known)" in message
+    assert "connect to the network once, or copy" in message and message.endswith(
+        ("MODEL.CLIP_LOCAL_PATH to it", "PATH")
+    )
+    assert "\n" not in message and time.perf_counter() - started < 5
+
+
+def test_hub_is_not_asked_for_what_the_cache_holds(no_hub):
+    repo = no_hub / "models--owner--name"
+    snapshot = repo / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    (snapshot / "b.bin").write_text("weights")
+    assert hub_files("owner/name", (("a.safetensors", "b.bin"),), "x", "y") == [snapshot / "b.bin"]
+    with pytest.raises(ConfigError, match="owner/name is not in the cache"):
+        hub_files("owner/name", (("b.bin",), ("config.json",)), "x", "y")
+
+
+def test_hub_is_asked_once_for_the_files_that_it_has(no_hub, monkeypatch):
+    import huggingface_hub
+
+    class Entry:
+        def __init__(self, rfilename):
+            self.rfilename = rfilename
+
+    class Info:
+        siblings = [Entry(name) for name in ("config.json", "pytorch_model.bin", "preprocessor_config.json")]
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda repo, timeout: Info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: asked.append(name) or f"there/{name}")
+    needed = (("config.json",), ("model.safetensors", "pytorch_model.bin"))
+    found = hub_files("a/b", needed, "x", "y", extra="preprocessor_config.json")
+    assert found == [Path("there/config.json"), Path("there/pytorch_model.bin")]
+    assert sorted(asked) == ["config.json", "preprocessor_config.json", "pytorch_model.bin"]
+    with pytest.raises(ConfigError, match="the repository has no open_clip_model.safetensors or x.bin"):
+        hub_files("a/b", (("open_clip_model.safetensors", "x.bin"),), "x", "y")
+
+
+def test_a_tower_that_a_checkpoint_will_bring_needs_no_download(no_hub, tmp_path):
+    with torch.device("meta"):
+        assert open_clip_tower("ViT-B-16", "laion2b_s34b_b88k", "", (224, 224), weights=False).info.reloadable
+    folder = clips.write_hf(tmp_path / "hf", weights=False)
+    assert hf_tower("", str(folder), (32, 24), weights=False).info.feat_dim == HF_WIDTH

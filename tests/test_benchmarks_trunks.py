@@ -1,0 +1,61 @@
+"""The work that benchmarks/trunks.py counts against formulas by hand: 2 FLOP for each multiply-add of a product."""
+
+import pytest
+
+from benchmarks.trunks import TRUNKS, count_work, describe
+from tests.configs.recipes import ROOT, load
+
+D = 768  # width of all these trunks, with an MLP of 4 D or a gated one of 3 matrices D x 8/3 D
+DEPTH = 12
+
+
+def transformer_flop(patches: int, prefix: int, patch: int = 16) -> int:
+    """Return the work of patch embedding and blocks: q, k, v, output and MLP are 12 D x D, then scores and values."""
+    tokens = patches + prefix
+    block = 2 * tokens * 12 * D * D + 2 * 2 * tokens * tokens * D
+    return 2 * patches * (3 * patch * patch) * D + DEPTH * block
+
+
+def attention_pool_flop(patches: int) -> int:
+    """Return the work of one learnt query on all patches: q, k, v and output, scores and values, MLP of one token."""
+    return 2 * (D * D + patches * 2 * D * D + 2 * patches * D + D * D + 8 * D * D)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "stride", "patches", "prefix"),
+    [
+        ("deit_base_patch16_224_TransReID", (256, 128), None, 16 * 8, 1),
+        ("deit_base_patch16_224_TransReID", (256, 256), 12, 21 * 21, 1),
+        ("timm/vit_base_patch16_dinov3", (256, 128), None, 16 * 8, 5),
+        ("timm/eva02_base_patch16_clip_224", (256, 128), None, 16 * 8, 1),
+    ],
+)
+def test_count_is_that_of_the_matrix_products_attention_included(kind, size, stride, patches, prefix):
+    assert count_work(kind, size, stride).flop == transformer_flop(patches, prefix)
+
+
+def test_patches_of_14_pixels_see_the_next_smaller_size():
+    assert count_work("timm/vit_base_patch14_reg4_dinov2", (256, 128)).flop == transformer_flop(18 * 9, 5, patch=14)
+
+
+def test_attention_pooling_is_counted():
+    flop = transformer_flop(16 * 8, 0) + attention_pool_flop(16 * 8)
+    assert count_work("timm/vit_base_patch16_siglip_256", (256, 128)).flop == flop
+
+
+def test_parameters_are_those_of_a_vit_without_a_head():
+    per_block = 12 * D * D + (3 + 1 + 4 + 1) * D + 4 * D  # weights, biases, two norms
+    outside = 3 * 16 * 16 * D + D + (1 + 16 * 8) * D + D + 2 * D  # patches, positions, class token, last norm
+    assert count_work("deit_base_patch16_224_TransReID", (256, 128)).parameters == DEPTH * per_block + outside
+
+
+def test_each_row_names_the_recipe_on_its_trunk():
+    with_recipe = {kind: recipe for kind, recipe in TRUNKS.items() if recipe}
+    assert with_recipe == {load(f"VeRi/{recipe}").MODEL.TRANSFORMER_TYPE: recipe for recipe in with_recipe.values()}
+
+
+def test_the_readme_has_the_rows_that_the_benchmark_prints():
+    text = (ROOT / "README.md").read_text()
+    assert [kind for kind in TRUNKS if f"| `{kind}` | " not in text] == []
+    kind = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
+    assert f"| {' | '.join(describe(kind, TRUNKS[kind]))} |" in text
