@@ -3,7 +3,8 @@
 import hashlib
 import os
 import pickle
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from utils.errors import ConfigError, DataError, RunError
 
 MAX_REASON = 120  # characters of a library's message that ours quotes
 WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
+TORCHSCRIPT_FILE = "constants.pkl"  # in every archive of torch.jit.save, in none of torch.save
 PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
 
@@ -24,6 +26,11 @@ def load_file(path: str | Path, key: str) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{key}: no file '{path}'; {_what_is_there(path)}")
+    if _is_torchscript(path):
+        raise DataError(
+            f"{key}: '{path}' is a TorchScript archive, which holds code and is not loaded; where you trust it, save "
+            "its weights alone with torch.save(torch.jit.load(path).state_dict(), ...)"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors
@@ -77,6 +84,14 @@ def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).name == TORCHSCRIPT_FILE for name in archive.namelist())
+    except zipfile.BadZipFile:  # an older format, or damaged: torch.load says which
+        return False
 
 
 def _what_is_there(path: Path) -> str:

@@ -6,7 +6,6 @@ Nothing in a file is executed: weights are read as plain tensors, architectures 
 import difflib
 import json
 import logging
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from model.backbones.clip import (
 )
 from model.convert import Weights, load_weights
 from utils.checkpoint import read_weights
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -218,14 +217,6 @@ def _fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any
 
 
 def _load_open_clip(tower: OpenClipTower, path: Path, source: str) -> None:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise DataError(
-                    f"{source} is a TorchScript archive, which holds code and is not loaded; re-save its "
-                    "weights with torch.save(torch.jit.load(path).state_dict(), ...) where you trust it, or leave "
-                    f"{PATH_KEY} '' and name a published {TAG_KEY}"
-                )
     weights = read_weights(path, source)
     visual = {name: value for name, value in weights.items() if name.startswith("visual.")}
     table = visual.get("visual.positional_embedding")

@@ -42,6 +42,14 @@ def test_a_damaged_file_is_one_line(tmp_path, content):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_torchscript_archive_is_not_opened(tmp_path):
+    path = tmp_path / "openai.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(DataError, match="KEY: .*openai.pt' is a TorchScript archive, which holds code"):
+        load_file(path, "KEY")
+
+
 def test_a_checkpoint_cut_in_half_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     save_atomic({"weight": torch.randn(100, 100)}, path)
