@@ -93,16 +93,21 @@ def resize_pos_embed(
     grid: tuple[int, int],
     source_grid: tuple[int, int] | None = None,
     num_prefix: int = 1,
+    mode: str = "bilinear",
+    antialias: bool = False,
 ) -> torch.Tensor:
     """Return a position embedding [1, P + N, D] interpolated to `grid` (rows, columns); the P first slots are kept.
 
-    Bilinear, pixel centres aligned as in image resizing (align_corners False), no antialiasing, as in TransReID.
-    `source_grid` is guessed by `guess_grid` when it is not given. Keeps the dtype.
+    Pixel centres are aligned as in image resizing (align_corners False). The defaults are TransReID's; timm and
+    open_clip resize with `mode` bicubic and antialiasing. `source_grid` is guessed by `guess_grid` when it is not
+    given. Keeps the dtype.
     """
     prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     rows, columns = source_grid or guess_grid(patches.shape[1], grid)
     image = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
-    image = F.interpolate(at_least_float32(image), size=tuple(grid), mode="bilinear", align_corners=False)
+    image = F.interpolate(
+        at_least_float32(image), size=tuple(grid), mode=mode, align_corners=False, antialias=antialias
+    )
     return torch.cat([prefix, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
 
 
