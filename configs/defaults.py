@@ -51,9 +51,7 @@ _C.MODEL.VIT.NUM_HEADS = 0  # attention heads, a divisor of the width
 _C.MODEL.VIT.MLP_RATIO = 0.0  # hidden width of the MLP / token width
 _C.MODEL.VIT.PATCH_SIZE = 0  # side of a patch in pixels
 
-_C.MODEL.FREEZE_BLOCKS = (
-    0  # the patch embedding and the first blocks that do not learn, 0 = all learn; model.make_model
-)
+_C.MODEL.FREEZE_BLOCKS = 0  # n > 0: what lies before the blocks and the first n blocks are frozen; model.make_model
 _C.MODEL.LORA = CN()  # low-rank adapters in the transformer's blocks; its own weights are frozen; model.make_model
 _C.MODEL.LORA.RANK = 0  # rank of the adapters, 0 = none
 _C.MODEL.LORA.ALPHA = 16.0  # their output is multiplied by ALPHA / RANK, > 0

@@ -133,28 +133,43 @@ def imagenet_trunk(weights: Mapping[str, torch.Tensor], target: Mapping[str, tor
     for name, value in weights.items():
         if name.startswith(CLASSIFIER_PREFIXES) or DISTILLATION in name:
             continue
-        if name == "pos_embed" and (distilled or _has_two_extra_slots(value)):
-            value = torch.cat([value[:, :1], value[:, 2:]], dim=1)
+        if name == "pos_embed":
+            value = without_distillation(value, distilled)
         if name == "patch_embed.proj.weight" and name in target and value.numel() == target[name].numel():
             value = value.reshape(target[name].shape)
         trunk[name] = value
     return trunk
 
 
+def without_distillation(pos_embed: torch.Tensor, distilled: bool) -> torch.Tensor:
+    """Return a position embedding [1, 1 + N, D] from [1, 1 + N, D] or, of a distilled DeiT, [1, 2 + N, D].
+
+    Which of them it is says `distilled` or, where the file does not tell, a number of slots that is two above a square.
+    """
+    if distilled or _has_two_extra_slots(pos_embed):
+        return torch.cat([pos_embed[:, :1], pos_embed[:, 2:]], dim=1)
+    return pos_embed
+
+
 def reid_trunk(weights: Mapping[str, torch.Tensor], tail_names: Sequence[str] = ("norm",)) -> Weights:
     """Return the trunk in a ReID checkpoint, with or without `base.` before its names.
 
     Where the checkpoint has a jigsaw module, its trained global block and what follows it (`b1`) stand for the last
-    block and the modules `tail_names` of the trunk, which were left untrained.
+    block and the modules `tail_names` of the trunk, which were left untrained. Raises DataError for branches that are
+    those of no such trunk.
     """
     trunk = {name.removeprefix("base."): value for name, value in weights.items() if name.startswith("base.")}
     if not trunk:
         return dict(weights)
-    blocks = [int(name.split(".")[1]) for name in trunk if name.startswith("blocks.")]
+    last = max((int(name.split(".")[1]) for name in trunk if name.startswith("blocks.")), default=None)
+    replaced = {f"b1.{index}.": name for index, name in enumerate((f"blocks.{last}", *tail_names))}
     for name, value in weights.items():
-        if name.startswith("b1."):
-            _, layer, rest = name.split(".", 2)
-            trunk[".".join([(f"blocks.{max(blocks)}", *tail_names)[int(layer)], rest])] = value
+        if not name.startswith("b1."):
+            continue
+        prefix = next((prefix for prefix in replaced if name.startswith(prefix)), None)
+        if prefix is None or last is None:
+            raise DataError(f"the file's {name} belongs to another trunk than MODEL.TRANSFORMER_TYPE names")
+        trunk[f"{replaced[prefix]}.{name.removeprefix(prefix)}"] = value
     return trunk
 
 

@@ -58,7 +58,7 @@ def make_transformer(cfg: CfgNode, num_class: int, camera_num: int, view_num: in
         base.side_rows,
     )
     if weights is not None:  # before adapters are added and the jigsaw module copies the last block
-        load_trunk(base, _trunk_weights(cfg, weights, choice, trunk, base), choice, cfg.MODEL.PRETRAIN_PATH)
+        load_trunk(base, _trunk_weights(cfg, weights, choice, trunk, base), cfg.MODEL.PRETRAIN_PATH)
     _limit_training(cfg, base)
     jigsaw = None
     if cfg.MODEL.JPM:
@@ -80,7 +80,7 @@ def make_resnet(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, ch
     base = resnet.ResNet50(cfg.MODEL.LAST_STRIDE, cfg.MODEL.RESNET_STEM)
     if weights is not None:
         trunk = imagenet_trunk(weights, base.state_dict()) if choice == "imagenet" else reid_trunk(weights)
-        load_trunk(base, trunk, choice, cfg.MODEL.PRETRAIN_PATH)
+        load_trunk(base, trunk, cfg.MODEL.PRETRAIN_PATH)
     model = TransReID(base, **_head_settings(cfg, num_class), neck=cfg.MODEL.NECK == "bnneck")
     if weights is not None:
         load_rest(model, weights, choice, cfg.MODEL.PRETRAIN_PATH)
@@ -119,13 +119,13 @@ def _trunk_weights(cfg: CfgNode, weights: Weights, choice: str, trunk: Trunk, ba
     if not kind.startswith(TIMM_PREFIX):
         return imagenet_trunk(weights, base.state_dict())
     name = kind.removeprefix(TIMM_PREFIX)
-    statistics = timm_trunks.input_statistics(name)
-    if (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD)) != statistics:
+    given, trained_with = (list(cfg.INPUT.PIXEL_MEAN), list(cfg.INPUT.PIXEL_STD)), timm_trunks.pixel_statistics(name)
+    if given != trained_with:
         logger.warning(
             "INPUT.PIXEL_MEAN %s and PIXEL_STD %s differ from those that %s was trained with, %s and %s",
-            *(list(cfg.INPUT.PIXEL_MEAN), list(cfg.INPUT.PIXEL_STD), name, list(statistics.mean), list(statistics.std)),
+            *(*given, name, *trained_with),
         )
-    return timm_trunks.by_timm_names(weights, trunk, source_of(cfg.MODEL.PRETRAIN_PATH))
+    return timm_trunks.by_timm_names(weights, trunk, base.grid, source_of(cfg.MODEL.PRETRAIN_PATH))
 
 
 def _limit_training(cfg: CfgNode, base: VisionTransformer) -> None:

@@ -53,7 +53,7 @@ def download(name: str) -> Weights:
     return model.state_dict()
 
 
-def load_trunk(base: nn.Module, trunk: Weights, choice: str, path: str) -> LoadReport:
+def load_trunk(base: nn.Module, trunk: Weights, path: str) -> LoadReport:
     """Load a backbone from weights by its own names, log and return the report; DataError if they do not fit."""
     report = load_weights(
         base,

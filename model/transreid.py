@@ -104,7 +104,7 @@ class TransReID(nn.Module):
         if self.jigsaw is None:
             return [self.base(images, cam_label, view_label)]
         tokens = self.base.forward_tokens(images, cam_label, view_label, skip_last=1)  # [B, P + N, D]
-        rotation = self.base.rotation_of(len(self.base.blocks) - 1)
+        rotation = self.base.rotations()[-1]
         batch_size, _, width = tokens.shape
         branches, length = self.local_tokens.shape
         parts = tokens.index_select(1, self.local_tokens.flatten()).reshape(batch_size * branches, length, width)

@@ -6,7 +6,7 @@ Reference: Clark et al., ELECTRA, ICLR 2020, and Bao et al., BEiT, ICLR 2022: ap
 import re
 from collections.abc import Iterable
 
-INPUT_NAMES = ("cls_token", "pos_embed", "reg_token", "dist_token", "patch_embed", "norm_pre")
+INPUT_NAMES = ("cls_token", "pos_embed", "reg_token", "patch_embed", "norm_pre")
 BLOCK = re.compile(r"base\.blocks\.(\d+)\.")
 COPIED_BLOCKS = ("b1.0.", "b2.0.")  # the jigsaw module's copies of the last block
 

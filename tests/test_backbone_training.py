@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import processor
 import test as tester
 import train
+from model.layers.lora import LoRALinear
 from utils.checkpoint import read_weights
 from utils.errors import DataError
 
@@ -88,7 +90,12 @@ def test_trained_without_clip_and_tested_with_it(clip, go):
     assert not np.allclose(precisions(go(tester, "heavy", *clip, *heavy, *weight)), plain, atol=1e-3)
 
 
-def test_adapters_train_resume_and_are_merged_at_test(go):
+def test_adapters_train_resume_and_are_merged_at_test(go, monkeypatch):
+    tested = []
+    original = processor.do_inference
+    monkeypatch.setattr(
+        processor, "do_inference", lambda cfg, model, data: tested.append(model) or original(cfg, model, data)
+    )
     first = go(train, "first")
     start = ("MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", first / "transformer_1.pth")
     lora = (*start, "MODEL.LORA.RANK", 2, "SOLVER.LAYER_DECAY", 0.9)
@@ -100,6 +107,8 @@ def test_adapters_train_resume_and_are_merged_at_test(go):
     adapted = go(tester, "adapted", *lora, "TEST.WEIGHT", run / "transformer_2.pth")
     folded = go(tester, "folded", "TEST.WEIGHT", run / "transformer_2.pth")  # the YAML knows nothing of adapters
     np.testing.assert_allclose(precisions(folded), precisions(adapted), atol=1e-6)
+    assert len(tested) == 2
+    assert not [layer for model in tested for layer in model.modules() if isinstance(layer, LoRALinear)]
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "eva02_tiny_patch14_224", "vit_base_patch16_siglip_224"])

@@ -3,9 +3,9 @@
 import contextlib
 import difflib
 import io
+import math
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
 
 import timm
 import torch
@@ -16,18 +16,12 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import nn
 
 from model.backbones.vit import Trunk
-from model.convert import Weights
+from model.convert import Weights, resize_pos_embed, without_distillation
 from utils.errors import ConfigError, DataError
 
 MODULES = ("vision_transformer", "deit", "eva")  # where timm keeps what fits
+AUTHORS_NAMES = ("mask_token", "register_tokens", "storage_tokens")  # in files that are not by timm's names
 EXAMPLES = "vit_base_patch16_224, vit_base_patch14_reg4_dinov2, vit_base_patch16_dinov3"
-
-
-class InputStatistics(NamedTuple):
-    """RGB mean and standard deviation in [0, 1] that published weights were trained with."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @lru_cache
@@ -108,24 +102,38 @@ def published_name(name: str) -> str:
     return name
 
 
-def input_statistics(name: str) -> InputStatistics:
-    """Return what timm says about the input of its weights for `name`."""
+def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Return the RGB mean and standard deviation in [0, 1] that timm's weights for `name` were trained with."""
     config = timm.get_pretrained_cfg(name)
-    return InputStatistics(tuple(config.mean), tuple(config.std))
+    return list(config.mean), list(config.std)
 
 
-def by_timm_names(weights: Weights, trunk: Trunk, source: str) -> Weights:
+def by_timm_names(weights: Weights, trunk: Trunk, grid: tuple[int, int], source: str) -> Weights:
     """Return the trunk in a file of timm or of the authors (DINOv2, DINOv3, CLIP, EVA, SigLIP, ...) by timm's names.
 
-    `trunk` is timm's model as it was created. The conversion is timm's own, so a position embedding comes back at the
-    grid of `trunk`. Raises DataError, opened by `source`, for a file that timm cannot make anything of.
+    `trunk` is timm's model as it was created and converts the names. The position embedding is resized to `grid` (rows,
+    columns) as timm does it, bicubic with antialiasing; a distilled DeiT's slot of its second token is dropped. Raises
+    DataError, opened by `source`, for a file that timm cannot make anything of.
     """
     convert = (eva if isinstance(trunk, Eva) else vision_transformer).checkpoint_filter_fn
     weights = {name.removeprefix("backbone."): value for name, value in weights.items()}
+    num_prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+    positions = None  # timm would take those of its own layout to the grid of `trunk` first
+    if not any(name in weights for name in AUTHORS_NAMES):
+        positions = weights.pop("pos_embed", None)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # timm prints about each bias that a DINOv3 does not have
             converted = convert(weights, trunk)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{source} does not fit MODEL.TRANSFORMER_TYPE: timm cannot convert it ({reason})") from error
+    if positions is not None:
+        fits = positions.shape[1] == num_prefix + math.prod(grid)
+        if num_prefix == 1 and not fits:
+            positions = without_distillation(positions, "dist_token" in weights)
+        converted["pos_embed"] = positions
+    positions = converted.get("pos_embed")
+    if positions is not None and positions.shape[1] != num_prefix + math.prod(grid):
+        resize = partial(resize_pos_embed, mode="bicubic", antialias=True)
+        converted["pos_embed"] = resize(positions, grid, num_prefix=num_prefix)
     return {name: value for name, value in converted.items() if not name.startswith(("head.", "head_dist."))}

@@ -3,6 +3,7 @@
 References: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; He et al., TransReID, ICCV 2021, section 3.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -145,8 +146,9 @@ class VisionTransformer(nn.Module):
             side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, len(images))
             x = x + self.sie_coe * side
         x = self.norm_pre(self.pos_drop(x))
+        rotations = self.rotations()
         for index in range(len(self.blocks) - skip_last):
-            x = run_block(self.blocks[index], x, self.rotation_of(index))
+            x = run_block(self.blocks[index], x, rotations[index])
         return x
 
     def _add_prefix(self, patches: torch.Tensor) -> torch.Tensor:
@@ -158,11 +160,11 @@ class VisionTransformer(nn.Module):
             return torch.cat([*prefix, patches + self.pos_embed], dim=1)
         return torch.cat([*prefix, patches], dim=1) + self.pos_embed
 
-    def rotation_of(self, block: int) -> torch.Tensor | None:
-        """Return the rotary position embedding [N, 2d] or [heads, N, 2d] for a block; None where there is none."""
+    def rotations(self) -> Sequence[torch.Tensor | None]:
+        """Return for each block the rotary position embedding [N, 2d] or [heads, N, 2d] of the patches, or None."""
         if self.rope is not None:
-            return self.rope.get_embed(shape=list(self.grid))[block]
-        return self.rotation
+            return self.rope.get_embed(shape=list(self.grid))
+        return [self.rotation] * len(self.blocks)
 
     def take_branches(self, count: int) -> list[Branch]:
         """Return copies of the last block with what follows it, and freeze the originals, which are then unused."""
@@ -173,7 +175,7 @@ class VisionTransformer(nn.Module):
         return branches
 
     def freeze(self, count: int) -> None:
-        """Stop the input layers and the first `count` blocks from learning; they stay in evaluation mode."""
+        """Stop the layers before the blocks and the first `count` blocks from learning, and from dropping anything."""
         for name, weight in self.named_parameters():
             if name.startswith(FROM_THE_START):
                 weight.requires_grad_(False)
@@ -189,7 +191,9 @@ class VisionTransformer(nn.Module):
 
     def train(self, mode: bool = True) -> "VisionTransformer":
         super().train(mode)
-        self.blocks[: self.frozen_blocks].eval()  # no stochastic depth in front of what learns
+        if self.frozen_blocks:
+            self.pos_drop.eval()
+            self.blocks[: self.frozen_blocks].eval()
         return self
 
     def deciding_keys(self, name: str) -> str:

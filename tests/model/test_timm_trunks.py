@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from model import make_model
-from model.convert import resize_pos_embed
+from model.backbones.timm_trunks import _obstacle
 from tests.model.builds import images, make_outline, save
 from tests.model.trunks import KINDS, SIZES, as_clip, as_dinov2, as_dinov3, kind_cfg, make_timm
 from utils.errors import ConfigError, DataError
@@ -77,7 +78,7 @@ def test_local_branch_equals_the_whole_block_whose_attention_is_masked(kind):
             assert part[:prefix] == [*range(prefix)] and len(part) == prefix + 4
             seen = torch.zeros(tokens.shape[1], dtype=torch.bool)
             seen[part] = True
-            rotation = base.rotation_of(1)
+            rotation = base.rotations()[1]
             extra = {} if rotation is None else {"rope": rotation}
             mixed = theirs.blocks[-1](tokens, attn_mask=seen.expand(len(seen), -1)[None, None], **extra)
             rows = mixed[:, part]
@@ -118,25 +119,65 @@ def test_file_of_the_authors_fills_the_trunk(kind, authors_names, count, tmp_pat
     ours = build(kind, "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", path).base.state_dict()
     if "pos_embed" in theirs:
         prefix = theirs["pos_embed"].shape[1] - count**2
-        theirs["pos_embed"] = resize_pos_embed(theirs["pos_embed"], (4, 3), num_prefix=prefix)
+        theirs["pos_embed"] = resample_abs_pos_embed(theirs["pos_embed"], [4, 3], num_prefix_tokens=prefix)
     assert set(ours) == set(theirs)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, msg=name)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("vit", 1), ("deit3", 0), ("siglip", 0), ("perception_encoder", 1)])
-def test_position_embedding_is_resized_around_its_prefix(kind, prefix, tmp_path):
-    native = KINDS[kind].patch * 14 if kind != "perception_encoder" else 384
-    count = native // KINDS[kind].patch
-    theirs = make_timm(kind, rows=count, columns=count).state_dict()
+@pytest.mark.parametrize("kind", ["vit", "deit3", "siglip", "dinov2_registers", "eva02"])
+def test_another_size_gives_the_feature_that_timm_gives(kind, tmp_path):
+    """timm takes its own positions to the new size, bicubic with antialiasing."""
+    native = make_timm(kind, rows=9, columns=9)
+    path = save(native.state_dict(), tmp_path)
+    model = build(kind, "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", path)
+    native.set_input_size(model.base.image_size)
+    batch = images(2, model.base.image_size)
+    with torch.no_grad():
+        expected = native.forward_features(batch)
+        torch.testing.assert_close(native.norm(model.base.forward_tokens(batch)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_at_this_very_grid_loads_bit_by_bit(kind, tmp_path):
+    """As pretraining on persons leaves it: not square, and the grid must not go through any other."""
+    theirs = make_timm(kind).state_dict()
     path = save(theirs, tmp_path)
-    ours = build(kind, "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", path).base.pos_embed
-    square = theirs["pos_embed"][:, prefix:].reshape(1, count, count, -1).permute(0, 3, 1, 2)
-    small = torch.nn.functional.interpolate(square, size=(4, 3), mode="bilinear")
-    expected = torch.cat([theirs["pos_embed"][:, :prefix], small.flatten(2).mT], dim=1)
-    torch.testing.assert_close(ours, expected)
-    torch.testing.assert_close(resize_pos_embed(theirs["pos_embed"], (4, 3), num_prefix=prefix), expected)
+    ours = build(kind, "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", path).base.state_dict()
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_distilled_deit_loses_the_slot_of_its_second_token(tmp_path):
+    theirs = make_timm("vit", rows=14, columns=14).state_dict()
+    second = torch.randn(1, 1, 48)
+    distilled = theirs | {
+        "pos_embed": torch.cat([theirs["pos_embed"][:, :1], second, theirs["pos_embed"][:, 1:]], dim=1),
+        "dist_token": second,
+        "head_dist.weight": torch.randn(7, 48),
+    }
+    opts = ("MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH")
+    plain, ours = (
+        build("vit", *opts, save(state, tmp_path, name)).base.state_dict()
+        for state, name in ((theirs, "plain.pth"), (distilled, "distilled.pth"))
+    )
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [("siglip", "vit", "b1.2.* belongs to another trunk"), ("siglip", "eva02", "b1.2.* belongs to another trunk")],
+)
+def test_jigsaw_checkpoint_of_another_kind_of_trunk_is_refused(first, second, words, tmp_path):
+    path = save(build(first, *JPM).state_dict(), tmp_path)
+    with pytest.raises(DataError, match=words):
+        build(second, "MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", path)
+
+
+def test_branches_without_blocks_are_refused(tmp_path):
+    state = {name: value for name, value in build("vit", *JPM).state_dict().items() if ".blocks." not in name}
+    with pytest.raises(DataError, match="b1.0.* belongs to another trunk"):
+        build("vit", "MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", save(state, tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["siglip", "eva02", "dinov3"])
@@ -219,17 +260,37 @@ def test_sizes_that_timm_cannot_build_are_a_clear_error():
         make_outline("MODEL.TRANSFORMER_TYPE", "timm/eva02_tiny_patch14_224", *odd)
 
 
-def test_frozen_blocks_do_not_learn_and_do_not_drop():
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_layers_do_not_learn_and_do_not_drop(kind):
     opts = ("MODEL.FREEZE_BLOCKS", 1, "MODEL.DROP_PATH", 0.3, "MODEL.DROP_OUT", 0.1, "MODEL.SIE_CAMERA", True)
-    model = build("dinov3", *JPM, *opts, cameras=3).train()
-    assert not model.base.blocks[0].training and model.base.blocks[1].training and model.b1.training
-    frozen = {name for name, weight in model.base.named_parameters() if not weight.requires_grad}
-    assert {"cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= frozen
-    assert "sie_embed" not in frozen
-    output = model(images(4, model.base.image_size), cam_label=torch.tensor([0, 1, 2, 0]))
+    model = build(kind, *JPM, *opts, cameras=3).train()
+    base = model.base
+    assert not (base.pos_drop.training or base.blocks[0].training) and base.blocks[1].training and model.b1.training
+    start = ("cls_token", "reg_token", "pos_embed", "patch_embed.", "norm_pre.", "rope.", "blocks.0.")
+    dead = ("blocks.1.", *(f"{name}." for name in base.tail_names))  # JPM trains copies of them
+    frozen = {name for name, weight in base.named_parameters() if not weight.requires_grad}
+    assert frozen == {name for name, _ in base.named_parameters() if name.startswith((*start, *dead))}
+    assert frozen == {name for name, _ in base.named_parameters()} - {"sie_embed"}
+    output = model(images(4, base.image_size), cam_label=torch.tensor([0, 1, 2, 0]))
     sum(logits.square().sum() for logits in output.logits).backward()
-    assert all(model.base.get_parameter(name).grad is None for name in frozen)
-    assert model.base.sie_embed.grad is not None and model.b1[0].attn.qkv.weight.grad is not None
+    assert all(base.get_parameter(name).grad is None for name in frozen)
+    assert base.sie_embed.grad is not None and all(weight.grad is not None for weight in model.b1.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda model: setattr(model, "fc_norm", torch.nn.LayerNorm(48)), "two norms behind its blocks"),
+        (lambda model: setattr(model, "global_pool", "max"), "max pooling"),
+        (lambda model: setattr(model, "patch_embed", torch.nn.Identity()), "another stem"),
+        (lambda model: setattr(model.blocks[0], "mlp", torch.nn.Identity()), "an MLP of another kind"),
+    ],
+)
+def test_what_a_future_timm_may_bring_is_refused_rather_than_left_out(change, words):
+    model = make_timm("vit")
+    assert _obstacle(model) == ""
+    change(model)
+    assert words in _obstacle(model)
 
 
 @pytest.mark.parametrize(("opts", "most"), [((), 2), (JPM, 1), (("MODEL.LORA.RANK", 2), 1)])
