@@ -1,11 +1,15 @@
 """Rules between the keys of MODEL.CLIP_*, and which of them have no effect; silent while MODEL.USE_CLIP is False."""
 
+import re
 from collections.abc import Iterator
 
 from yacs.config import CfgNode
 
 from configs.defaults import get_cfg_defaults
 from configs.schedule import Problem
+
+# the patch side in pixels in ViT-B-16, ViT-L-14-336, clip-vit-base-patch16, TinyCLIP-ViT-61M-32-Text-29M
+PATCH_IN_NAME = re.compile(r"(?:patch|ViT-[^-/]+-)(\d{1,2})(?!\d)")
 
 
 def find_clip_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -33,6 +37,7 @@ def find_clip_problems(cfg: CfgNode) -> Iterator[Problem]:
             ("MODEL.CLIP_HF_ID", "MODEL.CLIP_LOCAL_PATH"),
             "MODEL.CLIP_IMPL hf needs a model: set MODEL.CLIP_HF_ID, or MODEL.CLIP_LOCAL_PATH to its folder",
         )
+    yield from _patch_problems(model)
 
 
 def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
@@ -63,3 +68,24 @@ def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
         yield f"MODEL.{key} {shown} is not used: {why}"
     if fusion == "concat" and model.CLIP_FINETUNE:
         yield "MODEL.CLIP_FINETUNE True is not used: MODEL.CLIP_FUSION concat trains without the tower"
+
+
+def _patch_problems(model: CfgNode) -> Iterator[Problem]:
+    """Yield a problem where the name of the tower tells its patches and they do not fill the images."""
+    own = model.CLIP_IMPL == "open_clip"
+    key = "CLIP_BACKBONE" if own else "CLIP_HF_ID"
+    described = model.CLIP_BACKBONE.endswith(".json") if own else bool(model.CLIP_LOCAL_PATH)  # then no name counts
+    found = None if described else PATCH_IN_NAME.search(model[key])
+    if found is None:
+        return
+    patch, size = int(found[1]), list(model.CLIP_INPUT_SIZE)
+    if not patch or not any(side % patch for side in size):
+        return
+    below = [max(int(side // patch), 1) * patch for side in size]
+    above = [int(-(-side // patch)) * patch for side in size]
+    near = f"{below} or {above}" if below != above else f"{below}"
+    yield (
+        ("MODEL.CLIP_INPUT_SIZE", f"MODEL.{key}"),
+        f"MODEL.CLIP_INPUT_SIZE {size} is no multiple of the patches of {model[key]}, {patch} x {patch} pixels; "
+        f"set {near}",
+    )

@@ -10,6 +10,7 @@ from configs.defaults import get_cfg_defaults
 # Where things lie, how often something is written, how it is tested: none of it changes the weights.
 FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE")
 FREE_KEYS = (
+    "MODEL.CLIP_LOCAL_PATH",  # another tower there does not fit the saved state
     "DATASETS.ROOT_DIR",
     "DATASETS.TABLE",
     "DATASETS.VIEW_FILES",

@@ -13,18 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones.clip import HfTower, Normalisation, OpenClipTower, ToClip
+from model.backbones.clip import Normalisation, ToClip, Tower, check_fingerprint, fingerprint, fit_positions
 from model.convert import LoadReport, Weights
 from model.layers.fusion import FeatureEnhancement, gated_join, make_gate
 from model.outputs import ModelOutput
 from model.pretrained import FUSION
 from model.transreid import TransReID
 from utils.checkpoint import read_weights
-from utils.errors import ConfigError, DataError
+from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 TOWER = "clip_model."
+FINGERPRINT = "clip_fingerprint"
 GLOBAL_PROJECTION = "fuse_proj_global."  # of quickwin, and of minimal in older checkpoints
 MINIMAL_PROJECTION = "fuse_proj_global_min."
 # first weight of a fusion -> the keys that build it; quickwin also has the older name of minimal
@@ -45,13 +46,12 @@ class ClipTransReID(TransReID):
     """TransReID that also runs a CLIP tower; the subclasses say what its features do.
 
     `tower` sees the batch, which is normalised by `pixel`, renormalised and resized as it wants. Untrained it is frozen
-    and stays in evaluation mode, and if its source can give the same weights again it is left out of the state dict.
+    and stays in evaluation mode, and if its source can give the same weights again it is left out of the state dict;
+    `clip_fingerprint`, the norms of its weights, stands there for it and refuses another tower.
     `base` and `common` are TransReID's arguments.
     """
 
-    def __init__(
-        self, base: nn.Module, tower: OpenClipTower | HfTower, trained: bool, pixel: Normalisation, **common: Any
-    ) -> None:
+    def __init__(self, base: nn.Module, tower: Tower, trained: bool, pixel: Normalisation, **common: Any) -> None:
         super().__init__(base, **common)
         info = tower.info
         self.to_clip = ToClip(pixel, info.normalisation, info.image_size, tower.interpolation)
@@ -61,7 +61,9 @@ class ClipTransReID(TransReID):
         if not trained:
             tower.requires_grad_(False).eval()
         if self.tower_left_out:
+            self.register_buffer(FINGERPRINT, fingerprint(tower))
             self.register_state_dict_post_hook(_leave_out_tower)
+            self.register_load_state_dict_pre_hook(_check_tower)
             self.register_load_state_dict_post_hook(_forgive_absent_tower)
         elif not trained:
             logger.info("the frozen CLIP tower has random weights (%s), so checkpoints hold it", info.source)
@@ -90,7 +92,7 @@ class ClipTransReID(TransReID):
             raise DataError(f"{key} '{path}' lacks {_listed(absent)}: {self._way_out(absent, weights)}") from error
 
     def translate(self, weights: Weights) -> Weights:
-        weights = self._renamed(super().translate(weights))
+        weights = self._fitted(self._renamed(super().translate(weights)))
         ours = {f"{TOWER}{name}": value for name, value in self.clip_model.state_dict().items()}
         theirs = {name: value for name, value in weights.items() if name.startswith(TOWER)}
         unused = theirs if self.tower_left_out else theirs.keys() - ours.keys()
@@ -101,7 +103,7 @@ class ClipTransReID(TransReID):
         return {name: value for name, value in weights.items() if name not in unused}
 
     def deciding_keys(self, name: str) -> str:
-        if name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked") or name == FINGERPRINT:
             return ""
         if name.startswith(TOWER):
             return "MODEL.CLIP_BACKBONE or MODEL.CLIP_HF_ID, and MODEL.CLIP_INPUT_SIZE decide it"
@@ -116,6 +118,16 @@ class ClipTransReID(TransReID):
             table = weights[old]
             table = table.squeeze(0) if table.dim() == 3 else table
             weights = {name: value for name, value in weights.items() if name != old} | {new: table}
+        return weights
+
+    def _fitted(self, weights: Weights) -> Weights:
+        """Return the weights with a trained tower's positions for this model's images, and with a fingerprint of
+        another length, which would be left out, as one of this length that no tower has."""
+        name, marks = f"{TOWER}{self.clip_model.positions}", weights.get(FINGERPRINT)
+        if name in weights and not self.tower_left_out:
+            weights = weights | {name: fit_positions(weights[name], self.clip_model)}
+        if marks is not None and self.tower_left_out and marks.shape != self.clip_fingerprint.shape:
+            weights = weights | {FINGERPRINT: torch.full_like(self.clip_fingerprint, torch.nan)}
         return weights
 
     def _say_ignored(self, theirs: Weights, ours: Weights) -> None:
@@ -137,11 +149,12 @@ class ClipTransReID(TransReID):
 
     def _way_out(self, absent: Iterable[str], weights: Weights) -> str:
         theirs = next((keys for sign, keys in FUSION_SIGNS.items() if sign in weights), None)
-        if all(name.startswith(TOWER) for name in absent) and not self.tower_trained:
+        tower_only = all(name.startswith(TOWER) for name in absent)
+        if tower_only and not self.tower_trained:
             return "random weights (MODEL.CLIP_PRETRAIN '') cannot be had again; name a tag or MODEL.CLIP_LOCAL_PATH"
         if theirs is None:
             return f"it was trained without CLIP fusion; {WITHOUT_FUSION}"
-        if all(name.startswith(TOWER) for name in absent):
+        if tower_only:
             return "it was trained with a frozen CLIP tower; set MODEL.CLIP_FINETUNE False as in its training"
         return f"its fusion is that of {theirs}; set them as in its training"
 
@@ -248,8 +261,6 @@ class Concatenation(ClipTransReID):
 
     def __init__(self, *args: Any, weight: float = 1.0, **common: Any) -> None:
         super().__init__(*args, **common)
-        if self.tower_trained:
-            raise ConfigError("MODEL.CLIP_FUSION concat has no use for a trained tower: training does not run it")
         self.clip_weight = weight
 
     def forward(
@@ -269,11 +280,17 @@ def _leave_out_tower(module: nn.Module, state: Weights, prefix: str, local_metad
 
 
 def _forgive_absent_tower(module: nn.Module, keys: Any) -> None:
-    keys.missing_keys[:] = [name for name in keys.missing_keys if f".{TOWER}" not in f".{name}"]
+    absent = (f".{TOWER}", f".{FINGERPRINT}")  # Model B's checkpoints have no fingerprint
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not any(part in f".{name}" for part in absent)]
+
+
+def _check_tower(module: ClipTransReID, state: Weights, prefix: str, *_: Any) -> None:
+    if f"{prefix}{FINGERPRINT}" in state:
+        check_fingerprint(state[f"{prefix}{FINGERPRINT}"], module.clip_fingerprint, module.clip_model)
 
 
 def _listed(names: list[str]) -> str:
     """Return the names of fusion weights, and how many weights of the tower."""
-    tower = [name for name in names if name.startswith(TOWER)]
     fusion = [name for name in names if not name.startswith(TOWER)]
-    return ", ".join([*fusion, *([f"{TOWER}* ({len(tower)} weights)"] if tower else [])])
+    tower = len(names) - len(fusion)
+    return ", ".join(fusion + [f"{TOWER}* ({tower} weights)"] * bool(tower))

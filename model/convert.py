@@ -69,6 +69,11 @@ def load_weights(
             usable[name] = value
         else:
             misshaped[name] = (tuple(value.shape), tuple(target[name].shape))
+    broken = [name for name, value in usable.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise DataError(
+            f"{source}: {', '.join(broken[:SHOWN])} holds values that are not finite; copy or train it again"
+        )
     missing = [name for name in target if name not in weights]
     needed = [name for name in target if deciding_keys(name)]
     trunk = [name for name in needed if not name.startswith(NECK_PREFIX)]
@@ -146,7 +151,7 @@ def without_distillation(pos_embed: torch.Tensor, distilled: bool) -> torch.Tens
 
     Which of them it is says `distilled` or, where the file does not tell, a number of slots that is two above a square.
     """
-    if distilled or _has_two_extra_slots(pos_embed):
+    if pos_embed.dim() == 3 and (distilled or _has_two_extra_slots(pos_embed)):
         return torch.cat([pos_embed[:, :1], pos_embed[:, 2:]], dim=1)
     return pos_embed
 

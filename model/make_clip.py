@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from model.backbones.clip import HfTower, Normalisation, OpenClipTower
+from model.backbones.clip import Normalisation, Tower
 from model.backbones.clip_sources import hf_tower, open_clip_tower
 from model.clip_transreid import ClipTransReID, Concatenation, GatedFusion, MinimalFusion, RefineFusion
 from utils.errors import ConfigError
@@ -54,7 +54,7 @@ def make_fused(cfg: CfgNode, base: nn.Module, common: dict[str, Any], trained_el
     return fusion(base, tower, trained, pixel, **options, **common)
 
 
-def _make_tower(cfg: CfgNode, weights: bool) -> OpenClipTower | HfTower:
+def _make_tower(cfg: CfgNode, weights: bool) -> Tower:
     size, path = tuple(cfg.MODEL.CLIP_INPUT_SIZE), cfg.MODEL.CLIP_LOCAL_PATH
     if cfg.MODEL.CLIP_IMPL == "open_clip":
         return open_clip_tower(cfg.MODEL.CLIP_BACKBONE, cfg.MODEL.CLIP_PRETRAIN, path, size, weights)

@@ -17,7 +17,10 @@ PATH_KEY = "MODEL.PRETRAIN_PATH"
 CHOICES = ("none", "imagenet", "self", "finetune", "resume")
 FROM_SCRATCH = ("none", "resume")  # resume: the saved state of the run brings all weights
 FUSION = ("clip_model.", "fuse_", "afem.", "sem_refine_proj.")
-BEYOND_THE_TRUNK = {"self": ("b2.",), "finetune": ("b2.", "bottleneck", "classifier", "supcon_head", *FUSION)}
+BEYOND_THE_TRUNK = {
+    "self": ("b2.",),
+    "finetune": ("b2.", "bottleneck", "classifier", "supcon_head", "clip_fingerprint", *FUSION),
+}
 LEARNT_ON_ITS_OWN_DATA = ("sie_embed",)  # another data set has other cameras
 
 

@@ -73,6 +73,8 @@ class TransReID(nn.Module):
                 f"MODEL.DEVIDE_LENGTH: {self.base.num_patches} patches cannot be divided into {jigsaw.branches} "
                 "branches; use larger images, a smaller MODEL.STRIDE_SIZE or fewer branches"
             )
+        if jigsaw.rearrange and self.base.num_patches < jigsaw.shift:
+            raise ConfigError(f"MODEL.SHIFT_NUM {jigsaw.shift} exceeds the {self.base.num_patches} patches of an image")
         self.b1, self.b2 = self.base.take_branches(2)
         tokens = torch.tensor(branch_tokens(self.base.num_patches, jigsaw, self.base.num_prefix))  # [n, P + L]
         self.register_buffer("local_tokens", tokens, persistent=False)
@@ -130,6 +132,12 @@ class TransReID(nn.Module):
         source = f"{key} '{path}'"
         if self.jigsaw is None and any(name.startswith("b1.") for name in weights):
             raise DataError(f"{source} was trained with the jigsaw module; set MODEL.JPM True as in its training")
+        adapters = [name for name in weights if ".lora_" in name and name not in self.state_dict()]
+        if adapters:  # of a model without adapters they are folded in
+            raise DataError(
+                f"{source}: {adapters[0]} is in the file, but not in this model; set MODEL.LORA.TARGETS as in its "
+                "training, or MODEL.LORA.RANK 0, which folds the file's adapters into its weights"
+            )
         deeper = [name for name in weights if name.startswith("base.blocks.") and name not in self.state_dict()]
         if deeper and any(name in weights for name in self.state_dict()):
             raise DataError(

@@ -29,7 +29,7 @@ class GroupRule(NamedTuple):
     bias_lr_factor: float = 1.0  # on base_lr, names with "bias"
     weight_decay_bias: float = 0.0  # names with "bias"
     fc_lr_factor: float | None = None  # on base_lr, names with "classifier" or "arcface"; wins over bias_lr_factor
-    clip_lr_scale: float | None = None  # on base_lr, names with "clip_model"; wins over both
+    clip_lr_scale: float | None = None  # on the schedule from base_lr, names with "clip_model"; wins over both
     layer_decay: float = 1.0  # each layer of the trunk below the heads learns slower by this factor, 1 = equally fast
 
     def settings(self, name: str) -> tuple[str, float, float]:
@@ -40,8 +40,14 @@ class GroupRule(NamedTuple):
         if self.fc_lr_factor is not None and ("classifier" in name or "arcface" in name):
             kind, lr = f"classifier {kind}", self.base_lr * self.fc_lr_factor
         if self.clip_lr_scale is not None and "clip_model" in name:
-            kind, lr = "CLIP bias" if is_bias else "CLIP weight", self.base_lr * self.clip_lr_scale
+            kind, lr = "CLIP bias" if is_bias else "CLIP weight", self.base_lr
         return kind, lr, self.weight_decay_bias if is_bias else self.weight_decay
+
+    def scale(self, name: str, depth: int) -> float:
+        """Return the factor on what the schedule gives for the parameter `name` of a trunk with `depth` blocks."""
+        if self.clip_lr_scale is not None and "clip_model" in name:
+            return self.clip_lr_scale
+        return layer_scale(name, depth, self.layer_decay)
 
 
 def make_optimizer(
@@ -71,11 +77,11 @@ def make_optimizer(
 
 
 def group_parameters(named: Iterable[tuple[str, nn.Parameter]], rule: GroupRule) -> list[dict]:
-    """Return the trainable parameters in one group per (lr, weight decay, layer's scale).
+    """Return the trainable parameters in one group per (lr, weight decay, scale of the layer or of the CLIP tower).
 
-    Each group has params, weight_decay, name (the kinds it holds), initial_lr (what the schedule sees), lr_scale in
-    (0, 1] (factor on what the schedule gives) and lr, their product. Scale 1 and plain weights come first, so group 0
-    has the rate that is logged. Raises ValueError when nothing is trainable, and ConfigError for a layer decay without
+    Each group has params, weight_decay, name (the kinds it holds), initial_lr (what the schedule sees), lr_scale > 0
+    (factor on what the schedule gives) and lr, their product. Scale 1 and plain weights come first, so group 0 has the
+    rate that is logged. Raises ValueError when nothing is trainable, and ConfigError for a layer decay without
     blocks in `base`.
     """
     named = list(named)
@@ -85,38 +91,34 @@ def group_parameters(named: Iterable[tuple[str, nn.Parameter]], rule: GroupRule)
             f"SOLVER.LAYER_DECAY got {rule.layer_decay}, but the model has no transformer blocks; set 1.0"
         )
     groups: dict[tuple[float, float, float], dict] = {}
-    kinds: dict[tuple[float, float], set[int]] = {}  # positions in KINDS
+    kinds: dict[tuple[float, float, float], set[int]] = {}  # positions in KINDS
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         kind, lr, weight_decay = rule.settings(name)
-        scale = layer_scale(name, depth, rule.layer_decay)
+        scale = rule.scale(name, depth)
         rates = {"lr": lr * scale, "initial_lr": lr, "lr_scale": scale}
         group = groups.setdefault((lr, weight_decay, scale), {"params": [], **rates, "weight_decay": weight_decay})
         group["params"].append(parameter)
-        kinds.setdefault((lr, weight_decay), set()).add(KINDS.index(kind))
+        kinds.setdefault((lr, weight_decay, scale), set()).add(KINDS.index(kind))
     if not groups:
         raise ValueError("the model has no trainable parameter")
     for key, group in groups.items():
-        group["name"] = " + ".join(KINDS[index] for index in sorted(kinds[key[:2]]))
-    return [groups[key] for key in sorted(groups, key=lambda key: (-key[2], min(kinds[key[:2]])))]
+        group["name"] = " + ".join(KINDS[index] for index in sorted(kinds[key]))
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[2] != 1, -key[2], min(kinds[key])))]
 
 
 def describe_groups(groups: list[dict]) -> list[str]:
-    """Return one line for the groups of a (lr, weight decay), with their range of rates where layers differ."""
-    alike: dict[tuple[float, float], list[dict]] = {}
+    """Return one line for the groups of a (lr, weight decay) and kind, with their rates where layers differ."""
+    alike: dict[tuple[float, float, str], list[dict]] = {}
     for group in groups:
-        alike.setdefault((group["initial_lr"], group["weight_decay"]), []).append(group)
+        alike.setdefault((group["initial_lr"], group["weight_decay"], group["name"]), []).append(group)
     lines = []
-    for (_, weight_decay), members in alike.items():
+    for (_, weight_decay, name), members in alike.items():
         rates = sorted({group["lr"] for group in members})
-        scales = sorted({group["lr_scale"] for group in members})
-        lr = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+        lr = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g} in {len(rates)} layers"
         size = sum(len(group["params"]) for group in members)
-        line = f"optimizer group '{members[0]['name']}': {size} tensors, lr {lr}, weight decay {weight_decay:g}"
-        if scales != [1]:
-            line += f", layer decay in {len(scales)} steps from {scales[0]:.3g} to {scales[-1]:.3g}"
-        lines.append(line)
+        lines.append(f"optimizer group '{name}': {size} tensors, lr {lr}, weight decay {weight_decay:g}")
     return lines
 
 

@@ -53,6 +53,8 @@ def read_weights(path: str | Path, key: str) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
         raise DataError(f"{key}: '{path}' holds no weights (a {type(content).__name__} without tensors)")
+    if not all(isinstance(name, str) for name in content):
+        raise DataError(f"{key}: '{path}' holds no state dict: its tensors have no names")
     weights = {}
     for name, value in content.items():
         while name.startswith(PREFIXES):

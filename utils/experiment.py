@@ -111,7 +111,8 @@ def check_same_settings(experiment: Experiment, seed: int) -> None:
     import yaml
 
     recorded = experiment.run_folder(seed) / "config.yaml"
-    if not recorded.is_file():
+    nothing_learnt = not any(recorded.parent.glob("*.pth")) and not experiment.test_folder(seed).exists()
+    if not recorded.is_file() or nothing_learnt:  # a run that ended over a mistake may be put right
         return
     try:
         saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.convert import guess_grid
-from utils.errors import ConfigError
-from utils.precision import at_least_float32
+from model.convert import guess_grid, resize_pos_embed
+from utils.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 SIZE_KEY = "MODEL.CLIP_INPUT_SIZE"
+OTHER_SIZE = f"the CLIP tower was trained at another {SIZE_KEY}, so its features differ"
+NORM_RTOL, NORM_ATOL = 1e-3, 1e-6  # fingerprints of the same tower may come from other devices
 
 
 class Normalisation(NamedTuple):
@@ -37,14 +41,18 @@ class TowerInfo(NamedTuple):
 class OpenClipTower(nn.Module):
     """The image tower of an open_clip model: images [B, 3, *image_size] -> projected features [B, D].
 
-    The weights are called `visual.*`, as in open_clip's files.
+    The weights are called `visual.*`, as in open_clip's files. `grid` is set where the tower is open_clip's own ViT,
+    whose position table can be resized.
     """
 
     interpolation = "bicubic"
+    antialias = True  # of the position table
+    positions = "visual.positional_embedding"
 
     def __init__(self, visual: nn.Module, info: TowerInfo) -> None:
         super().__init__()
         self.visual = visual
+        self.grid = tuple(visual.grid_size) if self.positions in self.state_dict() else None  # (rows, columns)
         self.info = info
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -60,6 +68,8 @@ class HfTower(nn.Module):
     """
 
     interpolation = "bilinear"
+    antialias = False  # of the position table
+    positions = "embeddings.position_embedding.weight"
 
     def __init__(self, vision: nn.Module, info: TowerInfo) -> None:
         super().__init__()
@@ -75,6 +85,9 @@ class HfTower(nn.Module):
         tokens = self.pre_layrnorm(self.embeddings(images))  # [B, 1 + N, D]
         tokens = self.encoder(inputs_embeds=tokens).last_hidden_state
         return self.post_layernorm(tokens[:, 0])
+
+
+Tower = OpenClipTower | HfTower
 
 
 class PatchTokens(nn.Module):
@@ -127,16 +140,46 @@ def check_patches(size: Sequence[float], patch: int, tower: str) -> tuple[int, i
     return int(size[0]), int(size[1])
 
 
-def resize_positions(table: torch.Tensor, grid: tuple[int, int], antialias: bool) -> torch.Tensor:
-    """Return a position table [1 + N, D] interpolated to `grid` (rows, columns); the class row and the dtype are kept.
+def resize_positions(table: torch.Tensor, tower: Tower) -> torch.Tensor:
+    """Return a position table [1 + N, D] interpolated to the tower's grid; the class row and the dtype are kept.
 
-    Bicubic, align_corners False, as open_clip (with antialiasing) and transformers (without) do it; open_clip's own
-    function leaves a table as it is when only the shape of the grid changes. The source grid is taken to be square
-    where it can be.
+    Bicubic, as open_clip (with antialiasing) and transformers (without) do it; open_clip's own function leaves a table
+    as it is when only the shape of the grid changes. The source grid is taken to be square where it can be.
     """
-    source = guess_grid(len(table) - 1, grid)
-    if source == tuple(grid):
+    if guess_grid(len(table) - 1, tower.grid) == tower.grid:
         return table
-    image = at_least_float32(table[1:]).reshape(1, *source, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
-    image = F.interpolate(image, size=tuple(grid), mode="bicubic", align_corners=False, antialias=antialias)
-    return torch.cat([table[:1], image[0].flatten(1).t().to(table.dtype)])
+    return resize_pos_embed(table[None], tower.grid, mode="bicubic", antialias=tower.antialias)[0]
+
+
+def fit_positions(table: torch.Tensor, tower: Tower) -> torch.Tensor:
+    """Return a trained position table, resized where its number of rows is not the tower's; that is logged."""
+    ours = tower.get_parameter(tower.positions) if tower.grid else table
+    if table.dim() != 2 or table.shape[1] != ours.shape[1] or len(table) in (0, 1, len(ours)):
+        return table  # it fits, or its width does not, which loading says
+    logger.warning("%s: resized from %d to %d rows; %s", tower.positions, len(table), len(ours), OTHER_SIZE)
+    return resize_positions(table, tower)
+
+
+def fingerprint(tower: Tower) -> torch.Tensor:
+    """Return the L2 norm of each weight of a tower in the order of its state dict: [T] float32."""
+    return torch.stack([value.detach().float().norm() for value in tower.state_dict().values()])
+
+
+def check_fingerprint(theirs: torch.Tensor, ours: torch.Tensor, tower: Tower) -> None:
+    """Raise DataError when `theirs` is not the fingerprint `ours` of the tower; its positions may be of another size.
+
+    Nothing is known of a tower on the meta device.
+    """
+    if ours.is_meta:
+        return
+    differing = list(tower.state_dict())
+    if theirs.shape == ours.shape:
+        same = torch.isclose(theirs.to(ours), ours, rtol=NORM_RTOL, atol=NORM_ATOL).tolist()
+        differing = [name for name, equal in zip(differing, same, strict=True) if not equal]
+    if differing == [tower.positions] and tower.grid:
+        logger.warning("%s has another norm; %s", tower.positions, OTHER_SIZE)
+    elif differing:
+        raise DataError(
+            f"the weights were trained with another CLIP tower than {tower.info.source}; name the one of its training "
+            "(MODEL.CLIP_BACKBONE / CLIP_PRETRAIN / CLIP_HF_ID / CLIP_LOCAL_PATH)"
+        )

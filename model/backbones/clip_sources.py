@@ -36,7 +36,6 @@ CONFIG_FILES = ("config.json",)
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a transformers folder, the first one wins
 PROCESSOR_FILE = "preprocessor_config.json"
 HF_PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
-POSITION_TABLE = "position_embedding"  # hf: `.weight` follows
 SHOWN = 8  # names that an error lists
 
 
@@ -105,8 +104,9 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
 def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out: str, extra: str = "") -> list[Path]:
     """Return, for each tuple of file names, the first that the hub's repository has, from the cache where all are.
 
-    Only what the cache lacks is asked for, and then `extra` too where it exists. `what` opens the error and `way_out`
-    ends it: ConfigError, within seconds, when the hub is out of reach or has no such model or file.
+    Only what the cache lacks is asked for. `extra` is put beside the first file where the hub has it; without it the
+    others serve. `what` opens the error and `way_out` ends it: ConfigError, within seconds, when the hub is out of
+    reach or has no such model or file.
     """
     import huggingface_hub
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -117,6 +117,7 @@ def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out
 
     paths = [cached(names) for names in needed]
     if all(paths):
+        _ask_for_extra(repo, extra, paths[0])
         return paths
     logger.info("%s: downloading %s from the Hugging Face hub into %s", what, repo, HF_HUB_CACHE)
     try:
@@ -124,15 +125,33 @@ def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out
         chosen = [next((name for name in names if name in present), None) for names in needed]
         if None in chosen:
             raise FileNotFoundError(f"the repository has no {' or '.join(needed[chosen.index(None)])}")
-        if extra in present:
-            huggingface_hub.hf_hub_download(repo, extra)
-        return [Path(huggingface_hub.hf_hub_download(repo, name)) for name in chosen]
+        paths = [Path(huggingface_hub.hf_hub_download(repo, name)) for name in chosen]
     except Exception as error:  # the hub's client raises what its HTTP library does, which differs by version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{what}: {repo} is not in the cache ({HF_HUB_CACHE}) and could not be fetched from the hub ({reason}); "
-            f"connect to the network once, or {way_out}"
+            f"{what}: {repo} is not in the cache ({HF_HUB_CACHE}) and could not be fetched from the hub "
+            f"({_reason(error)}); connect to the network once, or {way_out}"
         ) from error
+    _ask_for_extra(repo, extra, paths[0])
+    return paths
+
+
+def _ask_for_extra(repo: str, name: str, beside: Path) -> None:
+    """Fetch a file of the same commit as the cached file `beside`, unless it is cached or known to be absent."""
+    import huggingface_hub
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    commit = beside.parent.name
+    if not name or huggingface_hub.try_to_load_from_cache(repo, name, cache_dir=HF_HUB_CACHE, revision=commit):
+        return
+    try:
+        huggingface_hub.model_info(repo, timeout=HUB_TIMEOUT)  # is it in reach?
+        huggingface_hub.hf_hub_download(repo, name, revision=commit)
+    except Exception as error:  # as in hub_files; without the file its reader goes on and says how
+        logger.info("%s of %s could not be fetched from the hub (%s)", name, repo, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _import_open_clip() -> Any:
@@ -181,11 +200,13 @@ def _sized_vision(
         vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
     except TypeError as error:
         raise ConfigError(f"{BACKBONE_KEY} {backbone}: {error}") from error
-    if not vision.timm_model_name and isinstance(vision.layers, int):
-        size = check_patches(size, vision.patch_size, backbone)
-        return replace(vision, image_size=size), size
     own = vision.image_size
     own = (own, own) if isinstance(own, int) else tuple(own)
+    if not vision.timm_model_name and isinstance(vision.layers, int):
+        size = check_patches(size, vision.patch_size, backbone)
+        if own != size:
+            logger.warning("%s is %s, but %s is made for images of %s", SIZE_KEY, list(size), backbone, list(own))
+        return replace(vision, image_size=size), size
     if own != tuple(size):
         raise ConfigError(f"{SIZE_KEY} {list(size)}: {backbone} sees images of one size only; set {list(own)}")
     return vision, own
@@ -219,9 +240,8 @@ def _fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any
 def _load_open_clip(tower: OpenClipTower, path: Path, source: str) -> None:
     weights = read_weights(path, source)
     visual = {name: value for name, value in weights.items() if name.startswith("visual.")}
-    table = visual.get("visual.positional_embedding")
-    if table is not None and "visual.positional_embedding" in tower.state_dict():
-        visual["visual.positional_embedding"] = resize_positions(table, tower.visual.grid_size, antialias=True)
+    if tower.grid and tower.positions in visual:
+        visual[tower.positions] = resize_positions(visual[tower.positions], tower)
     _load(tower, visual or weights, source, f"{BACKBONE_KEY} decides it")
 
 
@@ -232,9 +252,8 @@ def _load_hf(tower: HfTower, folder: Path, source: str) -> None:
     weights = {name.removeprefix("vision_model."): value for name, value in read_weights(path, source).items()}
     vision = {name: value for name, value in weights.items() if name.startswith(HF_PARTS)}
     vision.pop("embeddings.position_ids", None)  # a constant that older versions saved
-    name = f"embeddings.{POSITION_TABLE}.weight"
-    if name in vision:
-        vision[name] = resize_positions(vision[name], tower.grid, antialias=False)
+    if tower.positions in vision:
+        vision[tower.positions] = resize_positions(vision[tower.positions], tower)
     _load(tower, vision or weights, source, "the config.json beside it decides it")
 
 
@@ -262,8 +281,9 @@ def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
     try:
         processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except OSError:
-        logger.info("'%s' has no %s: CLIP's images are normalised as OpenAI's", folder, PROCESSOR_FILE)
-        return Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+        own = Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+        logger.warning("'%s' has no %s: CLIP's images are normalised as OpenAI's, %s", folder, PROCESSOR_FILE, own)
+        return own
     return Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
 
 

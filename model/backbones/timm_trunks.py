@@ -5,7 +5,7 @@ import difflib
 import io
 import math
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import timm
 import torch
@@ -127,13 +127,17 @@ def by_timm_names(weights: Weights, trunk: Trunk, grid: tuple[int, int], source:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{source} does not fit MODEL.TRANSFORMER_TYPE: timm cannot convert it ({reason})") from error
-    if positions is not None:
+    if positions is not None and positions.dim() == 3:
         fits = positions.shape[1] == num_prefix + math.prod(grid)
         if num_prefix == 1 and not fits:
             positions = without_distillation(positions, "dist_token" in weights)
+    positions = converted.pop("pos_embed", None) if positions is None else positions
+    if positions is not None:
+        if (
+            positions.dim() == 3
+            and positions.shape[1] > num_prefix
+            and positions.shape[1] != num_prefix + math.prod(grid)
+        ):
+            positions = resize_pos_embed(positions, grid, num_prefix=num_prefix, mode="bicubic", antialias=True)
         converted["pos_embed"] = positions
-    positions = converted.get("pos_embed")
-    if positions is not None and positions.shape[1] != num_prefix + math.prod(grid):
-        resize = partial(resize_pos_embed, mode="bicubic", antialias=True)
-        converted["pos_embed"] = resize(positions, grid, num_prefix=num_prefix)
     return {name: value for name, value in converted.items() if not name.startswith(("head.", "head_dist."))}

@@ -97,6 +97,12 @@ class VisionTransformer(nn.Module):
         elif isinstance(trunk, Eva) and trunk.rope is not None:
             trunk.rope.update_feat_shape(list(self.grid))
             rotation = trunk.rope.get_embed(shape=list(self.grid))  # [N, 2d]
+            heads = trunk.blocks[0].attn.num_heads
+            if rotation.shape[-1] != 2 * (self.feat_dim // heads):
+                raise ConfigError(
+                    f"MODEL.VIT.EMBED_DIM {self.feat_dim} with {heads} heads (MODEL.VIT.NUM_HEADS) makes them of width "
+                    f"{self.feat_dim // heads}; rotary positions need a multiple of 4"
+                )
         self.register_buffer("rotation", rotation, persistent=False)
 
     def _add_tail(self, trunk: Trunk) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs import find_notices, load_cfg
+from configs.clip_rules import PATCH_IN_NAME
 from utils.errors import ConfigError
 
 BASELINE = Path(__file__).parents[2] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
@@ -44,6 +45,64 @@ def clip_notices(*opts):
 def test_combinations_that_cannot_work_are_refused(opts, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         load(*opts)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (
+            (*ON, "MODEL.CLIP_BACKBONE", "ViT-B-16", "MODEL.CLIP_INPUT_SIZE", [256, 120]),
+            "MODEL.CLIP_INPUT_SIZE [256, 120] is no multiple of the patches of ViT-B-16, 16 x 16 pixels; "
+            "set [256, 112] or [256, 128]",
+        ),
+        (
+            (*ON, "MODEL.CLIP_BACKBONE", "ViT-L-14-336", "MODEL.CLIP_INPUT_SIZE", [336, 8]),
+            "ViT-L-14-336, 14 x 14 pixels; set [336, 14]",
+        ),
+        ((*HF, "MODEL.CLIP_HF_ID", "openai/clip-vit-base-patch16", "MODEL.CLIP_INPUT_SIZE", [225, 224]), "patch16, 16"),
+        (
+            (
+                *HF,
+                "MODEL.CLIP_HF_ID",
+                "wkcn/TinyCLIP-ViT-61M-32-Text-29M-LAION400M",
+                "MODEL.CLIP_INPUT_SIZE",
+                [208, 96],
+            ),
+            "32 x 32 pixels; set [192, 96] or [224, 96]",
+        ),
+    ],
+)
+def test_size_that_the_patches_in_the_name_do_not_fill_is_refused_before_data_are_read(opts, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(*opts)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        (*ON, "MODEL.CLIP_BACKBONE", "ViT-B-16", "MODEL.CLIP_INPUT_SIZE", [256, 128]),
+        (*ON, "MODEL.CLIP_BACKBONE", "own/ViT-B-16.json", "MODEL.CLIP_INPUT_SIZE", [24, 24]),
+        (*ON, "MODEL.CLIP_BACKBONE", "RN50x4", "MODEL.CLIP_INPUT_SIZE", [288, 288]),
+        (*HF, "MODEL.CLIP_HF_ID", "a/vit-patch16", "MODEL.CLIP_LOCAL_PATH", "x", "MODEL.CLIP_INPUT_SIZE", [24, 24]),
+        (*HF, "MODEL.CLIP_HF_ID", "a/b", "MODEL.CLIP_INPUT_SIZE", [24, 24]),
+    ],
+)
+def test_size_of_a_tower_whose_patches_are_not_known_by_name_is_left_to_the_build(opts):
+    load(*opts)
+
+
+def test_patches_in_open_clips_names_are_those_of_its_models():
+    import open_clip
+
+    read = 0
+    for name in open_clip.list_models():
+        vision, found = open_clip.get_model_config(name)["vision_cfg"], PATCH_IN_NAME.search(name)
+        if found and "timm_model_name" in vision:
+            assert f"patch{found[1]}_" in vision["timm_model_name"]
+        elif found:
+            assert vision["patch_size"] == int(found[1])
+        read += bool(found)
+    assert read > 50
 
 
 def test_all_mistakes_are_named_together():

@@ -26,6 +26,7 @@ def test_sections_become_dotted_keys_and_tuples_lists():
         ("SOLVER.EVAL_PERIOD", 1),
         ("TEST.NECK_FEAT", "before"),
         ("SOLVER.MAX_EPOCHS", 101),
+        ("MODEL.CLIP_LOCAL_PATH", "elsewhere/tower.pt"),
     ],
 )
 def test_paths_workers_periods_tests_and_more_epochs_are_the_same_training(pairs):

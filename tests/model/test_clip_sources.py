@@ -194,13 +194,52 @@ def test_hub_is_asked_once_for_the_files_that_it_has(no_hub, monkeypatch):
 
     asked = []
     monkeypatch.setattr(huggingface_hub, "model_info", lambda repo, timeout: Info)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: asked.append(name) or f"there/{name}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name, **at: asked.append(name) or f"x/{name}")
     needed = (("config.json",), ("model.safetensors", "pytorch_model.bin"))
     found = hub_files("a/b", needed, "x", "y", extra="preprocessor_config.json")
-    assert found == [Path("there/config.json"), Path("there/pytorch_model.bin")]
+    assert found == [Path("x/config.json"), Path("x/pytorch_model.bin")]
     assert sorted(asked) == ["config.json", "preprocessor_config.json", "pytorch_model.bin"]
     with pytest.raises(ConfigError, match="the repository has no open_clip_model.safetensors or x.bin"):
         hub_files("a/b", (("open_clip_model.safetensors", "x.bin"),), "x", "y")
+
+
+@pytest.fixture
+def cached_hf(no_hub):
+    """A cached model of the hub, owner/name at commit abc, without preprocessor_config.json."""
+    repo = no_hub / "models--owner--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc")
+    return clips.write_hf(repo / "snapshots" / "abc")
+
+
+def test_processor_that_the_cache_lacks_is_asked_for_at_the_same_commit(cached_hf, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo, name, revision):
+        asked.append((repo, name, revision))
+        own = '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}'
+        (cached_hf / name).write_text(own)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda repo, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for _ in range(2):  # the second time it is cached
+        assert hf_tower("owner/name", "", (32, 32)).info.normalisation == ((0.1, 0.2, 0.3), (1, 2, 3))
+    assert asked == [("owner/name", "preprocessor_config.json", "abc")]
+
+
+@pytest.mark.parametrize("known_absent", [False, True])
+def test_without_processor_out_of_reach_the_statistics_are_named(known_absent, cached_hf, caplog):
+    if known_absent:
+        marks = cached_hf.parents[1] / ".no_exist" / "abc"
+        marks.mkdir(parents=True)
+        (marks / "preprocessor_config.json").touch()
+    with caplog.at_level("INFO"):
+        hf_tower("owner/name", "", (32, 32))
+    assert ("could not be fetched from the hub (name or service not known)" in caplog.text) != known_absent
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "has no preprocessor_config.json" in warning and "0.48145466" in warning and "0.26862954" in warning
 
 
 def test_a_tower_that_a_checkpoint_will_bring_needs_no_download(no_hub, tmp_path):

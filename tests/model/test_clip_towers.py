@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torchvision.transforms.functional import normalize
 
 from model.backbones.clip import Normalisation, ToClip, resize_positions
@@ -40,7 +42,8 @@ def test_open_clip_tower_is_open_clips_image_encoder(size, sources):
         open_clip.load_checkpoint(whole, sources.weights)
     else:  # open_clip keeps a table of as many patches although their grid changed
         state = torch.load(sources.weights)
-        state["visual.positional_embedding"] = tower.visual.positional_embedding
+        table = state["visual.positional_embedding"][None]
+        state["visual.positional_embedding"] = resample_abs_pos_embed(table, [2, 8], [4, 4])[0]
         whole.load_state_dict(state)
     batch = images(3, size)
     assert tower.info.feat_dim == OPEN_CLIP_WIDTH and tower(batch).shape == (3, OPEN_CLIP_WIDTH)
@@ -77,22 +80,23 @@ def test_hf_names_do_not_depend_on_the_version_of_transformers(wrapped, sources,
 
 @pytest.mark.parametrize("antialias", [False, True])
 def test_positions_are_resized_as_the_libraries_do(antialias):
-    table = torch.randn(1 + 9, 5)
-    resized = resize_positions(table, (4, 2), antialias)
+    table, tower = torch.randn(1 + 9, 5), SimpleNamespace(grid=(4, 2), antialias=antialias)
+    resized = resize_positions(table, tower)
     image = table[1:].t().reshape(1, 5, 3, 3)
     expected = F.interpolate(image, (4, 2), mode="bicubic", align_corners=False, antialias=antialias)
     assert torch.equal(resized[0], table[0])
     for row in range(4):
         for column in range(2):
             torch.testing.assert_close(resized[1 + 2 * row + column], expected[0, :, row, column])
-    assert torch.equal(resize_positions(table, (3, 3), antialias), table)
-    assert resize_positions(table.half(), (4, 2), antialias).dtype == torch.float16
+    assert torch.equal(resize_positions(table, SimpleNamespace(grid=(3, 3))), table)
+    assert resize_positions(table.half(), tower).dtype == torch.float16
 
 
 def test_constant_positions_stay_constant_on_any_grid():
     table = torch.cat([torch.zeros(1, 2), torch.ones(16, 2)])
     for grid in ((2, 8), (7, 3), (4, 4)):
-        torch.testing.assert_close(resize_positions(table, grid, True)[1:], torch.ones(grid[0] * grid[1], 2))
+        resized = resize_positions(table, SimpleNamespace(grid=grid, antialias=True))
+        torch.testing.assert_close(resized[1:], torch.ones(grid[0] * grid[1], 2))
 
 
 @pytest.mark.parametrize("pixel", [IMAGENET, Normalisation((0.5, 0.5, 0.5), (0.5, 0.25, 1.0))])
@@ -114,13 +118,15 @@ def test_renormalisation_is_in_no_checkpoint():
     assert not ToClip(IMAGENET, OPENAI, (4, 4), "bicubic").state_dict()
 
 
-def test_model_undoes_its_own_normalisation_for_the_tower(sources):
+@pytest.mark.parametrize(("variant", "mode"), [("minimal", "bicubic"), ("hf", "bilinear")])
+def test_model_undoes_its_own_normalisation_for_the_tower_and_resizes_as_its_library_does(variant, mode, sources):
     pixel = ("INPUT.PIXEL_MEAN", [0.1, 0.2, 0.3], "INPUT.PIXEL_STD", [0.5, 0.6, 0.7])
-    model = build(sources, "minimal", *pixel, "MODEL.CLIP_INPUT_SIZE", (16, 32)).eval()
+    model, seen = build(sources, variant, *pixel, "MODEL.CLIP_INPUT_SIZE", (16, 32)).eval(), []
+    model.clip_model.register_forward_pre_hook(lambda tower, inputs: seen.extend(inputs))
     original = torch.rand(2, 3, 32, 24)
-    seen = F.interpolate(normalize(original, *OPENAI), (16, 32), mode="bicubic", align_corners=False)
-    clip = model.clip_features(normalize(original, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]))
-    torch.testing.assert_close(clip, model.clip_model(seen), atol=1e-5, rtol=1e-4)
+    expected = F.interpolate(normalize(original, *OPENAI), (16, 32), mode=mode, align_corners=False)
+    model.clip_features(normalize(original, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]))
+    torch.testing.assert_close(seen, [expected], atol=1e-5, rtol=1e-4)
 
 
 def test_tower_is_normalised_as_its_own_source_says(sources, tmp_path, caplog):
@@ -128,14 +134,25 @@ def test_tower_is_normalised_as_its_own_source_says(sources, tmp_path, caplog):
     with torch.device("meta"):
         siglip = open_clip_tower("ViT-B-16-SigLIP", "webli", "", (224, 224), weights=False)
     assert siglip.info.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         assert hf_tower("", sources.hf, (32, 32)).info.normalisation == OPENAI
-    assert "has no preprocessor_config.json: CLIP's images are normalised as OpenAI's" in caplog.text
+    words = "has no preprocessor_config.json: CLIP's images are normalised as OpenAI's, Normalisation(mean=(0.48145466,"
+    assert words in caplog.text
     folder = shutil.copytree(sources.hf, tmp_path / "hf")
     own = {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (folder / "preprocessor_config.json").write_text(json.dumps(own))
     normalisation = hf_tower("", str(folder), (32, 32)).info.normalisation
     assert normalisation == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(("name", "own"), [("ViT-L-14-336", 336), ("ViT-B-16", 224)])
+def test_another_size_than_open_clips_is_a_warning(name, own, caplog):
+    with torch.device("meta"):
+        open_clip_tower(name, "", "", (own, own))
+        assert not caplog.records
+        open_clip_tower(name, "", "", (448, 224))
+    words = f"MODEL.CLIP_INPUT_SIZE is [448, 224], but {name} is made for images of [{own}, {own}]"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", words)]
 
 
 def test_activation_is_the_one_that_the_tags_weights_were_trained_with():

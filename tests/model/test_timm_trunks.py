@@ -206,6 +206,31 @@ def test_checkpoint_comes_back_whole(kind, tmp_path):
         assert torch.equal(other(batch, cam_label=labels), model(batch, cam_label=labels))
 
 
+@pytest.mark.parametrize("kind", ["vit", "dinov3", "eva02"])
+def test_weights_that_are_not_finite_are_refused(kind, tmp_path):
+    state = make_timm(kind).state_dict()
+    state["blocks.1.norm1.weight"][3] = math.nan
+    with pytest.raises(DataError, match="MODEL.PRETRAIN_PATH .*blocks.1.norm1.weight holds values that are not finite"):
+        build(kind, "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", save(state, tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 0, 48), (1, 1, 48), (13, 48)])
+def test_positions_of_an_odd_shape_are_a_clear_error(shape, tmp_path):
+    path = save(make_timm("vit").state_dict() | {"pos_embed": torch.zeros(shape)}, tmp_path)
+    with pytest.raises(DataError, match="pos_embed is .* in the file"):
+        build("vit", "MODEL.PRETRAIN_CHOICE", "imagenet", "MODEL.PRETRAIN_PATH", path)
+
+
+def test_heads_that_rotary_positions_cannot_turn_are_refused():
+    with pytest.raises(ConfigError, match="MODEL.VIT.EMBED_DIM 90 with 3 heads .* width 30; .* multiple of 4"):
+        build("dinov3", "MODEL.VIT.EMBED_DIM", 90, "MODEL.VIT.NUM_HEADS", 3)
+
+
+def test_shift_beyond_the_patches_is_refused():
+    with pytest.raises(ConfigError, match="MODEL.SHIFT_NUM 13 exceeds the 12 patches"):
+        build("dinov3", *JPM, "MODEL.SHIFT_NUM", 13)
+
+
 def test_missing_register_tokens_are_fatal(tmp_path):
     model = build("dinov3")
     state = model.state_dict()
@@ -349,6 +374,13 @@ def test_adapters_of_another_rank_are_fatal(tmp_path):
     path = save(build("vit", "MODEL.LORA.RANK", 2).state_dict(), tmp_path)
     with pytest.raises(DataError, match=r"lora_a is \[2, 48\] in the file, but \[3, 48\].*MODEL.LORA"):
         build("vit", "MODEL.LORA.RANK", 3).load_param(path)
+
+
+def test_adapters_of_other_layers_are_fatal(tmp_path):
+    path = save(build("vit", "MODEL.LORA.RANK", 2).state_dict(), tmp_path)
+    other = build("vit", "MODEL.LORA.RANK", 2, "MODEL.LORA.TARGETS", ("attn.qkv",))
+    with pytest.raises(DataError, match=r"attn.proj.lora_a is in the file, but not in this model; set MODEL.LORA.TARG"):
+        other.load_param(path)
 
 
 def test_unknown_target_of_adapters_names_what_there_is():

@@ -36,7 +36,7 @@ class Reid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.base = nn.Module()
-        for name in ("cls_token", "reg_token", "dist_token", "pos_embed", "sie_embed"):
+        for name in ("cls_token", "reg_token", "pos_embed", "sie_embed"):
             self.base.register_parameter(name, nn.Parameter(torch.zeros(1, 1, 4)))
         self.base.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, 4, 2)})
         self.base.rope = nn.Module()
@@ -59,7 +59,6 @@ class Reid(nn.Module):
 BY_HAND = {
     "base.cls_token": 1 / 16,
     "base.reg_token": 1 / 16,
-    "base.dist_token": 1 / 16,
     "base.pos_embed": 1 / 16,
     "base.patch_embed.proj.weight": 1 / 16,
     "base.patch_embed.proj.bias": 1 / 16,
@@ -208,11 +207,11 @@ def test_log_is_one_line_a_kind_with_the_range_of_its_rates(caplog):
     with caplog.at_level(logging.INFO):
         build(*HALF, *DIFFERENT)
     lines = [record.getMessage() for record in caplog.records if "optimizer group" in record.getMessage()]
-    steps = "layer decay in 5 steps from 0.0625 to 1"
     assert lines == [
-        f"optimizer group 'weight + CLIP weight': 27 tensors, lr 0.0005 to 0.008, weight decay 0.0001, {steps}",
-        f"optimizer group 'bias': 15 tensors, lr 0.001 to 0.016, weight decay 0.0005, {steps}",
+        "optimizer group 'weight + CLIP weight': 8 tensors, lr 0.008, weight decay 0.0001",
+        "optimizer group 'bias': 15 tensors, lr 0.001 to 0.016 in 5 layers, weight decay 0.0005",
         "optimizer group 'CLIP bias': 1 tensors, lr 0.008, weight decay 0.0005",
+        "optimizer group 'weight': 18 tensors, lr 0.0005 to 0.004 in 4 layers, weight decay 0.0001",
     ]
 
 

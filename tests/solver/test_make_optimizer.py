@@ -8,7 +8,7 @@ from torch import nn
 
 from configs.defaults import get_cfg_defaults
 from losses import CenterLoss, make_loss
-from solver import make_optimizer, step_centers
+from solver import create_scheduler, make_optimizer, step_centers
 from solver.make_optimizer import build_optimizer
 from utils.errors import ConfigError
 
@@ -100,6 +100,22 @@ def test_clip_tower_has_its_own_rate_for_weights_and_biases_and_the_usual_decay(
     assert settings["clip_fuse.weight"] == (0.01, 1e-4) and settings["clip_fuse.bias"] == (0.02, 5e-4)
     kinds = ["weight", "bias", "classifier weight", "classifier bias", "CLIP weight", "CLIP bias"]
     assert [group["name"] for group in optimizer.param_groups] == kinds
+
+
+def test_clip_tower_keeps_its_share_of_the_rate_in_every_epoch():
+    opts = (*DIFFERENT, "MODEL.CLIP_LR_SCALE", 0.001, "SOLVER.MAX_EPOCHS", 30, "SOLVER.WARMUP_EPOCHS", 5)
+    _, optimizer, _ = build(*opts, model=Fused())
+    scheduler = create_scheduler(make_cfg(*opts), optimizer)
+    assert optimizer.param_groups[0]["name"] == "weight"  # whose rate the log shows
+    names = [group["name"] for group in optimizer.param_groups]
+    for epoch in range(1, 32):
+        rates = dict(zip(names, scheduler.lr_at(epoch), strict=True))
+        assert rates["CLIP weight"] == rates["CLIP bias"] == pytest.approx(0.001 * rates["weight"], rel=1e-12)
+
+
+def test_a_clip_tower_that_learns_faster_is_not_the_rate_that_is_logged():
+    _, optimizer, _ = build(*DIFFERENT, "MODEL.CLIP_LR_SCALE", 5.0, model=Fused())
+    assert optimizer.param_groups[0]["name"] == "weight"
 
 
 def test_without_a_separate_rate_the_clip_tower_is_like_the_rest():

@@ -50,6 +50,12 @@ def test_a_torchscript_archive_is_not_opened(tmp_path):
         load_file(path, "KEY")
 
 
+def test_tensors_without_names_are_no_state_dict(tmp_path):
+    torch.save({0: torch.ones(2)}, tmp_path / "x.pth")
+    with pytest.raises(DataError, match="KEY: .*x.pth' holds no state dict: its tensors have no names"):
+        read_weights(tmp_path / "x.pth", "KEY")
+
+
 def test_a_checkpoint_cut_in_half_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     save_atomic({"weight": torch.randn(100, 100)}, path)
