@@ -1,4 +1,4 @@
-"""Rules between the keys of MODEL.CLIP_*, and which of them have no effect; silent while MODEL.USE_CLIP is False."""
+"""Rules between the keys of MODEL.CLIP_*, and which of them have no effect."""
 
 import re
 from collections.abc import Iterator
@@ -44,6 +44,9 @@ def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
     """Yield one line for every key that is set and that another one leaves without effect."""
     model, defaults = cfg.MODEL, get_cfg_defaults().MODEL
     if not model.USE_CLIP:
+        idle = [f"MODEL.{key}" for key in model if key.startswith("CLIP_") and model[key] != defaults[key]]
+        if idle:
+            yield f"{', '.join(idle)}: not used, MODEL.USE_CLIP is False"
         return
     impl, fusion = model.CLIP_IMPL, model.CLIP_FUSION
     own_branches = ("CLIP_USE_AFEM", "CLIP_USE_SEM_REFINE")

@@ -127,7 +127,7 @@ class ClipTransReID(TransReID):
         if name in weights and not self.tower_left_out:
             weights = weights | {name: fit_positions(weights[name], self.clip_model)}
         if marks is not None and self.tower_left_out and marks.shape != self.clip_fingerprint.shape:
-            weights = weights | {FINGERPRINT: torch.full_like(self.clip_fingerprint, torch.nan)}
+            weights = weights | {FINGERPRINT: torch.full_like(self.clip_fingerprint, -1)}
         return weights
 
     def _say_ignored(self, theirs: Weights, ours: Weights) -> None:

@@ -130,6 +130,10 @@ class ToClip(nn.Module):
 
 def check_patches(size: Sequence[float], patch: int, tower: str) -> tuple[int, int]:
     """Return MODEL.CLIP_INPUT_SIZE as integers; ConfigError when the tower's patches do not fill it."""
+    if not isinstance(patch, int) or patch < 1:
+        raise ConfigError(
+            f"{tower} has patches of {patch} pixels, expected a whole number above 0; mend its description"
+        )
     if any(side % patch for side in size):
         below = [max(int(side // patch), 1) * patch for side in size]
         above = [int(-(-side // patch)) * patch for side in size]

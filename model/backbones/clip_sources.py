@@ -21,9 +21,10 @@ from model.backbones.clip import (
     check_patches,
     resize_positions,
 )
+from model.backbones.hub import hub_files
 from model.convert import Weights, load_weights
 from utils.checkpoint import read_weights
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ PATH_KEY = "MODEL.CLIP_LOCAL_PATH"
 BACKBONE_KEY = "MODEL.CLIP_BACKBONE"
 TAG_KEY = "MODEL.CLIP_PRETRAIN"
 ID_KEY = "MODEL.CLIP_HF_ID"
-HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach; its downloads alone would retry for half a minute
 CONFIG_FILES = ("config.json",)
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a transformers folder, the first one wins
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -52,7 +52,7 @@ def open_clip_tower(
     open_clip = _import_open_clip()
     config = _open_clip_config(open_clip, backbone)
     published = open_clip.get_pretrained_cfg(backbone, tag) if tag else {}
-    if tag and not published and not local_path:
+    if tag and not published and not (local_path and backbone.endswith(".json")):
         raise ConfigError(_unknown_tag(open_clip, backbone, tag))
     vision, size = _sized_vision(open_clip, config, backbone, size)
     quick_gelu = bool(published.get("quick_gelu") or config.get("quick_gelu"))  # optional in both formats
@@ -87,6 +87,8 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
         raise ConfigError(
             f"{PATH_KEY}: no folder '{folder}'; give one with config.json and {' or '.join(WEIGHT_FILES)}"
         )
+    if not local_path and Path(model_id).is_dir():
+        raise ConfigError(f"{ID_KEY} '{model_id}' is a folder; set {PATH_KEY} to it")
     if not local_path:
         needed = (CONFIG_FILES, WEIGHT_FILES) if weights else (CONFIG_FILES,)
         way_out = f"copy the model's folder here (config.json, {PROCESSOR_FILE}, {WEIGHT_FILES[0]}) and set {PATH_KEY}"
@@ -95,63 +97,14 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
     config = _hf_config(transformers, folder, source)
     size = check_patches(size, config.patch_size, source)
     info = TowerInfo(config.hidden_size, size, _hf_normalisation(transformers, folder), source, reloadable=True)
-    tower = HfTower(_unwrapped(transformers.CLIPVisionModel(config)), info)
+    try:
+        vision = transformers.CLIPVisionModel(config)
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built ({error})") from error
+    tower = HfTower(_unwrapped(vision), info)
     if weights:
         _load_hf(tower, folder, source)
     return tower
-
-
-def hub_files(repo: str, needed: tuple[tuple[str, ...], ...], what: str, way_out: str, extra: str = "") -> list[Path]:
-    """Return, for each tuple of file names, the first that the hub's repository has, from the cache where all are.
-
-    Only what the cache lacks is asked for. `extra` is put beside the first file where the hub has it; without it the
-    others serve. `what` opens the error and `way_out` ends it: ConfigError, within seconds, when the hub is out of
-    reach or has no such model or file.
-    """
-    import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    def cached(names: tuple[str, ...]) -> Path | None:
-        found = (huggingface_hub.try_to_load_from_cache(repo, name, cache_dir=HF_HUB_CACHE) for name in names)
-        return next((Path(path) for path in found if isinstance(path, str)), None)
-
-    paths = [cached(names) for names in needed]
-    if all(paths):
-        _ask_for_extra(repo, extra, paths[0])
-        return paths
-    logger.info("%s: downloading %s from the Hugging Face hub into %s", what, repo, HF_HUB_CACHE)
-    try:
-        present = {entry.rfilename for entry in huggingface_hub.model_info(repo, timeout=HUB_TIMEOUT).siblings}
-        chosen = [next((name for name in names if name in present), None) for names in needed]
-        if None in chosen:
-            raise FileNotFoundError(f"the repository has no {' or '.join(needed[chosen.index(None)])}")
-        paths = [Path(huggingface_hub.hf_hub_download(repo, name)) for name in chosen]
-    except Exception as error:  # the hub's client raises what its HTTP library does, which differs by version
-        raise ConfigError(
-            f"{what}: {repo} is not in the cache ({HF_HUB_CACHE}) and could not be fetched from the hub "
-            f"({_reason(error)}); connect to the network once, or {way_out}"
-        ) from error
-    _ask_for_extra(repo, extra, paths[0])
-    return paths
-
-
-def _ask_for_extra(repo: str, name: str, beside: Path) -> None:
-    """Fetch a file of the same commit as the cached file `beside`, unless it is cached or known to be absent."""
-    import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    commit = beside.parent.name
-    if not name or huggingface_hub.try_to_load_from_cache(repo, name, cache_dir=HF_HUB_CACHE, revision=commit):
-        return
-    try:
-        huggingface_hub.model_info(repo, timeout=HUB_TIMEOUT)  # is it in reach?
-        huggingface_hub.hf_hub_download(repo, name, revision=commit)
-    except Exception as error:  # as in hub_files; without the file its reader goes on and says how
-        logger.info("%s of %s could not be fetched from the hub (%s)", name, repo, _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _import_open_clip() -> Any:
@@ -259,6 +212,8 @@ def _load_hf(tower: HfTower, folder: Path, source: str) -> None:
 
 def _load(tower: nn.Module, weights: Weights, source: str, decided: str) -> None:
     report = load_weights(tower, weights, source, lambda name: decided)
+    if report.surplus:
+        raise DataError(f"{source}: {report.surplus[0]} is in the file, but not in the tower; {decided}")
     logger.info("CLIP tower: %s", report)
 
 
@@ -278,12 +233,17 @@ def _hf_config(transformers: Any, folder: Path, source: str) -> Any:
 def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-    try:
-        processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    except OSError:
+    if not (folder / PROCESSOR_FILE).is_file():
         own = Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
         logger.warning("'%s' has no %s: CLIP's images are normalised as OpenAI's, %s", folder, PROCESSOR_FILE, own)
         return own
+    try:
+        processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        (_, _, _), (_, _, _) = processor.image_mean, processor.image_std
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"'{folder / PROCESSOR_FILE}' does not say how images are normalised; copy it again"
+        ) from error
     return Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
 
 

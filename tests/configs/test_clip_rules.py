@@ -1,4 +1,4 @@
-"""What is refused and what is said about MODEL.CLIP_*, all of it only while MODEL.USE_CLIP is True."""
+"""What is refused and what is said about MODEL.CLIP_*."""
 
 import re
 from pathlib import Path
@@ -113,7 +113,9 @@ def test_all_mistakes_are_named_together():
 
 def test_rules_sleep_while_clip_is_off():
     odd = ("MODEL.CLIP_IMPL", "hf", "MODEL.CLIP_FUSION", "quickwin", "MODEL.CLIP_HF_ID", "", "MODEL.CLIP_LR_SCALE", 0.2)
-    assert clip_notices(*odd, "MODEL.CLIP_USE_AFEM", False, "MODEL.CLIP_BACKBONE", "x") == []
+    keys = "MODEL.CLIP_IMPL, MODEL.CLIP_FUSION, MODEL.CLIP_HF_ID, MODEL.CLIP_LR_SCALE"
+    assert clip_notices(*odd) == [f"{keys}: not used, MODEL.USE_CLIP is False"]
+    assert clip_notices() == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is said when a CLIP tower cannot be had, and what is asked of the hub."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from model.backbones.clip import check_patches
-from model.backbones.clip_sources import hf_tower, hub_files, open_clip_tower
+from model.backbones.clip_sources import hf_tower, open_clip_tower
+from model.backbones.hub import hub_files
 from tests.model import clips
 from tests.model.builds import save
 from tests.model.clips import HF_WIDTH, RANDOM, build
@@ -247,3 +249,37 @@ def test_a_tower_that_a_checkpoint_will_bring_needs_no_download(no_hub, tmp_path
         assert open_clip_tower("ViT-B-16", "laion2b_s34b_b88k", "", (224, 224), weights=False).info.reloadable
     folder = clips.write_hf(tmp_path / "hf", weights=False)
     assert hf_tower("", str(folder), (32, 24), weights=False).info.feat_dim == HF_WIDTH
+
+
+@pytest.mark.parametrize("content", ["", "not json", '{"image_mean": 0.5, "image_std": [1, 1, 1]}'])
+def test_damaged_processor_file_is_no_absent_one(content, sources, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(sources.hf, folder)
+    (folder / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ConfigError, match="preprocessor_config.json' does not say how images are normalised"):
+        build(sources, "hf", "MODEL.CLIP_LOCAL_PATH", str(folder))
+
+
+def test_folder_in_the_place_of_a_hub_name_is_told_where_it_belongs(sources):
+    with pytest.raises(ConfigError, match="MODEL.CLIP_HF_ID .* is a folder; set MODEL.CLIP_LOCAL_PATH to it"):
+        build(sources, "hf", "MODEL.CLIP_LOCAL_PATH", "", "MODEL.CLIP_HF_ID", str(sources.hf))
+
+
+def test_name_that_no_hub_could_have_is_one_line(sources, no_hub):
+    with pytest.raises(
+        ConfigError, match="MODEL.CLIP_HF_ID: not a repo!! is not in the cache .*connect to the network once, or"
+    ):
+        build(sources, "hf", "MODEL.CLIP_LOCAL_PATH", "", "MODEL.CLIP_HF_ID", "not a repo!!")
+
+
+def test_tower_that_would_lose_blocks_is_refused(sources, tmp_path):
+    shallow = clips.write_description(tmp_path / "shallow.json", layers=1)
+    with pytest.raises(DataError, match="resblocks.1.* is in the file, but not in the tower; MODEL.CLIP"):
+        open_clip_tower(shallow, "", sources.weights, (32, 24))
+
+
+@pytest.mark.parametrize("patch", [0, "8", None, [8, 8]])
+def test_patch_size_that_is_no_number_is_a_clear_error(patch, tmp_path):
+    odd = clips.write_description(tmp_path / "odd.json", patch_size=patch)
+    with pytest.raises(ConfigError, match="odd.json has patches of .* pixels, expected a whole number"):
+        open_clip_tower(odd, "", "", (32, 24))
