@@ -243,6 +243,15 @@ class RefineFusion(ClipTransReID):
             fused = fused + self.sem_refine_proj(self.afem(clip) if self.uses_afem else clip)
         return [fused, *local]
 
+    def _warnings(self, report: LoadReport) -> list[str]:
+        trained = bool(self.afem.linear[1].num_batches_tracked)  # its batch norm counts batches only where it is used
+        warnings = super()._warnings(report)
+        if trained != self.uses_afem:
+            how = "with" if trained else "without"
+            keys = "MODEL.CLIP_USE_AFEM and CLIP_USE_SEM_REFINE"
+            warnings.append(f"the checkpoint was trained {how} AFEM; set {keys} as in its training")
+        return warnings
+
     def deciding_keys(self, name: str) -> str:
         if name.startswith("afem."):
             asked, key = self.uses_afem, "MODEL.CLIP_USE_AFEM True asks for it"

@@ -74,8 +74,7 @@ def load_trunk(base: nn.Module, trunk: Weights, path: str) -> LoadReport:
 
 
 def load_rest(model: nn.Module, weights: Weights, choice: str, path: str) -> LoadReport | None:
-    """After `load_trunk`, load what else the choice brings: self the local block `b2`, finetune also necks,
-    heads and CLIP fusion.
+    """After `load_trunk`, load what else the choice brings: self the local block `b2`, finetune all that is left.
 
     A weight that the file lacks or has in another shape (a classifier of other classes) stays as it is. Returns the
     report, or None when the file has nothing of the kind.

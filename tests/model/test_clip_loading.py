@@ -293,3 +293,16 @@ def test_finetune_starts_a_fusion_from_a_checkpoint_without_one(sources, tmp_pat
     assert all(
         torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith(("base.blocks.0", "b1", "b2"))
     )
+
+
+@pytest.mark.parametrize(("trained_with", "tested_with"), [(True, False), (False, True)])
+def test_another_use_of_afem_than_in_training_is_a_warning(trained_with, tested_with, sources, tmp_path):
+    trained = build(sources, "hf", "MODEL.CLIP_USE_AFEM", trained_with).train()
+    trained(images(4))
+    path = save(trained.state_dict(), tmp_path)
+    how = "with" if trained_with else "without"
+    report = build(sources, "hf", "MODEL.CLIP_USE_AFEM", tested_with).load_param(path)
+    assert report.warnings == (
+        f"the checkpoint was trained {how} AFEM; set MODEL.CLIP_USE_AFEM and CLIP_USE_SEM_REFINE as in its training",
+    )
+    assert build(sources, "hf", "MODEL.CLIP_USE_AFEM", trained_with).load_param(path).warnings == ()
