@@ -286,7 +286,13 @@ def test_ctrl_c_lets_the_child_say_where_it_stopped(tmp_path):
         f"except KeyboardInterrupt:\n  time.sleep(0.5); pathlib.Path({str(done)!r}).touch()\n"
     )
     code = f"import run_phased_loss as r, sys; r.run_child([sys.executable, '-c', {child!r}])"
-    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit it ignored
+    )
     try:
         for _ in range(300):
             if ready.exists():
