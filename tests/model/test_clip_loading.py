@@ -11,7 +11,7 @@ from model.pretrained import load_rest
 from tests.model import clips
 from tests.model.builds import images, make_cfg, make_tiny, save
 from tests.model.clips import CALM, FROZEN, FUSED, JPM, RANDOM, build
-from utils.errors import DataError
+from tests.model.refusal import refuse
 
 ALL = (*FUSED, "concat", "hf concat")
 FREEZABLE = ("minimal", "quickwin", "hf")
@@ -26,14 +26,6 @@ def bytes_of(state) -> int:
     stream = io.BytesIO()
     torch.save(state, stream)
     return len(stream.getvalue())
-
-
-def refuse(model, state, tmp_path, words: str) -> None:
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(DataError, match=words) as caught:
-        model.load_param(save(state, tmp_path))
-    assert "\n" not in str(caught.value) and "TEST.WEIGHT" in str(caught.value)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("opts", [(), FROZEN, ("MODEL.JPM", False)])

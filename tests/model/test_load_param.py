@@ -7,20 +7,12 @@ import torch
 
 from model import make_model
 from tests.model.builds import TINY_VIT, images, make_cfg, make_tiny, save
-from utils.errors import ConfigError, DataError
+from tests.model.refusal import refuse
+from utils.errors import ConfigError
 
 JPM = ("MODEL.JPM", True)
 CAMERA = ("MODEL.SIE_CAMERA", True)
 BEFORE = ("TEST.NECK_FEAT", "before")
-
-
-def refuse(model, state, tmp_path, words: str) -> None:
-    """Assert that `state` is refused in one line with `words` and leaves the model as it was."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(DataError, match=words) as caught:
-        model.load_param(save(state, tmp_path))
-    assert "\n" not in str(caught.value) and "TEST.WEIGHT" in str(caught.value)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("opts", [(), BEFORE, JPM, (*JPM, *CAMERA), ("MODEL.ID_LOSS_TYPE", "amsoftmax", *JPM)])
