@@ -9,6 +9,7 @@ TIMM_PREFIX = "timm/"
 DEFAULT_PATCH_SIZE = 16  # of every TransReID type
 FILTERS = ("bicubic", "bilinear", "lanczos")
 YES_NO = ("yes", "no")
+DATASETS = (*("market1501", "dukemtmc", "occ_duke", "msmt17", "msmt17_v2", "veri", "VehicleID", "table", "synthetic"),)
 FEAT_SRCS = ("pre_bn", "bnneck")
 
 CHOICES = {
@@ -26,17 +27,8 @@ CHOICES = {
     "MODEL.CLIP_FUSION": ("minimal", "quickwin", "concat"),
     "INPUT.FILTER_TRAIN": FILTERS,
     "INPUT.FILTER_TEST": FILTERS,
-    "DATASETS.NAMES": (
-        "market1501",
-        "dukemtmc",
-        "occ_duke",
-        "msmt17",
-        "msmt17_v2",
-        "veri",
-        "VehicleID",
-        "table",
-        "synthetic",
-    ),
+    "DATASETS.NAMES": DATASETS,
+    "DATASETS.TESTS": DATASETS,
     "DATASETS.UNLABELLED_VIEW": ("drop", "neutral"),
     "DATALOADER.SAMPLER": ("softmax", "softmax_triplet", "triplet", "random"),
     "SOLVER.OPTIMIZER_NAME": (
@@ -84,6 +76,11 @@ RANGES = {
     **dict.fromkeys(("LOSS.BRIGHTNESS.THRESH", "INPUT.SSL.JITTER_PROB", "INPUT.SSL.GREY_PROB"), (0, 1)),
     **dict.fromkeys(("MODEL.FREEZE_BLOCKS", "MODEL.LORA.RANK"), (0, None)),
     **dict.fromkeys(("MODEL.LORA.ALPHA", "MODEL.CLIP_LR_SCALE", "MODEL.CLIP_CONCAT_WEIGHT"), (1e-6, None)),
+    "TEST.QE.K": (0, None),
+    "TEST.QE.ALPHA": (0, None),
+    "TEST.QE.TIMES": (1, None),
+    "TEST.ROC_FPR": (1e-9, 1),
+    "DATASETS.VAL_IDS": (0, 0.5),
     "SOLVER.LAYER_DECAY": (1e-3, 1),
     "INPUT.SSL.CROP_SCALE": (1e-3, 1),
     "INPUT.SSL.CROP_RATIO": (0.1, 10),

@@ -3,7 +3,7 @@
 numpy is used on purpose: torch may run a float32 product in TF32 or bfloat16, which changes ranks at the 4th decimal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -59,3 +59,39 @@ def row_blocks(num_rows: int, row_bytes: int, chunk: int | None = None) -> Itera
     step = chunk or max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, num_rows, step):
         yield start, min(start + step, num_rows)
+
+
+class Distances:
+    """Distances of Q queries to G gallery images, float32, smaller = more alike, made a few rows at a time."""
+
+    def __init__(self, shape: tuple[int, int], rows: Callable[[int, int], np.ndarray]) -> None:
+        self.shape = shape
+        self.rows = rows  # (start, stop) -> [stop - start, G]
+
+    def blocks(self, chunk: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, rows) over all queries, `chunk` of them at a time (None: blocks of about 64 MiB)."""
+        row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
+        for start, stop in row_blocks(self.shape[0], row_bytes, chunk):
+            yield start, self.rows(start, stop)
+
+
+def matrix_distances(distmat: np.ndarray | torch.Tensor) -> Distances:
+    """Return the distances in a matrix [Q, G] of any real type; DataError for another number of dimensions."""
+    if distmat.ndim != 2:
+        raise DataError(f"the distance matrix has shape {list(distmat.shape)}; need [queries, gallery]")
+    return Distances(tuple(distmat.shape), lambda start, stop: as_array(distmat[start:stop]))
+
+
+def feature_distances(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> Distances:
+    """Return the squared Euclidean distances of features [Q, D] to [G, D], in true float32, no [Q, G] matrix is made.
+
+    Raises DataError for features of different widths or that are not finite.
+    """
+    qf, gf = as_features(qf, "query"), as_features(gf, "gallery")
+    if qf.shape[1] != gf.shape[1]:
+        raise DataError(f"query features have {qf.shape[1]} values, gallery features {gf.shape[1]}; use one model")
+    q_norms, g_norms = squared_norms(qf, "query"), squared_norms(gf, "gallery")
+    return Distances(
+        (len(qf), len(gf)),
+        lambda start, stop: squared_distances(qf[start:stop], gf, q_norms[start:stop], g_norms),
+    )
