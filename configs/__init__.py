@@ -15,7 +15,7 @@ from configs.notices import find_notices
 from configs.validate import find_problems, value_of
 from utils.errors import ConfigError
 
-__all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value"]
+__all__ = ["LEGACY", "find_notices", "get_cfg_defaults", "load_cfg", "parse_value", "restore_cfg"]
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "command line"
@@ -35,8 +35,21 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
 
     Reads nothing but the YAMLs. Raises ConfigError that lists every problem found, each with its place.
     """
+    return _resolve(_read_chain(Path(config_file), ()), opts, str(config_file))
+
+
+def restore_cfg(text: str, where: str, opts: Sequence[Any] = ()) -> CfgNode:
+    """Return the frozen configuration in the YAML `text` that a run has kept, with KEY VALUE pairs (which win).
+
+    A key that it lacks is younger than the run and has its default. `where` tells errors whose text it is. Raises
+    ConfigError as `load_cfg`.
+    """
+    return _resolve(_parse_yaml(text, where), opts, where)
+
+
+def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> CfgNode:
+    """Return the defaults with `settings` and then `opts` applied, checked and frozen."""
     cfg = get_cfg_defaults()
-    settings = _read_chain(Path(config_file), ())
     has_model = any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings)
     settings = [setting for setting in settings if setting.key != BASE_KEY] + _read_opts(opts)
 
@@ -171,32 +184,36 @@ def _read_yaml(path: Path) -> list[Setting]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}); save it as such") from error
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, where: str) -> list[Setting]:
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{path}: holds no KEY: value lines")
-        return _walk(loader, root, "", path)
+            raise ConfigError(f"{where}: holds no KEY: value lines")
+        return _walk(loader, root, "", where)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+        raise ConfigError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     finally:
         loader.dispose()
 
 
-def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, path: Path) -> list[Setting]:
+def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, file: str) -> list[Setting]:
     loader.flatten_mapping(node)  # YAML's merge key <<
     settings = []
     seen = set()
     for key_node, value_node in node.value:
         key = f"{prefix}{loader.construct_object(key_node)}"
-        where = f"{path}:{key_node.start_mark.line + 1}"
+        where = f"{file}:{key_node.start_mark.line + 1}"
         if key in seen:
             raise ConfigError(f"{where}: {key} stands twice; merge the two")
         seen.add(key)
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            settings += _walk(loader, value_node, f"{key}.", path)
+            settings += _walk(loader, value_node, f"{key}.", file)
         else:
             empty_section = isinstance(value_node, yaml.MappingNode)
             value = None if empty_section else loader.construct_object(value_node, deep=True)

@@ -1,23 +1,21 @@
-"""From a model and the test loader to metrics, and to the files that keep them."""
+"""From embeddings to metrics, and to the files that keep them."""
 
 import json
 import logging
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.bases import fingerprint
-from datasets.make_dataloader import ReIDData, make_transforms
-from datasets.transforms import BatchTransform, brightness
+from datasets.make_dataloader import ReIDData
+from processor.embed import Embedded, embed
 from utils.checkpoint import sha256_of
-from utils.metrics import Ranking, rank_embeddings
+from utils.distance import Distances
+from utils.metrics import Ranking, make_distances, rank
 from utils.results import METRICS, RESULT_NAME
 from utils.run_folder import write_text_atomic
 
@@ -26,90 +24,115 @@ logger = logging.getLogger(__name__)
 SUMMARY_SCHEMA = 1
 
 
+class RankOptions(NamedTuple):
+    """How distances are made and ranked."""
+
+    max_rank: int
+    expand: tuple[int, float, int] | None = None  # (k, alpha, times) of the query expansion
+    rerank: tuple[int, int, float] | None = None  # (k1, k2, lambda) of the k-reciprocal re-ranking
+
+
+class Trial(NamedTuple):
+    """One query set and one gallery, with the labels by which the protocol ranks them."""
+
+    query: np.ndarray  # int64 [Q]: rows of the test loader's samples
+    gallery: np.ndarray  # int64 [G]
+    q_pids: np.ndarray
+    g_pids: np.ndarray
+    q_camids: np.ndarray  # where the protocol has no cameras 0, and 1 for the gallery, so that none filters
+    g_camids: np.ndarray
+    distances: Distances
+
+    @property
+    def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.q_pids, self.g_pids, self.q_camids, self.g_camids
+
+
 def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, Any]:
-    """Embed query and gallery in float32 whatever SOLVER.AMP says, rank, and return the results as fractions in 0..1.
+    """Embed query and gallery, rank, and return the results as fractions in 0..1.
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
     standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
     of the data set (images left out), and `per_query`: arrays over all queries (of all trials), see `save_results`.
     The model is left in eval mode.
     """
-    _, transform = make_transforms(cfg)
-    feat, luma = extract(model, data.val_loader, transform)
-    if cfg.TEST.FEAT_NORM == "yes":
-        feat = F.normalize(feat, dim=1)
-    rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA) if cfg.TEST.RE_RANKING else None
-    return evaluate_features(data, feat, luma, cfg.TEST.MAX_RANK, rerank)
+    return evaluate(cfg, data, embed(cfg, model, data.val_loader))
 
 
-@torch.inference_mode()
-def extract(
-    model: nn.Module, loader: torch.utils.data.DataLoader, transform: BatchTransform
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the embeddings of all images in the loader's order, float32 [N, D] on the CPU, and brightness [N]."""
-    model.eval()
-    device = next(model.parameters()).device
-    feat, luma = [], []
-    for batch in tqdm(loader, desc="embed", disable=not sys.stderr.isatty(), leave=False):
-        images = batch["images"].to(device, non_blocking=True)
-        labels = {"cam_label": batch["camids"].to(device), "view_label": batch["viewids"].to(device)}
-        feat.append(model(transform(images), **labels).float().cpu())
-        luma.append(brightness(images).cpu())
-    return torch.cat(feat), torch.cat(luma).numpy()
+def evaluate(cfg: CfgNode, data: ReIDData, embedded: Embedded) -> dict[str, Any]:
+    """Return the results of `do_inference` for images that are embedded already."""
+    return evaluate_features(data, embedded.feat, embedded.luma, rank_options(cfg))
 
 
-def evaluate_features(
-    data: ReIDData,
-    feat: torch.Tensor,
-    luma: np.ndarray,
-    max_rank: int,
-    rerank: tuple[int, int, float] | None = None,
-) -> dict[str, Any]:
-    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery.
+def rank_options(cfg: CfgNode) -> RankOptions:
+    """Return what cfg.TEST says about ranking."""
+    expand, rerank = cfg.TEST.QE, cfg.TEST.RERANK
+    return RankOptions(
+        cfg.TEST.MAX_RANK,
+        (expand.K, expand.ALPHA, expand.TIMES) if expand.K else None,
+        (rerank.K1, rerank.K2, rerank.LAMBDA) if cfg.TEST.RE_RANKING else None,
+    )
 
-    `rerank` is (k1, k2, lambda) of the k-reciprocal re-ranking, None = off.
-    """
+
+def make_trial(data: ReIDData, feat: torch.Tensor, options: RankOptions, number: int = 0) -> Trial:
+    """Return trial `number` of the test set for the features [N, D] of its query and gallery images."""
     images = data.val_loader.dataset
-    pids, camids, viewids = np.array([sample[1:] for sample in images.samples], dtype=np.int64).T
+    pids, camids = np.array([(sample.pid, sample.camid) for sample in images.samples], dtype=np.int64).T
     rows = np.arange(len(pids))
-    trials = images.trials or ((rows[: data.num_query], rows[data.num_query :]),)
+    query, gallery = images.trials[number] if images.trials else (rows[: data.num_query], rows[data.num_query :])
+    q_camids, g_camids = camids[query], camids[gallery]
+    if images.trials:
+        q_camids, g_camids = np.zeros_like(query), np.ones_like(gallery)
+    distances = make_distances(feat[query], feat[gallery], options.expand, options.rerank)
+    return Trial(query, gallery, pids[query], pids[gallery], q_camids, g_camids, distances)
+
+
+def evaluate_features(data: ReIDData, feat: torch.Tensor, luma: np.ndarray, options: RankOptions) -> dict[str, Any]:
+    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery."""
+    images = data.val_loader.dataset
+    num_trials = len(images.trials) or 1
     rankings, per_query = [], []
-    for trial, (query, gallery) in enumerate(trials):
-        q_camids, g_camids = camids[query], camids[gallery]
-        if images.trials:  # random galleries: the protocol has no cameras, so none may filter
-            q_camids, g_camids = np.zeros_like(query), np.ones_like(gallery)
-        labels = (pids[query], pids[gallery], q_camids, g_camids)
-        ranking, _ = rank_embeddings(feat[query], feat[gallery], labels, max_rank, rerank)
+    for number in range(num_trials):
+        trial = make_trial(data, feat, options, number)
+        ranking = rank(trial.distances, *trial.labels, options.max_rank)
         rankings.append(ranking)
+        samples = [images.samples[row] for row in trial.query]
         per_query.append(
             {
                 "ap": ranking.ap,
                 "inp": ranking.inp,
                 "first_hit": ranking.first_hit,
                 "num_pos": ranking.num_pos,
-                "pid": pids[query],
-                "camid": camids[query],
-                "viewid": viewids[query],
-                "brightness": luma[query],
-                "path": np.array([images.samples[row].path for row in query]),
-                "trial": np.full(len(query), trial),
+                "pid": trial.q_pids,
+                "camid": np.array([sample.camid for sample in samples], dtype=np.int64),
+                "viewid": np.array([sample.viewid for sample in samples], dtype=np.int64),
+                "brightness": luma[trial.query],
+                "path": np.array([sample.path for sample in samples]),
+                "trial": np.full(len(samples), number),
             }
         )
     values = {name: [_metric(ranking, name) for ranking in rankings] for name in METRICS}
     results: dict[str, Any] = {name: float(np.mean(value)) for name, value in values.items()}
-    if len(trials) > 1:
+    if num_trials > 1:
         results["trial_sd"] = {name: float(np.std(value, ddof=1)) for name, value in values.items()}
-    query, gallery = trials[0]
-    splits = {"query": [images.samples[row] for row in query], "gallery": [images.samples[row] for row in gallery]}
     return results | {
         "cmc": np.mean([ranking.cmc for ranking in rankings], axis=0),
-        "num_query": len(query),
+        "num_query": len(per_query[0]["pid"]),
         "num_valid_query": int(np.sum(per_query[0]["first_hit"] >= 0)),
-        "num_trials": len(trials),
-        "data_fingerprint": fingerprint(splits),
+        "num_trials": num_trials,
+        "data_fingerprint": test_fingerprint(data),
         "notes": list(images.notes),
         "per_query": {key: np.concatenate([part[key] for part in per_query]) for key in per_query[0]},
     }
+
+
+def test_fingerprint(data: ReIDData) -> str:
+    """Return the fingerprint of the test set's query and gallery images (of its first trial)."""
+    images = data.val_loader.dataset
+    rows = np.arange(len(images.samples))
+    query, gallery = images.trials[0] if images.trials else (rows[: data.num_query], rows[data.num_query :])
+    splits = {"query": [images.samples[row] for row in query], "gallery": [images.samples[row] for row in gallery]}
+    return fingerprint(splits)
 
 
 def _metric(ranking: Ranking, name: str) -> float:

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from datasets.make_dataloader import ReIDData
 from datasets.torch_datasets import ImageDataset, collate
-from processor.inference import evaluate_features
+from processor.inference import RankOptions, evaluate_features
 
 RAW_SIZE = (32, 32)
 RAW_FILTER = "bilinear"
@@ -32,4 +32,4 @@ def raw_pixel_results(data: ReIDData, max_rank: int) -> dict[str, Any]:
         small, batch_size=256, num_workers=data.val_loader.num_workers, collate_fn=collate, generator=torch.Generator()
     )
     feat = raw_pixel_features(loader)
-    return evaluate_features(data, feat, np.full(len(feat), np.nan, dtype=np.float32), max_rank)
+    return evaluate_features(data, feat, np.full(len(feat), np.nan, dtype=np.float32), RankOptions(max_rank))

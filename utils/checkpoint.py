@@ -14,6 +14,7 @@ from utils.errors import ConfigError, DataError, RunError
 MAX_REASON = 120  # characters of a library's message that ours quotes
 WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
 TORCHSCRIPT_FILE = "constants.pkl"  # in every archive of torch.jit.save, in none of torch.save
+PROVENANCE = "reid_run"  # entry beside the version numbers that torch keeps with a state dict; other code ignores it
 PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 
 
@@ -80,6 +81,25 @@ def save_atomic(content: Any, path: str | Path) -> None:
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write '{path}' ({error}); make room, then the same command continues") from error
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, Any]) -> None:
+    """Write a module's state dict, bare as TransReID's, with `provenance` in its metadata: plain values alone.
+
+    Raises RunError as `save_atomic` does.
+    """
+    weights._metadata[PROVENANCE] = provenance
+    save_atomic(weights, path)
+
+
+def read_provenance(path: str | Path) -> dict[str, Any] | None:
+    """Return what `save_weights` wrote about the run beside its weights; None for a file of other code."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # whatever is wrong with the file, or its older format: reading the weights says it
+        return None
+    provenance = getattr(weights, "_metadata", {}).get(PROVENANCE)
+    return provenance if isinstance(provenance, dict) else None
 
 
 def sha256_of(path: str | Path) -> str:
