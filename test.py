@@ -10,7 +10,10 @@ from utils.errors import ConfigError, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Test TEST.WEIGHT; leave summary.json, per_query.npz and test_log.txt in OUTPUT_DIR. Returns the exit code 0."""
+    """Test TEST.WEIGHT on each test set; the results and report.html are left in OUTPUT_DIR. Returns the exit code 0.
+
+    Those of test sets after the first of DATASETS.TESTS have a folder each, of their name.
+    """
     args = parse_config_args(argv, "test.py", "Test one checkpoint (TEST.WEIGHT path).")
     from configs import find_notices, load_cfg
     from configs.compare import changes_from_defaults
@@ -23,33 +26,43 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
-    from utils.results import RESULT_NAME, result_settings
+    from utils.results import RESULT_NAME
     from utils.run_folder import make_folder
 
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     (folder / RESULT_NAME).unlink(missing_ok=True)  # what stands there is not a result of this test
     setup_logger(folder / "test_log.txt")
-    command = shlex.join(sys.argv if argv is None else ["test.py", *argv])
-    log_start(command, "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
+    command = sys.argv if argv is None else ["test.py", *argv]
+    log_start(shlex.join(command), "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
+    _test(cfg, weight, folder, {"command": command, "config_file": str(Path(args.config_file).resolve())}, device)
+    return 0
 
+
+def _test(cfg, weight: Path, folder: Path, origin: dict, device) -> None:
+    """From the configuration to the results of every test set, one call per step."""
     from datasets import make_dataloader
+    from datasets.make_dataloader import further_tests, test_names
     from model import make_model
     from model.layers.lora import merge_lora
-    from processor import do_inference
-    from processor.inference import log_results, save_results
+    from processor.outcome import describe_test, test_one, warn_of_other_data
     from utils.device import seed_everything
+    from utils.results import METRICS
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg)
+    warn_of_other_data(cfg, weight, data)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False).to(device)
     model.load_param(cfg.TEST.WEIGHT)
     merge_lora(model)  # adapters cost nothing at test
-    results = do_inference(cfg, model, data)
-    log_results(results, f"Test Results - {weight}")
     numbered = re.fullmatch(r".*_(\d+)", weight.stem)
-    save_results(results, folder, weight, int(numbered[1]) if numbered else None, result_settings(cfg))
-    return 0
+    facts = describe_test(cfg, weight, int(numbered[1]) if numbered else None, data, origin)
+    further = {
+        name: test_one(cfg, model, other, name, folder / name, facts)
+        for name, other in further_tests(cfg, data).items()
+    }
+    facts["tests"] = {name: {metric: results[metric] for metric in METRICS} for name, results in further.items()}
+    test_one(cfg, model, data, test_names(cfg)[0], folder, facts)
 
 
 if __name__ == "__main__":

@@ -209,10 +209,25 @@ def _data_rules(cfg: CfgNode) -> Iterator[Problem]:
     names = cfg.DATASETS.NAMES
     if not names or len(set(names)) != len(names):
         yield ("DATASETS.NAMES",), f"DATASETS.NAMES got {names}, expected one or several different data sets"
-    if "table" in names and not cfg.DATASETS.TABLE:
+    tests = cfg.DATASETS.TESTS
+    if len(set(tests)) != len(tests):
+        yield ("DATASETS.TESTS",), f"DATASETS.TESTS got {tests}, expected different data sets"
+    if cfg.DATASETS.VAL_IDS and not cfg.SOLVER.EVAL_PERIOD:
+        yield (
+            ("DATASETS.VAL_IDS", "SOLVER.EVAL_PERIOD"),
+            f"DATASETS.VAL_IDS {cfg.DATASETS.VAL_IDS} holds identities out to pick an epoch by, but SOLVER.EVAL_PERIOD "
+            "0 never looks at them; set a period, or VAL_IDS 0",
+        )
+    if cfg.DATASETS.VAL_IDS and cfg.MODEL.TRAINING_MODE == "self_supervised":
+        yield (
+            ("DATASETS.VAL_IDS", "MODEL.TRAINING_MODE"),
+            f"DATASETS.VAL_IDS {cfg.DATASETS.VAL_IDS} needs identities, which MODEL.TRAINING_MODE self_supervised does "
+            "not use; set it to 0",
+        )
+    if "table" in (*names, *tests) and not cfg.DATASETS.TABLE:
         yield (
             ("DATASETS.NAMES", "DATASETS.TABLE"),
-            "DATASETS.NAMES table needs the CSV's path in DATASETS.TABLE (columns path,pid,camid,viewid,split)",
+            "the data set 'table' needs the CSV's path in DATASETS.TABLE (columns path,pid,camid,viewid,split)",
         )
     if cfg.DATASETS.VEHICLEID_TEST_SIZE not in (800, 1600, 2400):
         yield (

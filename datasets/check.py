@@ -46,26 +46,33 @@ def main(argv: list[str] | None = None) -> int:
 def do_check(cfg: "CfgNode") -> list[str]:
     """Load the data of `cfg`, print table and notes, and return one line per finding.
 
-    Training images of all data sets and the test images of the first one, which a run evaluates, are examined. Raises
+    Training images of all data sets and the test images of those that a run evaluates are examined. Raises
     DataError when the data cannot be loaded or not a single query can be evaluated.
     """
     from datasets.bases import match_findings, published_findings, statistics_table
-    from datasets.make_dataloader import make_datasets
+    from datasets.make_dataloader import make_datasets, test_names
 
-    datasets = make_datasets(cfg)
+    trained = make_datasets(cfg, cfg.DATASETS.NAMES)
+    known = dict(zip(cfg.DATASETS.NAMES, trained, strict=True))
+    foreign = [name for name in test_names(cfg) if name not in known]
+    known |= dict(zip(foreign, make_datasets(cfg, foreign), strict=True))
+    datasets = list(known.values())
     print(statistics_table(datasets))
     for dataset in datasets:
         for note in dataset.notes:
             print(f"note: {note}")
-    tested = datasets[0]
     findings = [line for dataset in datasets for line in published_findings(dataset)]
-    findings += match_findings(tested)
-    if cfg.MODEL.SIE_CAMERA:
-        findings += label_findings(tested, "camid", "MODEL.SIE_CAMERA")
-    if cfg.MODEL.SIE_VIEW:
-        findings += label_findings(tested, "viewid", "MODEL.SIE_VIEW")
-    train_paths = {sample.path for dataset in datasets for sample in dataset.train}
-    test_paths = {sample.path for sample in tested.query + tested.gallery}
+    for name in test_names(cfg):
+        tested = known[name]
+        findings += match_findings(tested)
+        if name in foreign:  # the model is told none of its labels
+            continue
+        if cfg.MODEL.SIE_CAMERA:
+            findings += label_findings(tested, "camid", "MODEL.SIE_CAMERA")
+        if cfg.MODEL.SIE_VIEW:
+            findings += label_findings(tested, "viewid", "MODEL.SIE_VIEW")
+    train_paths = {sample.path for dataset in trained for sample in dataset.train}
+    test_paths = {sample.path for name in test_names(cfg) for sample in known[name].query + known[name].gallery}
     reports = read_files(sorted(train_paths | test_paths))
     findings += shorten([report.finding for report in reports if report.finding], "files that cannot be read")
     findings += shorten(shared_images(reports, train_paths, test_paths), "images shared by train and test")
@@ -84,7 +91,7 @@ def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
     listed = ", ".join(str(value) for value in sorted(unseen))
     return [
         f"{dataset.name}: {label} {listed} of the test images never occurs in training (train: 0 to {max(trained)}), "
-        f"so the side information embedding has no trained row; set {key} False or correct the {label}s"
+        f"so the side information embedding has no trained row for it; set {key} False or correct the {label}s"
     ]
 
 

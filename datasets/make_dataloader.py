@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from yacs.config import CfgNode
@@ -15,6 +16,8 @@ from yacs.config import CfgNode
 from configs.schedule import resolve
 from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
 from datasets.dukemtmcreid import load_dukemtmc
+from datasets.held_out import HeldOut, hold_out
+from datasets.join import camera_offsets, join_training_sets, relabelled, told_labels
 from datasets.market1501 import load_market1501
 from datasets.msmt17 import load_msmt17, load_msmt17_v2
 from datasets.occ_duke import load_occ_duke
@@ -46,24 +49,32 @@ class ReIDData(NamedTuple):
     view_num: int
 
 
-def make_datasets(cfg: CfgNode) -> list[ReIDDataset]:
-    """Read the data sets of DATASETS.NAMES from disk, in that order."""
+def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
+    """Read data sets of these names from disk; viewpoints are required of those that training embeds them of."""
     from datasets.synthetic import load_synthetic  # here, so that python -m datasets.synthetic runs its module once
 
     root, unlabelled = cfg.DATASETS.ROOT_DIR, cfg.DATASETS.UNLABELLED_VIEW
-    views = cfg.MODEL.SIE_VIEW
+
+    def views(name: str) -> bool:
+        return cfg.MODEL.SIE_VIEW and name in cfg.DATASETS.NAMES
+
     loaders = {
         "market1501": lambda: load_market1501(root),
         "dukemtmc": lambda: load_dukemtmc(root),
         "occ_duke": lambda: load_occ_duke(root),
         "msmt17": lambda: load_msmt17(root),
         "msmt17_v2": lambda: load_msmt17_v2(root),
-        "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views),
+        "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views("veri")),
         "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
         "table": lambda: load_table(cfg.DATASETS.TABLE, root),
-        "synthetic": lambda: load_synthetic(root, unlabelled, views),
+        "synthetic": lambda: load_synthetic(root, unlabelled, views("synthetic")),
     }
-    return [loaders[name]() for name in cfg.DATASETS.NAMES]
+    return [loaders[name]() for name in names]
+
+
+def test_names(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the names of the test sets, the one that decides first."""
+    return tuple(cfg.DATASETS.TESTS) or tuple(cfg.DATASETS.NAMES[:1])
 
 
 def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
@@ -71,34 +82,36 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
 
     `num_instance` is the K that training begins with, and asks for the checks of `check_training_set`; None = that of
     epoch 1 without these checks, for code that only tests. Several data sets are joined for training, identities and
-    cameras kept apart; the first one is the test set. Raises DataError when files are missing, when no query has a
-    match, or when the test set has cameras or viewpoints that side information embeddings (MODEL.SIE_*) built on the
-    training set would not cover.
+    cameras kept apart, but for the identities that DATASETS.VAL_IDS holds out. The test set is the first of
+    DATASETS.TESTS, or of NAMES where that is empty. Raises DataError when files are missing, when no query has a match,
+    or when MODEL.SIE_CAMERA is on for a training set without cameras.
     """
     from datasets.torch_datasets import ImageDataset
     from datasets.training_set import check_training_set
     from utils.distributed import find_ranks
 
-    datasets = make_datasets(cfg)
-    test = datasets[0]
-    train = join_training_sets(datasets)
-    camera_num = 1 + max(sample.camid for sample in train)
-    view_num = 1 + max(0, *(sample.viewid for sample in train))
-    _check_side_information(cfg, test, camera_num, view_num)
-    _log_findings(datasets)
+    datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
+    first = test_names(cfg)[0]
+    by_name = dict(zip(cfg.DATASETS.NAMES, datasets, strict=True))
+    test = by_name[first] if first in by_name else make_datasets(cfg, [first])[0]
+    _check_cameras(cfg, datasets)
+    joined = join_training_sets(datasets)
+    camera_num = 1 + max(sample.camid for sample in joined)
+    view_num = 1 + max(0, *(sample.viewid for sample in joined))
+    train = relabelled(_hold_out(cfg, datasets, joined).train) if cfg.DATASETS.VAL_IDS else joined
+    _log_findings(datasets, test)
     workers = cfg.DATALOADER.NUM_WORKERS
     train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
     plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
-    tested = test.query + test.gallery
-    test_images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, test.trials, test.notes)
     if num_instance is not None:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
+    offset = camera_offsets(datasets)[cfg.DATASETS.NAMES.index(first)] if first in by_name else None
     return ReIDData(
         _make_loader(train_images, share, workers, sampler),
         _make_loader(plain_images, cfg.TEST.IMS_PER_BATCH, workers),
-        _make_loader(test_images, cfg.TEST.IMS_PER_BATCH, workers),
+        _test_loader(cfg, test, offset, camera_num, view_num),
         len(test.query),
         1 + max(sample.pid for sample in train),
         camera_num,
@@ -106,9 +119,68 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     )
 
 
-def _log_findings(datasets: list[ReIDDataset]) -> None:
-    logger.info("data sets\n%s", statistics_table(datasets))
-    for dataset in datasets:
+def held_out_test(cfg: CfgNode, data: ReIDData) -> ReIDData | None:
+    """Return the data with the identities that DATASETS.VAL_IDS holds out as its test set; None when it is 0."""
+    if not cfg.DATASETS.VAL_IDS:
+        return None
+    datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
+    held = _hold_out(cfg, datasets, join_training_sets(datasets))
+    logger.info(
+        "held out to pick the epoch by: %d of the %d training identities, %d query and %d gallery images",
+        *(len({sample.pid for sample in held.query}), data.num_classes + len({sample.pid for sample in held.query})),
+        *(len(held.query), len(held.gallery)),
+    )
+    dataset = ReIDDataset("held-out identities", [], held.query, held.gallery)
+    loader = _test_loader(cfg, dataset, 0, data.camera_num, data.view_num)
+    return data._replace(val_loader=loader, num_query=len(held.query))
+
+
+def _hold_out(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:
+    return hold_out(joined, cfg.DATASETS.VAL_IDS, any(dataset.has_cameras for dataset in datasets))
+
+
+def further_tests(cfg: CfgNode, data: ReIDData) -> dict[str, ReIDData]:
+    """Return, by name, the data with each test set of DATASETS.TESTS but the first in place of that one."""
+    names = test_names(cfg)[1:]
+    if not names:
+        return {}
+    offsets = dict(zip(cfg.DATASETS.NAMES, camera_offsets(make_datasets(cfg, cfg.DATASETS.NAMES)), strict=True))
+    tests = {}
+    for name, dataset in zip(names, make_datasets(cfg, names), strict=True):
+        _log_findings([], dataset)
+        loader = _test_loader(cfg, dataset, offsets.get(name), data.camera_num, data.view_num)
+        tests[name] = data._replace(val_loader=loader, num_query=len(dataset.query))
+    return tests
+
+
+def _test_loader(
+    cfg: CfgNode, dataset: ReIDDataset, camera_offset: int | None, camera_num: int, view_num: int
+) -> DataLoader:
+    """Return the loader of query + gallery.
+
+    The data set's cameras are those of training from `camera_offset` on; None: it was not trained on, and the model
+    is told no camera and no viewpoint.
+    """
+    from datasets.torch_datasets import ImageDataset
+
+    tested = dataset.query + dataset.gallery
+    told = told_labels(tested, camera_offset, camera_num, view_num)
+    for key, side in (("SIE_CAMERA", "camid"), ("SIE_VIEW", "viewid")):
+        unknown = sum(getattr(sample, side) < 0 for sample in told)
+        if cfg.MODEL[key] and unknown:
+            logger.warning(
+                "%s: %d of %d test images have a %s that training has not seen, so MODEL.%s gives them the neutral "
+                "embedding, the mean of the trained ones",
+                *(dataset.name, unknown, len(tested), "camera" if side == "camid" else "viewpoint", key),
+            )
+    images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, dataset.trials, dataset.notes, told)
+    return _make_loader(images, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
+    shown = [*datasets, *([] if any(test is dataset for dataset in datasets) else [test])]
+    logger.info("data sets\n%s", statistics_table(shown))
+    for dataset in shown:
         for note in dataset.notes:
             logger.info("%s", note)
         differing = len(published_findings(dataset))
@@ -118,7 +190,7 @@ def _log_findings(datasets: list[ReIDDataset]) -> None:
                 "python -m datasets.check lists them",
                 *(dataset.name, differing),
             )
-    for finding in match_findings(datasets[0]):
+    for finding in match_findings(test):
         logger.warning("%s", finding)
 
 
@@ -144,37 +216,10 @@ def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTrans
     return train, BatchTransform(mean, std)
 
 
-def join_training_sets(datasets: list[ReIDDataset]) -> list[Sample]:
-    """Return all training samples with identities relabelled 0..C-1 (ascending within each set, sets in order).
-
-    Cameras of later sets are counted on from those of the earlier ones; viewpoints keep their meaning.
-    """
-    joined = []
-    first_pid = first_camid = 0
+def _check_cameras(cfg: CfgNode, datasets: Sequence[ReIDDataset]) -> None:
     for dataset in datasets:
-        label = {pid: row for row, pid in enumerate(sorted({sample.pid for sample in dataset.train}))}
-        joined += [
-            sample._replace(pid=first_pid + label[sample.pid], camid=first_camid + sample.camid)
-            for sample in dataset.train
-        ]
-        first_pid += len(label)
-        first_camid += 1 + max(sample.camid for sample in dataset.train)
-    return joined
-
-
-def _check_side_information(cfg: CfgNode, test: ReIDDataset, camera_num: int, view_num: int) -> None:
-    if cfg.MODEL.SIE_CAMERA and not test.has_cameras:
-        raise DataError(f"{test.name}: the data set has no camera ids, so set MODEL.SIE_CAMERA False")
-    samples = test.query + test.gallery
-    for switch, on, known, values, what in (
-        ("MODEL.SIE_CAMERA", cfg.MODEL.SIE_CAMERA, camera_num, [sample.camid for sample in samples], "camera"),
-        ("MODEL.SIE_VIEW", cfg.MODEL.SIE_VIEW, view_num, [sample.viewid for sample in samples], "viewpoint"),
-    ):
-        if on and known > 1 and max(values) >= known:
-            raise DataError(
-                f"{test.name}: the test set has {what} number {max(values)} (from 0), the training set only 0 to "
-                f"{known - 1}, so {switch} has no embedding for it; set {switch} False or train on all {what}s"
-            )
+        if cfg.MODEL.SIE_CAMERA and not dataset.has_cameras:
+            raise DataError(f"{dataset.name}: the data set has no camera ids, so set MODEL.SIE_CAMERA False")
 
 
 def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> EpochSampler:

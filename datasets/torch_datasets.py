@@ -27,14 +27,22 @@ def read_image(path: str, size: Sequence[int], resize_filter: str) -> torch.Tens
     """
     try:
         with Image.open(path) as image:
-            rgb = to_rgb(image).resize((size[1], size[0]), FILTERS[resize_filter])
+            return resize(image, size, resize_filter)
     except FileNotFoundError as error:
         raise DataError(f"image '{path}' is missing; copy it again or remove it from the lists") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"image '{path}' does not decode ({error}); copy it again, or list all such files with "
+            f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
             "python -m datasets.check --config_file F"
         ) from error
+
+
+def resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> torch.Tensor:
+    """Return an image of any mode as RGB, resized with Pillow to `size` = (height, width): uint8 [3, H, W] in 0..255.
+
+    Raises ValueError for floating-point pixels, and what Pillow raises for a file that does not decode.
+    """
+    rgb = to_rgb(image).resize((size[1], size[0]), FILTERS[resize_filter])
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [3, H, W], a view; collate makes it contiguous
 
 
@@ -53,7 +61,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class ImageDataset(Dataset):
-    """Samples as (uint8 image [3, H, W], sample); `trials` and `notes` as in ReIDDataset."""
+    """Samples as (uint8 image [3, H, W], sample); `trials` and `notes` as in ReIDDataset.
+
+    `told` are the samples as the model gets them, where a camera or viewpoint that it does not know is -1; None = as
+    they are.
+    """
 
     def __init__(
         self,
@@ -62,8 +74,10 @@ class ImageDataset(Dataset):
         resize_filter: str,
         trials: tuple[tuple[np.ndarray, np.ndarray], ...] = (),
         notes: tuple[str, ...] = (),
+        told: Sequence[Sample] | None = None,
     ) -> None:
         self.samples = list(samples)
+        self.told = self.samples if told is None else list(told)
         self.size = tuple(size)
         self.resize_filter = resize_filter
         self.trials = trials
@@ -73,7 +87,7 @@ class ImageDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, Sample]:
-        sample = self.samples[row]
+        sample = self.told[row]
         return read_image(sample.path, self.size, self.resize_filter), sample
 
 

@@ -1,8 +1,6 @@
 """From embeddings to metrics, and to the files that keep them."""
 
-import json
 import logging
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +11,11 @@ from yacs.config import CfgNode
 from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData
 from processor.embed import Embedded, embed
-from utils.checkpoint import sha256_of
 from utils.distance import Distances
 from utils.metrics import Ranking, make_distances, rank
-from utils.results import METRICS, RESULT_NAME
-from utils.run_folder import write_text_atomic
+from utils.results import METRICS
 
 logger = logging.getLogger(__name__)
-
-SUMMARY_SCHEMA = 1
 
 
 class RankOptions(NamedTuple):
@@ -53,7 +47,8 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
     standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
-    of the data set (images left out), and `per_query`: arrays over all queries (of all trials), see `save_results`.
+    of the data set (images left out), and `per_query`: arrays over all queries (of all trials), see
+    `processor.outcome.save_results`.
     The model is left in eval mode.
     """
     return evaluate(cfg, data, embed(cfg, model, data.val_loader))
@@ -120,13 +115,13 @@ def evaluate_features(data: ReIDData, feat: torch.Tensor, luma: np.ndarray, opti
         "num_query": len(per_query[0]["pid"]),
         "num_valid_query": int(np.sum(per_query[0]["first_hit"] >= 0)),
         "num_trials": num_trials,
-        "data_fingerprint": test_fingerprint(data),
+        "data_fingerprint": fingerprint_of_test(data),
         "notes": list(images.notes),
         "per_query": {key: np.concatenate([part[key] for part in per_query]) for key in per_query[0]},
     }
 
 
-def test_fingerprint(data: ReIDData) -> str:
+def fingerprint_of_test(data: ReIDData) -> str:
     """Return the fingerprint of the test set's query and gallery images (of its first trial)."""
     images = data.val_loader.dataset
     rows = np.arange(len(images.samples))
@@ -151,39 +146,11 @@ def log_results(results: dict[str, Any], title: str) -> None:
         logger.info("valid queries: %d / %d", results["num_valid_query"], results["num_query"])
     for note in results["notes"]:
         logger.info("%s", note)
-    spread = results.get("trial_sd", {})
+    spread, intervals = results.get("trial_sd", {}), results.get("interval", {})
     for name in METRICS:
         label = f"CMC curve, Rank-{name.removeprefix('Rank-'):<3}:" if name.startswith("Rank") else f"{name}: "
         note = f" +- {spread[name]:.1%} over {results['num_trials']} trials" if name in spread else ""
+        if name in intervals:
+            low, high = intervals[name]
+            note += f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         logger.info("%s%s%s", label, f"{results[name]:.1%}", note)
-
-
-def save_results(
-    results: dict[str, Any], folder: Path, weight: Path, epoch: int | None, settings: dict[str, Any]
-) -> None:
-    """Write per_query.npz and then, as the mark of a finished test, summary.json; both replace older ones whole.
-
-    per_query.npz holds, per query: ap, inp (float), first_hit (0-based rank, -1 = no match, query excluded), num_pos,
-    pid, camid, viewid, brightness (of the clean image, 0..1), path (unicode), trial. Read it with allow_pickle=False.
-    `settings` says how the test was run, see `utils.results.result_settings`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "per_query.tmp.npz"
-    np.savez_compressed(temporary, **results["per_query"])
-    temporary.replace(folder / "per_query.npz")
-    summary = {
-        "schema": SUMMARY_SCHEMA,
-        "epoch": epoch,
-        **{name: results[name] for name in METRICS},
-        **({"trial_sd": results["trial_sd"]} if "trial_sd" in results else {}),
-        "num_query": results["num_query"],
-        "num_valid_query": results["num_valid_query"],
-        "num_trials": results["num_trials"],
-        "cmc": [float(value) for value in results["cmc"]],
-        "weight": str(weight),
-        "weight_sha256": sha256_of(weight),
-        "data_fingerprint": results["data_fingerprint"],
-        "notes": results["notes"],
-        "settings": settings,
-    }
-    write_text_atomic(folder / RESULT_NAME, json.dumps(summary, indent=2) + "\n")

@@ -13,18 +13,19 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from datasets.bases import fingerprint
-from datasets.make_dataloader import ReIDData, make_transforms
+from datasets.make_dataloader import ReIDData, held_out_test, make_transforms
 from datasets.sampler import RandomIdentitySampler
 from processor.batch import BatchSettings
 from processor.epoch import StepSettings, train_epoch
-from processor.inference import do_inference, log_results
+from processor.inference import do_inference, fingerprint_of_test, log_results
 from processor.phases import Phase, PhasePlan, active_losses, describe_losses
 from processor.reference import raw_pixel_results
 from processor.resume import restore_state, save_state
 from processor.stage import Stage, forward_images
+from processor.trained import describe_run
 from solver.scheduler import EpochScheduler
 from solver.update import make_scaler
-from utils.checkpoint import save_atomic
+from utils.checkpoint import save_weights
 from utils.device import resolve_amp
 from utils.distributed import Ranks, find_ranks, wait
 from utils.errors import RunError
@@ -48,6 +49,7 @@ class Run:
     ranks: Ranks
     progress: dict[str, Any]
     recorder: Recorder | None = None  # of rank 0
+    held_out: ReIDData | None = None  # of rank 0, where DATASETS.VAL_IDS picks the epoch
     announced: Phase | None = None  # the phase that the log said last
 
 
@@ -118,6 +120,7 @@ def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | N
             data.train_loader.sampler.set_num_instances(stage.plan.at(progress["epoch"]).num_instance)
     if ranks.rank == 0:
         run.recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"], progress["evaluated"])
+        run.held_out = held_out_test(cfg, data)
     return run
 
 
@@ -157,7 +160,9 @@ def _save_checkpoint_if_due(run: Run) -> None:
     if not _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == run.stage.max_epochs) or path.is_file():
         return
     if run.ranks.rank == 0:
-        save_atomic(run.stage.model.state_dict(), path)
+        fingerprints = (run.progress["data_fingerprint"], fingerprint_of_test(run.data))
+        provenance = describe_run(cfg, epoch, run.data, *fingerprints)
+        save_weights(run.stage.model.state_dict(), path, provenance)
 
 
 def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
@@ -241,15 +246,21 @@ def _is_due(epoch: int, period: int, at_end: bool) -> bool:
 
 
 def _evaluate_if_due(run: Run) -> None:
-    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet; other ranks wait."""
+    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet; other ranks wait.
+
+    With DATASETS.VAL_IDS that is on the held-out identities: the test set is left to test.py.
+    """
     cfg, progress = run.cfg, run.progress
     epoch, period = progress["epoch"], cfg.SOLVER.EVAL_PERIOD
     if period == 0 or epoch <= progress["evaluated"] or not _is_due(epoch, period, epoch == run.stage.max_epochs):
         return
     if run.recorder:
-        results = do_inference(cfg, run.stage.model, run.data)
-        log_results(results, f"Validation Results - Epoch: {epoch}")
-        run.recorder.write("eval", epoch, progress["iteration"], {name: results[name] for name in METRICS})
+        results = do_inference(cfg, run.stage.model, run.held_out or run.data)
+        on = " on the held-out training identities" if run.held_out else ""
+        log_results(results, f"Validation Results{on} - Epoch: {epoch}")
+        run.recorder.write(
+            "val" if run.held_out else "eval", epoch, progress["iteration"], {name: results[name] for name in METRICS}
+        )
         score = (results["mAP"], results["Rank-1"])
         if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
             progress["best"] = {"epoch": epoch, "mAP": results["mAP"], "Rank-1": results["Rank-1"]}

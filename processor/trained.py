@@ -11,6 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs import load_cfg, restore_cfg
+from datasets.make_dataloader import ReIDData, test_names
 from model import make_model
 from model.layers.lora import merge_lora
 from utils.checkpoint import read_provenance, read_weights
@@ -35,21 +36,44 @@ class Trained(NamedTuple):
 
 
 def describe_run(
-    cfg: CfgNode, epoch: int, counts: tuple[int, int, int], train_fingerprint: str, test_fingerprint: str
+    cfg: CfgNode, epoch: int, data: ReIDData, train_fingerprint: str, test_fingerprint: str
 ) -> dict[str, Any]:
-    """Return what a checkpoint tells about its training; `counts` are identities, cameras and viewpoints."""
-    num_classes, camera_num, view_num = counts
+    """Return what a checkpoint tells about its training on `data`: plain values alone."""
     return {
         "schema": PROVENANCE_SCHEMA,
         "config": cfg.dump(),
         "epoch": epoch,
-        "num_classes": num_classes,
-        "camera_num": camera_num,
-        "view_num": view_num,
+        "num_classes": data.num_classes,
+        "camera_num": data.camera_num,
+        "view_num": data.view_num,
         "datasets": list(cfg.DATASETS.NAMES),
+        "tested_on": test_names(cfg)[0],
         "train_fingerprint": train_fingerprint,
         "test_fingerprint": test_fingerprint,
     }
+
+
+def data_differences(
+    provenance: dict[str, Any], cfg: CfgNode, train_fingerprint: str, test_fingerprint: str
+) -> list[str]:
+    """Return a line for each data set of this configuration that has other images or labels than at training.
+
+    Another test set than then is no difference, a set of the same name with another fingerprint is.
+    """
+    differences = []
+    names, before = list(cfg.DATASETS.NAMES), provenance["datasets"]
+    if (names, train_fingerprint) != (before, provenance["train_fingerprint"]):
+        differences.append(
+            f"the checkpoint was trained on {', '.join(before)} (fingerprint {provenance['train_fingerprint']}), the "
+            f"training set here is {', '.join(names)} (fingerprint {train_fingerprint})"
+        )
+    same_test = test_names(cfg)[0] == provenance["tested_on"]
+    if same_test and test_fingerprint != provenance["test_fingerprint"]:
+        differences.append(
+            f"{provenance['tested_on']}: its test images had the fingerprint {provenance['test_fingerprint']} at "
+            f"training, here they have {test_fingerprint}; the scores do not compare"
+        )
+    return differences
 
 
 def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:

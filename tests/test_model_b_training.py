@@ -66,7 +66,7 @@ def scans(monkeypatch):
     seen = []
     module = sys.modules["datasets.make_dataloader"]  # the package has a function of that name
     original = module.make_datasets
-    monkeypatch.setattr(module, "make_datasets", lambda cfg: seen.append(1) or original(cfg))
+    monkeypatch.setattr(module, "make_datasets", lambda cfg, names: seen.append(1) or original(cfg, names))
     return seen
 
 

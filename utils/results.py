@@ -6,11 +6,17 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from configs import get_cfg_defaults
 from configs.compare import flatten
 
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 RESULT_NAME = "summary.json"  # what test.py writes last
-WITHOUT_EFFECT = ("TEST.WEIGHT", "TEST.IMS_PER_BATCH", "TEST.REFERENCE")  # keys of TEST that no result depends on
+WITHOUT_EFFECT = (
+    "TEST.WEIGHT",
+    "TEST.IMS_PER_BATCH",
+    "TEST.REFERENCE",
+    "TEST.REPORT",
+)  # keys of TEST that no result depends on
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -42,7 +48,7 @@ def why_untested(folder: Path, weight: Path, settings: dict[str, Any]) -> str | 
     result = read_result(folder)
     if result is None:
         return "no whole result" if folder.is_dir() else "not tested yet"
-    saved = result.get("settings", {})
+    saved = result_settings(get_cfg_defaults()) | result.get("settings", {})  # a key it lacks is younger than it
     changes = [f"{key} {saved.get(key)} -> {new}" for key, new in settings.items() if saved.get(key) != new]
     if changes:
         return f"tested with other settings: {'; '.join(changes)}"

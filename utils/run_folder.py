@@ -20,7 +20,7 @@ except ImportError:  # Windows has no POSIX locks; there the pid in the lock fil
 
 LOCK_NAME = "run.lock"
 METRICS_NAME = "metrics.jsonl"
-RECORD_KINDS = ("phase", "train", "eval", "reference")
+RECORD_KINDS = ("phase", "train", "eval", "val", "reference")  # val: on the held-out identities
 PROBE_BYTES = 4096
 
 
@@ -96,13 +96,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def describe(folder: str | Path, config: str, device: str, data_fingerprint: str) -> None:
-    """Write config.yaml (the resolved configuration) and env.json: versions, device, git commit, command, data."""
+    """Write config.yaml (the resolved configuration) and env.json: the environment, and the data's fingerprint."""
+    folder = Path(folder)
+    environment = find_environment(device) | {"data_fingerprint": data_fingerprint}
+    write_text_atomic(folder / "config.yaml", config)
+    write_text_atomic(folder / "env.json", json.dumps(environment, indent=2) + "\n")
+
+
+def find_environment(device: str) -> dict[str, Any]:
+    """Return what a result may depend on beside its configuration: versions, device, git commit, command, time."""
     import timm
     import torch
     import torchvision
 
-    folder = Path(folder)
-    environment = {
+    return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
@@ -114,10 +121,7 @@ def describe(folder: str | Path, config: str, device: str, data_fingerprint: str
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
-        "data_fingerprint": data_fingerprint,
     }
-    write_text_atomic(folder / "config.yaml", config)
-    write_text_atomic(folder / "env.json", json.dumps(environment, indent=2) + "\n")
 
 
 def _git_commit() -> str | None:
@@ -146,7 +150,7 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / METRICS_NAME
-        last_of = {"eval": last_evaluated, "reference": 0 if last_epoch else -1}
+        last_of = {"eval": last_evaluated, "val": last_evaluated, "reference": 0 if last_epoch else -1}
         last_of |= dict.fromkeys(("phase", "train"), last_epoch)
         kept = [record for record in read_metrics(folder) if record["epoch"] <= last_of[record["kind"]]]
         write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))

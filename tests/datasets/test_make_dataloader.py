@@ -7,7 +7,8 @@ import torch
 from configs import get_cfg_defaults, load_cfg
 from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
-from datasets.make_dataloader import join_training_sets, make_datasets
+from datasets.join import join_training_sets
+from datasets.make_dataloader import make_datasets
 from datasets.training_set import check_training_set
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
@@ -213,13 +214,20 @@ def test_several_names_train_together_and_test_on_the_first(tiny_config, tiny_ro
     assert (data.num_classes, data.camera_num, data.num_query) == (10, 5, 36)
 
 
-def test_a_test_camera_without_embedding_is_refused_only_when_cameras_are_embedded(tmp_path, tiny_config):
+def test_a_test_camera_that_training_has_not_seen_is_told_as_unknown_and_still_filters(tmp_path, tiny_config, caplog):
     write_person_archive(tmp_path / "market1501")  # trains on cameras 1 and 2, tests on camera 6
     base = ["DATASETS.NAMES", "market1501", "DATASETS.ROOT_DIR", str(tmp_path), "MODEL.SIE_VIEW", "False"]
     base += ["SOLVER.IMS_PER_BATCH", "4", "MODEL.SIE_CAMERA"]
-    with pytest.raises(DataError, match="camera number 5 .* MODEL.SIE_CAMERA False"):
-        make_dataloader(load_cfg(tiny_config, [*base, "True"]))
-    assert make_dataloader(load_cfg(tiny_config, [*base, "False"])).camera_num == 2
+    with caplog.at_level("WARNING"):
+        data = make_dataloader(load_cfg(tiny_config, [*base, "True"]))
+    assert "a camera that training has not seen" in caplog.text and "neutral" in caplog.text
+    told = torch.cat([batch["camids"] for batch in data.val_loader]).tolist()
+    true = [sample.camid for sample in data.val_loader.dataset.samples]
+    assert 5 in true and told == [camid if camid < 2 else -1 for camid in true]
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        assert make_dataloader(load_cfg(tiny_config, [*base, "False"])).camera_num == 2
+    assert "has not seen" not in caplog.text
 
 
 def test_every_name_of_the_configuration_has_a_loader(tiny_config):
@@ -230,4 +238,4 @@ def test_every_name_of_the_configuration_has_a_loader(tiny_config):
             continue
         opts = ["DATASETS.NAMES", name, "DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]
         with pytest.raises(DataError, match="/nowhere"):
-            make_datasets(load_cfg(tiny_config, opts))
+            make_datasets(load_cfg(tiny_config, opts), [name])

@@ -1,0 +1,102 @@
+"""What a test leaves: lines in the log, and the files of its folder."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from yacs.config import CfgNode
+
+from configs.titles import dataset_title
+from datasets.bases import fingerprint
+from datasets.make_dataloader import ReIDData
+from processor.analysis import analyse, save_analysis
+from processor.embed import embed
+from processor.inference import evaluate, fingerprint_of_test, log_results, make_trial, rank_options
+from processor.trained import data_differences
+from utils.bootstrap import interval
+from utils.checkpoint import read_provenance, sha256_of
+from utils.report import write_test_report
+from utils.results import METRICS, RESULT_NAME, result_settings
+from utils.run_folder import find_environment, make_folder, write_text_atomic
+
+logger = logging.getLogger(__name__)
+
+SUMMARY_SCHEMA = 1
+PER_QUERY_NAME = "per_query.npz"
+WITH_INTERVAL = ("mAP", "mINP", "Rank-1")
+
+
+def warn_of_other_data(cfg: CfgNode, weight: Path, data: ReIDData) -> None:
+    """Warn, naming both, where the data of this test are not those that the checkpoint was trained and tested on."""
+    provenance = read_provenance(weight)
+    if provenance is None:
+        return
+    for line in data_differences(provenance, cfg, train_fingerprint(data), fingerprint_of_test(data)):
+        logger.warning("%s", line)
+
+
+def train_fingerprint(data: ReIDData) -> str:
+    """Return the fingerprint of the training images."""
+    return fingerprint({"train": data.train_loader.dataset.samples})
+
+
+def describe_test(
+    cfg: CfgNode, weight: Path, epoch: int | None, data: ReIDData, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what all test sets of one test share; `origin` holds the command and the config_file."""
+    return {
+        "epoch": epoch,
+        "weight": str(weight),
+        "weight_sha256": sha256_of(weight),
+        "train_fingerprint": train_fingerprint(data),
+        "settings": result_settings(cfg),
+        "environment": find_environment(str(cfg.MODEL.DEVICE)),
+        "config": json.loads(json.dumps(cfg)),
+        **origin,
+    }
+
+
+def test_one(
+    cfg: CfgNode, model: nn.Module, data: ReIDData, name: str, folder: Path, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Test the model on the test set of `data`, leave all files in `folder`, and return the results.
+
+    `facts` come from `describe_test`; they stand in summary.json as they are.
+    """
+    folder = make_folder(str(folder), "OUTPUT_DIR")
+    embedded = embed(cfg, model, data.val_loader)
+    results = evaluate(cfg, data, embedded)
+    results["interval"] = {metric: interval(results["per_query"], metric) for metric in WITH_INTERVAL}
+    title = dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE)
+    log_results(results, f"Test Results - {title} - {facts['weight']}")
+    trial = make_trial(data, embedded.feat, rank_options(cfg))
+    analysis = analyse(cfg, data, trial, results)
+    results["tpr_at_fpr"] = analysis.tpr_at_fpr
+    save_results(results, folder, {"dataset": title, **facts})
+    if cfg.TEST.REPORT:
+        save_analysis(analysis, folder)
+        write_test_report(folder)
+    return results
+
+
+def save_results(results: dict[str, Any], folder: Path, facts: dict[str, Any]) -> None:
+    """Write per_query.npz and then, as the mark of a finished test, summary.json; both replace older ones whole.
+
+    per_query.npz holds, per query: ap, inp (float), first_hit (0-based rank, -1 = no match, query excluded), num_pos,
+    pid, camid, viewid, brightness (of the clean image, 0..1), path (unicode), trial. Read it with allow_pickle=False.
+    """
+    temporary = folder / "per_query.tmp.npz"
+    np.savez_compressed(temporary, **results["per_query"])
+    temporary.replace(folder / PER_QUERY_NAME)
+    own = {key: value for key, value in results.items() if key not in (*METRICS, "per_query", "cmc")}
+    summary = {
+        "schema": SUMMARY_SCHEMA,
+        **{name: results[name] for name in METRICS},
+        **own,
+        "cmc": [float(value) for value in results["cmc"]],
+        **facts,
+    }
+    write_text_atomic(folder / RESULT_NAME, json.dumps(summary, indent=2) + "\n")
