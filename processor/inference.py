@@ -61,12 +61,9 @@ def evaluate(cfg: CfgNode, data: ReIDData, embedded: Embedded) -> dict[str, Any]
 
 def rank_options(cfg: CfgNode) -> RankOptions:
     """Return what cfg.TEST says about ranking."""
-    expand, rerank = cfg.TEST.QE, cfg.TEST.RERANK
-    return RankOptions(
-        cfg.TEST.MAX_RANK,
-        (expand.K, expand.ALPHA, expand.TIMES) if expand.K else None,
-        (rerank.K1, rerank.K2, rerank.LAMBDA) if cfg.TEST.RE_RANKING else None,
-    )
+    expand = (cfg.TEST.QE.K, cfg.TEST.QE.ALPHA, cfg.TEST.QE.TIMES) if cfg.TEST.QE.K else None
+    rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA) if cfg.TEST.RE_RANKING else None
+    return RankOptions(cfg.TEST.MAX_RANK, expand, rerank)
 
 
 def make_trial(data: ReIDData, feat: torch.Tensor, options: RankOptions, number: int = 0) -> Trial:

@@ -181,7 +181,7 @@ def test_a_run_stopped_before_its_first_checkpoint_is_written_goes_on(tiny_confi
 
     train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / "unbroken"))
     with monkeypatch.context() as patch:
-        patch.setattr("processor.train.save_atomic", stop)
+        patch.setattr("processor.train.save_weights", stop)
         with pytest.raises(KeyboardInterrupt):
             train.main(args_for(tiny_config))
     assert not list(run_dir.glob("transformer_*.pth"))

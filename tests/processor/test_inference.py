@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.bases import Sample
-from processor.inference import METRICS, evaluate_features, log_results
+from processor.inference import METRICS, RankOptions, evaluate_features, log_results
 from tests.reference import retrieval
 
 
@@ -30,7 +30,7 @@ def features():
 
 def test_trials_are_averaged_and_cameras_do_not_filter(features):
     data = make_data()
-    results = evaluate_features(data, features, np.zeros(24), max_rank=5)
+    results = evaluate_features(data, features, np.zeros(24), RankOptions(5))
     pids = np.array([sample.pid for sample in data.val_loader.dataset.samples])
     expected = []
     for query, gallery in data.val_loader.dataset.trials:
@@ -48,13 +48,15 @@ def test_trials_are_averaged_and_cameras_do_not_filter(features):
 
 def test_rank_k_does_not_depend_on_the_length_of_the_curve(features):
     data = make_data(trials=1)
-    short, long = (evaluate_features(data, features, np.zeros(24), max_rank=rank) for rank in (2, 50))
+    short, long = (evaluate_features(data, features, np.zeros(24), RankOptions(rank)) for rank in (2, 50))
     assert {name: short[name] for name in METRICS} == {name: long[name] for name in METRICS}
     assert short["Rank-10"] == 1.0 and len(short["cmc"]) == 2
 
 
 def test_what_was_left_out_is_said_with_every_result(features, caplog):
-    results = evaluate_features(make_data(notes=("veri query: 1 image dropped",)), features, np.zeros(24), max_rank=5)
+    results = evaluate_features(
+        make_data(notes=("veri query: 1 image dropped",)), features, np.zeros(24), RankOptions(5)
+    )
     with caplog.at_level("INFO"):
         log_results(results, "Test Results")
     text = caplog.text

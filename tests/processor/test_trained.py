@@ -1,0 +1,129 @@
+"""A model from its checkpoint alone, and what the checkpoint says about its data."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import test as test_command
+import train
+from configs import load_cfg
+from datasets import make_dataloader
+from datasets.bases import fingerprint
+from model import make_model
+from processor.embed import embed
+from processor.trained import data_differences, find_weight, load_trained
+from tests.conftest import TINY_YAML
+from utils.checkpoint import read_provenance
+from utils.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_root, tmp_path_factory):
+    """A finished run of two epochs, with its YAML beside the folder `run`."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yml").write_text(TINY_YAML.format(root=tiny_root, output=folder / "run"))
+    train.main(["--config_file", str(folder / "tiny.yml"), "SOLVER.MAX_EPOCHS", "2"])
+    return folder
+
+
+def test_the_newest_or_the_asked_epoch_is_found(finished):
+    assert find_weight(finished / "run").name == "transformer_2.pth"
+    assert find_weight(finished / "run", 1).name == "transformer_1.pth"
+
+
+def test_a_checkpoint_alone_gives_the_model_that_the_test_command_builds(finished, tmp_path):
+    alone = tmp_path / "moved.pth"
+    alone.write_bytes((finished / "run" / "transformer_2.pth").read_bytes())
+    trained = load_trained(alone)
+    cfg = load_cfg(finished / "tiny.yml")
+    data = make_dataloader(cfg)
+    expected = make_model(cfg, data.num_classes, data.camera_num, data.view_num)
+    expected.load_param(alone)
+    torch.testing.assert_close(
+        embed(cfg, trained.model, data.val_loader).feat, embed(cfg, expected, data.val_loader).feat, rtol=0, atol=0
+    )
+    assert not trained.model.training and trained.cfg.SOLVER.MAX_EPOCHS == 2
+
+
+def test_the_checkpoint_is_still_a_bare_state_dict(finished):
+    weights = torch.load(finished / "run" / "transformer_2.pth", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in weights.values())
+    provenance = read_provenance(finished / "run" / "transformer_2.pth")
+    assert (provenance["num_classes"], provenance["camera_num"], provenance["view_num"]) == (8, 3, 2)
+    assert provenance["epoch"] == 2 and provenance["datasets"] == ["veri"]
+
+
+def test_a_bare_file_needs_a_configuration_and_takes_the_one_beside_it(finished, tmp_path):
+    weights = dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True))
+    torch.save(weights, tmp_path / "bare.pth")
+    with pytest.raises(ConfigError, match="holds no configuration and no config.yaml.*--config_file"):
+        load_trained(tmp_path / "bare.pth")
+    from_yaml = load_trained(tmp_path / "bare.pth", finished / "tiny.yml")
+    (tmp_path / "config.yaml").write_text((finished / "run" / "config.yaml").read_text())
+    beside = load_trained(tmp_path / "bare.pth")
+    assert from_yaml.provenance is None and beside.cfg.SOLVER.MAX_EPOCHS == 2
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            from_yaml.model(images), load_trained(finished / "run" / "transformer_2.pth").model(images)
+        )
+
+
+def test_pairs_override_the_kept_configuration(finished):
+    assert load_trained(find_weight(finished / "run"), opts=["TEST.FLIP", "True"]).cfg.TEST.FLIP
+    with pytest.raises(ConfigError, match="TEST.FLIPS; did you mean TEST.FLIP"):
+        load_trained(find_weight(finished / "run"), opts=["TEST.FLIPS", "True"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "epoch", "message"),
+    [
+        ("nowhere", None, "--run '.*nowhere': no such folder"),
+        ("", None, "holds no checkpoint"),
+        ("run", 7, "--epoch 7: .* holds epochs 1, 2"),
+    ],
+)
+def test_a_wrong_run_or_epoch_is_named(finished, folder, epoch, message):
+    with pytest.raises(ConfigError, match=message):
+        find_weight(finished / folder, epoch)
+
+
+def test_other_training_or_test_images_are_named_with_both_fingerprints(finished):
+    cfg = load_cfg(finished / "tiny.yml")
+    provenance = read_provenance(find_weight(finished / "run"))
+    train_print, test_print = provenance["train_fingerprint"], provenance["test_fingerprint"]
+    data = make_dataloader(cfg)
+    assert train_print == fingerprint({"train": data.train_loader.dataset.samples})
+    assert data_differences(provenance, cfg, train_print, test_print) == []
+    (line,) = data_differences(provenance, cfg, "f00", test_print)
+    assert "trained on veri" in line and train_print in line and "f00" in line
+    (line,) = data_differences(provenance, cfg, train_print, "ba5e")
+    assert test_print in line and "ba5e" in line and "do not compare" in line
+
+
+def test_a_test_on_another_set_is_no_difference_of_test_images(finished):
+    cfg = load_cfg(finished / "tiny.yml", ["DATASETS.TESTS", "market1501"])
+    provenance = read_provenance(find_weight(finished / "run"))
+    assert data_differences(provenance, cfg, provenance["train_fingerprint"], "ba5e") == []
+
+
+def test_the_test_command_warns_where_an_image_was_lost(finished, tiny_root, tmp_path):
+    shutil.copytree(tiny_root, tmp_path / "data")
+    next((tmp_path / "data" / "VeRi" / "image_train").iterdir()).unlink()
+    weight = find_weight(finished / "run")
+    opts = [
+        "TEST.WEIGHT",
+        str(weight),
+        "OUTPUT_DIR",
+        str(tmp_path / "out"),
+        "DATASETS.ROOT_DIR",
+        str(tmp_path / "data"),
+    ]
+    test_command.main(["--config_file", str(finished / "tiny.yml"), *opts])
+    log = (tmp_path / "out" / "test_log.txt").read_text()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    before = read_provenance(weight)["train_fingerprint"]
+    assert summary["train_fingerprint"] != before
+    assert f"fingerprint {before}" in log and summary["train_fingerprint"] in log

@@ -1,0 +1,107 @@
+"""Several test sets of one model, and identities held out of training: whole commands on the tiny archive."""
+
+import json
+
+import numpy as np
+import pytest
+
+import test as test_command
+import train
+from configs import load_cfg
+from datasets import make_dataloader
+from datasets.make_dataloader import further_tests, held_out_test
+from tests.datasets.trees import write_person_archive
+from utils.errors import ConfigError
+from utils.run_folder import read_metrics
+
+HOLD_OUT = ("DATASETS.VAL_IDS", "0.25", "SOLVER.EVAL_PERIOD", "1", "SOLVER.IMS_PER_BATCH", "12")
+
+
+@pytest.fixture
+def two_roots(tiny_root, tmp_path):
+    """A data root with the tiny VeRi archive and a tiny Market-1501."""
+    root = tmp_path / "two"
+    root.mkdir()
+    (root / "VeRi").symlink_to(tiny_root / "VeRi")
+    write_person_archive(root / "market1501")
+    return root
+
+
+def test_held_out_identities_are_evaluated_in_training_and_never_trained_on(tiny_config, tmp_path):
+    train.main(["--config_file", str(tiny_config), *HOLD_OUT])
+    records = [record for record in read_metrics(tmp_path / "run") if record["kind"] in ("val", "eval")]
+    assert [(record["kind"], record["epoch"]) for record in records] == [("val", 1), ("val", 2), ("val", 3)]
+    assert all(0 < record["mAP"] <= 1 for record in records)
+    cfg = load_cfg(tiny_config, HOLD_OUT)
+    data = make_dataloader(cfg)
+    held = held_out_test(cfg, data)
+    trained = {sample.path for sample in data.train_loader.dataset.samples}
+    asked = {sample.path for sample in held.val_loader.dataset.samples}
+    assert not trained & asked and len(trained | asked) == 48 and data.num_classes == 6
+    assert {sample.pid for sample in data.train_loader.dataset.samples} == set(range(6))
+
+
+def test_the_held_out_result_is_that_of_the_kept_weights(tiny_config, tmp_path):
+    from model import make_model
+    from processor import do_inference
+
+    train.main(["--config_file", str(tiny_config), *HOLD_OUT])
+    cfg = load_cfg(tiny_config, HOLD_OUT)
+    data = make_dataloader(cfg)
+    model = make_model(cfg, data.num_classes, data.camera_num, data.view_num)
+    model.load_param(tmp_path / "run" / "transformer_3.pth")
+    result = do_inference(cfg, model, held_out_test(cfg, data))
+    last = [record for record in read_metrics(tmp_path / "run") if record["kind"] == "val"][-1]
+    assert last["mAP"] == pytest.approx(result["mAP"], abs=1e-9)
+
+
+def test_a_killed_run_keeps_its_held_out_records_up_to_its_last_whole_epoch(tiny_config, tmp_path):
+    command = ["--config_file", str(tiny_config), *HOLD_OUT]
+    train.main([*command, "SOLVER.MAX_EPOCHS", "2"])
+    train.main(command)
+    assert [record["epoch"] for record in read_metrics(tmp_path / "run") if record["kind"] == "val"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("DATASETS.VAL_IDS", "0.2"), "SOLVER.EVAL_PERIOD 0 never looks at them"),
+        (("DATASETS.VAL_IDS", "0.7"), "DATASETS.VAL_IDS got 0.7, allowed: 0 to 0.5"),
+        (("DATASETS.TESTS", "market"), "DATASETS.TESTS got 'market'.*did you mean market1501"),
+        (("DATASETS.TESTS", "('veri', 'veri')"), "DATASETS.TESTS .*different data sets"),
+        (("DATASETS.TESTS", "table"), "the data set 'table' needs the CSV's path in DATASETS.TABLE"),
+        (("TEST.ROC_FPR", "2"), "TEST.ROC_FPR got .*allowed: 1e-09 to 1"),
+        (("TEST.QE.K", "-1"), "TEST.QE.K got -1, allowed: at least 0"),
+    ],
+)
+def test_a_mistake_in_the_keys_of_tests_is_named(tiny_config, opts, message):
+    with pytest.raises(ConfigError, match=message):
+        load_cfg(tiny_config, opts)
+
+
+def test_every_test_set_leaves_its_own_result_and_the_first_one_lists_them(tiny_config, tmp_path, two_roots):
+    common = ["--config_file", str(tiny_config), "DATASETS.ROOT_DIR", str(two_roots)]
+    train.main([*common, "SOLVER.MAX_EPOCHS", "1"])
+    tests = ["DATASETS.TESTS", "('veri', 'market1501')", "TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth")]
+    test_command.main([*common, *tests, "OUTPUT_DIR", str(tmp_path / "out")])
+    main_result = json.loads((tmp_path / "out" / "summary.json").read_text())
+    other = json.loads((tmp_path / "out" / "market1501" / "summary.json").read_text())
+    assert main_result["dataset"] == "VeRi-776" and other["dataset"] == "Market-1501"
+    assert main_result["tests"] == {"market1501": {name: other[name] for name in main_result["tests"]["market1501"]}}
+    assert main_result["data_fingerprint"] != other["data_fingerprint"]
+    with np.load(tmp_path / "out" / "market1501" / "per_query.npz") as per_query:
+        assert all("market1501" in path for path in per_query["path"])
+
+
+def test_a_foreign_test_set_is_told_no_camera_but_ranked_by_its_own(tiny_config, two_roots):
+    cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "('veri', 'market1501')"])
+    (foreign,) = further_tests(cfg, make_dataloader(cfg)).values()
+    dataset = foreign.val_loader.dataset
+    assert {sample.camid for sample in dataset.told} == {-1} == {sample.viewid for sample in dataset.told}
+    assert min(sample.camid for sample in dataset.samples) >= 0 and foreign.num_query < len(dataset)
+
+
+def test_the_first_test_set_may_be_one_that_is_not_trained_on(tiny_config, two_roots):
+    cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "market1501"])
+    data = make_dataloader(cfg)
+    assert data.num_classes == 8 and all("market1501" in sample.path for sample in data.val_loader.dataset.samples)

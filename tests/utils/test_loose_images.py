@@ -1,0 +1,49 @@
+"""Files and folders as a user names them."""
+
+import os
+
+import pytest
+
+from tests.utils.photos import NAMES, write_photos
+from utils.errors import ConfigError, DataError
+from utils.loose_images import find_images, list_images
+
+
+def test_all_images_below_a_folder_are_listed_in_order_and_nothing_else(tmp_path):
+    write_photos(tmp_path)
+    assert list_images(tmp_path, "--images") == NAMES
+
+
+def test_linked_folders_are_followed_and_each_folder_counts_once(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "there").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "trip" / "back").symlink_to(tmp_path / "photos")
+    assert list_images(tmp_path / "links", "--images") == [f"there/{name}" for name in NAMES]
+
+
+def test_files_and_folders_mix_in_the_order_given_and_each_image_counts_once(tmp_path):
+    paths = write_photos(tmp_path)
+    note, last = str(tmp_path / "notes.txt"), paths[-1]
+    assert find_images([note, last, str(tmp_path)], "--images") == [note, last, *paths[:-1]]
+
+
+def test_mistakes_are_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no image \(.jpg, .jpeg, .png, .bmp, .webp\)"):
+        list_images(tmp_path / "empty", "--gallery")
+    with pytest.raises(ConfigError, match=r"--gallery '.*nowhere' does not exist"):
+        list_images(tmp_path / "nowhere", "--gallery")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file, not a folder"):
+        list_images(tmp_path / "file", "--gallery")
+    with pytest.raises(ConfigError, match=r"--images: no file 'MODEL.DEVICE'; .*KEY VALUE pairs stand before --images"):
+        find_images([str(tmp_path), "MODEL.DEVICE", "cpu"], "--images")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path):
+    write_photos(tmp_path)
+    (tmp_path / "trip").chmod(0)
+    with pytest.raises(DataError, match=r"trip' cannot be read \(Permission denied\)"):
+        list_images(tmp_path, "--images")
