@@ -14,7 +14,7 @@ def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
     legacy = [f"{key} is not used here: {instead}" for key, instead in LEGACY.items() if _is_set(cfg, key)]
     model = [*_model_notices(cfg), *find_clip_notices(cfg)]
-    return [*legacy, *_idle_keys(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
+    return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
 
 
 def _is_set(cfg: CfgNode, key: str) -> bool:
@@ -32,10 +32,21 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         ([f"LOSS.SUPCON.{name}" for name in decay], phased and by_spec, "LOSS.PHASED.W_SUP_SPEC decides"),
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
+        (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
+        ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
     ):
         for key in keys:
             if idle and _is_set(cfg, key):
                 yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _epoch_notices(cfg: CfgNode) -> Iterator[str]:
+    looked, kept = cfg.SOLVER.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD
+    if cfg.DATASETS.VAL_IDS and looked != kept:
+        yield (
+            f"DATASETS.VAL_IDS picks among epochs that are both evaluated (SOLVER.EVAL_PERIOD {looked}) and kept "
+            f"(SOLVER.CHECKPOINT_PERIOD {kept}); set both alike (the launcher's --save-every does)"
+        )
 
 
 def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
