@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
     from utils.results import RESULT_NAME
-    from utils.run_folder import make_folder
+    from utils.run_folder import find_environment, make_folder
 
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(folder / "test_log.txt")
     command = sys.argv if argv is None else ["test.py", *argv]
     log_start(shlex.join(command), "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
-    _test(cfg, weight, folder, {"command": command, "config_file": str(Path(args.config_file).resolve())}, device)
+    config_file = str(Path(args.config_file).resolve())
+    origin = {"command": command, "config_file": config_file, "environment": find_environment(str(device))}
+    _test(cfg, weight, folder, origin, device)
     return 0
 
 

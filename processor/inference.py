@@ -151,3 +151,5 @@ def log_results(results: dict[str, Any], title: str) -> None:
             low, high = intervals[name]
             note += f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         logger.info("%s%s%s", label, f"{results[name]:.1%}", note)
+    for fpr, tpr in results.get("tpr_at_fpr", {}).items():
+        logger.info("true positive rate at false positive rate %s: %s", fpr, f"{tpr:.1%}")

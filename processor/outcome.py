@@ -20,7 +20,7 @@ from utils.bootstrap import interval
 from utils.checkpoint import read_provenance, sha256_of
 from utils.report import write_test_report
 from utils.results import METRICS, RESULT_NAME, result_settings
-from utils.run_folder import find_environment, make_folder, write_text_atomic
+from utils.run_folder import make_folder, write_text_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,13 @@ def train_fingerprint(data: ReIDData) -> str:
 def describe_test(
     cfg: CfgNode, weight: Path, epoch: int | None, data: ReIDData, origin: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what all test sets of one test share; `origin` holds the command and the config_file."""
+    """Return what all test sets of one test share; `origin` holds command, config_file and environment."""
     return {
         "epoch": epoch,
         "weight": str(weight),
         "weight_sha256": sha256_of(weight),
         "train_fingerprint": train_fingerprint(data),
         "settings": result_settings(cfg),
-        "environment": find_environment(str(cfg.MODEL.DEVICE)),
         "config": json.loads(json.dumps(cfg)),
         **origin,
     }
@@ -71,10 +70,11 @@ def test_one(
     results = evaluate(cfg, data, embedded)
     results["interval"] = {metric: interval(results["per_query"], metric) for metric in WITH_INTERVAL}
     title = dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE)
+    analysis = analyse(cfg, data, make_trial(data, embedded.feat, rank_options(cfg)), results)
+    if analysis.verification is not None:
+        rates = analysis.verification.tpr_at_fpr
+        results["tpr_at_fpr"] = {f"{fpr:g}": tpr for fpr, tpr in rates.items()}
     log_results(results, f"Test Results - {title} - {facts['weight']}")
-    trial = make_trial(data, embedded.feat, rank_options(cfg))
-    analysis = analyse(cfg, data, trial, results)
-    results["tpr_at_fpr"] = analysis.tpr_at_fpr
     save_results(results, folder, {"dataset": title, **facts})
     if cfg.TEST.REPORT:
         save_analysis(analysis, folder)
