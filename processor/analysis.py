@@ -43,7 +43,7 @@ def analyse(cfg: CfgNode, data: ReIDData, trial: Trial, results: dict[str, Any])
         verification = verify(trial.distances, *trial.labels, cfg.TEST.ROC_FPR)
     else:
         logger.warning("the test set has one identity, so no negative pairs: distances and ROC are left out")
-    first = per_query["trial"] >= 0
+    first = per_query["trial"] == 0
     scores = {name: per_query[name][first] for name in ("ap", "num_pos", "first_hit")}
     paths = [sample.path for sample in data.val_loader.dataset.samples]
     return Analysis(slices, verification, worst_queries(trial, scores, paths))

@@ -180,6 +180,13 @@ def test_a_heat_map_without_any_valid_query_is_drawn_empty():
     assert not cells(drawn(charts.camera_pair_chart(empty)))
 
 
+@pytest.mark.parametrize(("value", "scale"), [(0.0, (0, 0.1)), (0.5, (0.5, 0.6)), (0.55, (0.5, 0.6)), (1.0, (0.9, 1))])
+def test_the_colours_span_the_tens_of_percent_around_the_values(value, scale):
+    equal = [part._replace(mAP=value) for part in pairs(2)]
+    figure = drawn(charts.camera_pair_chart(equal))
+    assert figure.axes[0].collections[0].get_clim() == pytest.approx(scale)
+
+
 def test_bars_show_map_rank1_and_the_number_of_queries():
     slices = [Slice("matches", "1", "", 1234, 9, 0.25, 0.5), Slice("matches", "2-3", "", 0, 0, NAN, NAN)]
     axes = charts.slice_chart(slices, "matches").axes[0]
