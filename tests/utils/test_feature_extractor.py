@@ -160,7 +160,10 @@ def test_the_fingerprint_follows_weights_and_settings_and_nothing_else(trained_r
     [
         ("nowhere.jpg", "image 'nowhere.jpg' is missing"),
         (__file__, "test_feature_extractor.py' does not decode"),
-        (np.zeros((4, 4, 3)), r"image 1 \(from 0\) cannot be used: it is float64 \[4, 4, 3\]; an array must be uint8 \[H"),
+        (
+            np.zeros((4, 4, 3)),
+            r"image 1 \(from 0\) cannot be used: it is float64 \[4, 4, 3\]; an array must be",
+        ),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), r"it is uint8 \[4, 4, 3\]; a tensor must be uint8 \[3, H, W\]"),
         (Image.new("F", (4, 4)), "floating-point pixels"),
         ({"path": "a.jpg"}, "it is a dict; give a path"),
@@ -171,7 +174,7 @@ def test_a_broken_image_is_named_and_can_be_left_out(extractor, photos, caplog, 
     with pytest.raises(BrokenImageError, match=words):
         extractor(images)
     [(rows, feat)] = extractor.stream(images, skip_broken=True)
-    assert rows == [0, 2] and len(caplog.records) == 1 and "left out: image" in caplog.text
+    assert rows == [0, 2] and caplog.text.count("left out: image") == 1
     torch.testing.assert_close(feat, extractor(photos[:2]), **TOLERANCE)
 
 

@@ -1,0 +1,161 @@
+"""The embeddings of a folder of images, kept on disk so that the next search embeds only what is new or changed."""
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from utils.errors import ConfigError, DataError, RunError
+from utils.loose_images import list_images
+
+if TYPE_CHECKING:
+    from utils.feature_extractor import FeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+KIND = "index of a gallery"
+SCHEMA = 1
+KEY_LENGTH = 16  # hex digits of the model's fingerprint in a file name
+NO_FILE = (-1, -1)  # stamp of a link that leads nowhere
+
+
+class Index(NamedTuple):
+    """Images of a folder in the order of their names, each with the stamp of its file and its embedding."""
+
+    names: np.ndarray  # [N] unicode: path below the folder, with / between names
+    stamps: np.ndarray  # int64 [N, 2]: bytes, time of the last change in ns
+    feat: np.ndarray  # float32 [N, D], L2-normalised
+
+
+def choose_file(gallery: Path, extractor: "FeatureExtractor", wanted: str | None) -> Path | None:
+    """Return the file of a folder's index: the `wanted` one, else a hidden one in the folder, else beside the weights.
+
+    Each model has its own. None when neither place can be written to. Raises ConfigError for a `wanted` file that is
+    not called .npz.
+    """
+    if wanted is not None:
+        if not wanted.endswith(".npz"):
+            raise ConfigError(f"--index '{wanted}' must end in .npz")
+        return Path(wanted)
+    name = f".reid_index_{extractor.fingerprint[:KEY_LENGTH]}"
+    if os.access(gallery, os.W_OK):
+        return gallery / f"{name}.npz"
+    if os.access(extractor.weight.parent, os.W_OK):
+        place = hashlib.sha256(os.fsencode(os.path.realpath(gallery))).hexdigest()[:KEY_LENGTH]
+        return extractor.weight.parent / f"{name}_{place}.npz"
+    logger.warning(
+        "no index is kept: '%s' and '%s' cannot be written to; name a file with --index",
+        gallery,
+        extractor.weight.parent,
+    )
+    return None
+
+
+def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None, skip_broken: bool = False) -> Index:
+    """Return the index of all images below `gallery` and keep it in `file` (None: keep nothing).
+
+    What `file` knows is taken from there where name, size and time of change are equal; images that are gone are
+    dropped. When an image cannot be read, or on Ctrl-C, what was embedded until then is kept. With `skip_broken` such
+    images are left out and logged. Raises DataError when no image can be read.
+    """
+    names = np.array(list_images(gallery, "--gallery"))
+    stamps = np.array([_stamp(gallery / name) for name in names], dtype=np.int64)  # before reading: a change shows
+    old = None if file is None else read_index(file, gallery, extractor.fingerprint)
+    feat = np.zeros((len(names), extractor.feat_dim), dtype=np.float32)
+    done = np.zeros(len(names), dtype=bool)
+    if old is not None and len(old.names):
+        row_of = {name: row for row, name in enumerate(old.names)}
+        old_rows = np.array([row_of.get(name, -1) for name in names])
+        done = (old_rows >= 0) & (old.stamps[old_rows] == stamps).all(1)
+        feat[done] = old.feat[old_rows[done]]
+    new = np.flatnonzero(~done)
+    num_old = 0 if old is None else len(old.names)
+    logger.info(
+        "%d images in '%s': %d known, %d to embed; index %s",
+        *(len(names), gallery, len(names) - len(new), len(new), f"'{file}'" if file else "not kept"),
+    )
+    try:
+        paths = [str(gallery / name) for name in names[new]]
+        for rows, values in extractor.stream(paths, skip_broken=skip_broken):
+            feat[new[rows]] = values.numpy()
+            done[new[rows]] = True
+    finally:
+        kept = slice(None) if done.all() else done  # no copy of the whole
+        index = Index(names[kept], stamps[kept], feat[kept])
+        if file is not None and (done[new].any() or done.sum() != num_old):
+            save_index(index, file, gallery, extractor.fingerprint)
+    if not done.any():
+        raise DataError(f"--gallery '{gallery}': none of its {len(names)} images can be read")
+    return index
+
+
+def save_index(index: Index, file: Path, gallery: Path, fingerprint: str) -> None:
+    """Write an index as npz (name, stamp, feat, meta); the file is never half there. RunError when the disk refuses."""
+    meta = {"kind": KIND, "schema": SCHEMA, "fingerprint": fingerprint, "gallery": os.path.realpath(gallery)}
+    save_arrays(file, {"name": index.names, "stamp": index.stamps, "feat": index.feat}, meta)
+
+
+def read_index(file: Path, gallery: Path, fingerprint: str) -> Index | None:
+    """Return the index in `file`; None, with a warning, when it is damaged, of another model or of another folder.
+
+    An index that lies within its folder may have moved with it. Raises ConfigError when the file is something else.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            meta = json.loads(str(content["meta"])) if "meta" in content else {}
+            index = Index(content["name"], content["stamp"], content["feat"]) if meta.get("kind") == KIND else None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        logger.warning("index '%s' is damaged (%s) and is made again", file, error)
+        return None
+    if index is None:
+        raise ConfigError(f"--index '{file}' is another file than an index; name one that does not exist yet")
+    reason = _why_unusable(index, meta, file, gallery, fingerprint)
+    if reason:
+        logger.warning("index '%s' %s, so it is not used and is made again", file, reason)
+        return None
+    return index
+
+
+def _why_unusable(index: Index, meta: dict[str, Any], file: Path, gallery: Path, fingerprint: str) -> str | None:
+    if meta.get("schema") != SCHEMA:
+        return f"has schema {meta.get('schema')}, this version reads {SCHEMA}"
+    if meta.get("fingerprint") != fingerprint:
+        return "is of another model, or of other settings of this one"
+    folder = os.path.realpath(gallery)
+    if meta.get("gallery") != folder and Path(os.path.realpath(file)).parent != Path(folder):
+        return f"is of the folder '{meta.get('gallery')}'"
+    if not len(index.names) == len(index.stamps) == len(index.feat):
+        return "has parts of different lengths"
+    return None
+
+
+def save_arrays(file: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Write arrays and, as JSON under the name meta, plain values as npz, so that the old or the whole new file exists.
+
+    Read it with allow_pickle=False. Raises RunError when the disk refuses; the old file stays.
+    """
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays, meta=np.array(json.dumps(meta)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write '{file}' ({error.strerror}); choose another place or make room") from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return NO_FILE
+    return status.st_size, status.st_mtime_ns
