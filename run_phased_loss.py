@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from utils.ablation import format_ablation, format_markdown, write_ablation
+from utils.ablation import compare_to_first, format_ablation, format_markdown, write_ablation
 from utils.errors import USER_ERROR_CODE, ConfigError, run_command
 from utils.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
 from utils.launch_args import parse_args
@@ -177,7 +177,7 @@ def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[
     """Write the summary files of an experiment, and the copy under the shared name; returns the paths."""
     text = f"{format_markdown(experiment.name, [summary])}\n{markdown(seed_rows(summary))}\n"
     start = experiment.root / f"{experiment.name}_summary"
-    paths = write_files(start, summary, [CSV_HEADER, *csv_rows(results)], text)
+    paths = write_files(start, summary, [CSV_HEADER, *csv_rows(results, summary["dataset"])], text)
     shared = experiment.root / SHARED_SUMMARY
     write_text_atomic(shared, json.dumps(summary, indent=2) + "\n")
     return [*paths, shared]
@@ -186,7 +186,12 @@ def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[
 def save_ablation(experiments: Sequence[Experiment], tag: str | None, outcomes: Sequence[Outcome]) -> list[Path]:
     """Write the files of the whole launch as far as it has come; returns the paths."""
     start = experiments[0].root / (f"{tag}_ablation" if tag else "ablation")
-    return write_ablation(start, [one.summary for one in outcomes], [one.results for one in outcomes])
+    return write_ablation(start, compare_outcomes(outcomes), [one.results for one in outcomes])
+
+
+def compare_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the summaries with the differences to the first experiment."""
+    return compare_to_first([one.summary for one in outcomes], [one.results for one in outcomes])
 
 
 def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
@@ -214,7 +219,7 @@ def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequ
 
 def print_end(experiments: Sequence[Experiment], outcomes: Sequence[Outcome], written: Sequence[Path]) -> None:
     """Print the table of the launch, and of several experiments those that failed and where the files are."""
-    _say(f"\n{format_ablation([outcome.summary for outcome in outcomes])}")
+    _say(f"\n{format_ablation(compare_outcomes(outcomes))}")
     for number, (experiment, outcome) in enumerate(zip(experiments, outcomes, strict=True), start=1):
         if outcome.exit_code:
             way_on = "see its error above" if outcome.exit_code == USER_ERROR_CODE else "the same command continues"

@@ -1,5 +1,6 @@
 """The recipe that a configuration builds on, and in which keys the two differ."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ def base_path(config_file: str | Path) -> Path | None:
         raise ConfigError(f"config file '{path}' cannot be read ({type(error).__name__}); put it back") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no KEY: value lines")
-    return path.parent / content[BASE_KEY] if BASE_KEY in content else None
+    return Path(os.path.normpath(path.parent / content[BASE_KEY])) if BASE_KEY in content else None
 
 
 def base_of(config_file: str | Path) -> Base:

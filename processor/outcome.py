@@ -19,14 +19,13 @@ from processor.trained import data_differences
 from utils.bootstrap import interval
 from utils.checkpoint import read_provenance, sha256_of
 from utils.report import write_test_report
-from utils.results import METRICS, RESULT_NAME, result_settings
+from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, result_settings
 from utils.run_folder import make_folder, write_text_atomic
+from utils.summary import WITH_INTERVAL
 
 logger = logging.getLogger(__name__)
 
 SUMMARY_SCHEMA = 1
-PER_QUERY_NAME = "per_query.npz"
-WITH_INTERVAL = ("mAP", "mINP", "Rank-1")
 
 
 def warn_of_other_data(cfg: CfgNode, weight: Path, data: ReIDData) -> None:

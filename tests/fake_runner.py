@@ -4,8 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import run_phased_loss
 from configs import load_cfg
+from tests.reference.slow_statistics import table_of
 from utils.checkpoint import sha256_of
 from utils.errors import run_command
 from utils.results import METRICS, result_settings
@@ -42,8 +45,13 @@ def score(seed, epoch):
     return {name: round(base + 0.01 * i, 4) for i, name in enumerate(METRICS)}
 
 
+def queries(mean_ap):
+    """Arrays of a fake per_query.npz: 20 identities with two queries each, whose mAP is `mean_ap`."""
+    return table_of(mean_ap + np.linspace(-0.1, 0.1, 40), np.repeat(np.arange(20), 2))
+
+
 class FakeRunner:
-    """Stands for run_child: records commands; train writes checkpoints by period, test writes summary.json."""
+    """Stands for run_child: records commands; train writes checkpoints by period, test writes its two files."""
 
     def __init__(self):
         self.commands = []
@@ -51,6 +59,8 @@ class FakeRunner:
         self.fails_in = ""  # train_code applies where the run folder's name holds this
         self.test_codes = {}  # epoch -> exit code
         self.write_metrics = False
+        self.gains = {}  # experiment -> what its mAP and that of its queries has more
+        self.held_out = {}  # epoch -> mAP on held-out identities
 
     def __call__(self, command):
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
@@ -70,9 +80,10 @@ class FakeRunner:
             path = folder / f"transformer_{epoch}.pth"
             if (epoch == last or (period and epoch % period == 0)) and not path.exists():
                 path.write_text(f"weights {cfg.SOLVER.SEED} {epoch}")
+        records = [{"kind": "val", "epoch": epoch, **dict.fromkeys(METRICS, ap)} for epoch, ap in self.held_out.items()]
         if self.write_metrics:
-            record = {"kind": "reference", "epoch": 0, "name": "raw_pixels", "mAP": 0.05, "Rank-1": 0.125}
-            (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+            records.append({"kind": "reference", "epoch": 0, "name": "raw_pixels", "mAP": 0.05, "Rank-1": 0.125})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         return 0
 
     def test(self, config, opts):
@@ -81,10 +92,16 @@ class FakeRunner:
         code = self.test_codes.get(epoch, 0)
         if code:
             return code
-        seed = int(weight.parent.name.rpartition("_seed")[2].split("_")[0])
-        settings = result_settings(load_cfg(config, [word for pair in opts.items() for word in pair]))
-        content = {"epoch": epoch, **score(seed, epoch), "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
-        content["settings"] = json.loads(json.dumps(settings))
+        name, _, tail = weight.parent.name.rpartition("_seed")
+        cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
+        metrics = score(int(tail.split("_")[0]), epoch)
+        metrics["mAP"] = round(metrics["mAP"] + self.gains.get(name, 0.0), 4)
+        content = {"epoch": epoch, **metrics, "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
+        content["settings"] = json.loads(json.dumps(result_settings(cfg)))
+        content["tests"] = {other: metrics for other in cfg.DATASETS.TESTS[1:]}
+        for place in (folder, *(folder / other for other in content["tests"])):
+            place.mkdir(exist_ok=True)
+            np.savez(place / "per_query.npz", **queries(metrics["mAP"]))
         (folder / "summary.json").write_text(json.dumps(content))
         return 0
 

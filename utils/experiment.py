@@ -11,12 +11,13 @@ from yacs.config import CfgNode
 
 from configs import find_notices, load_cfg
 from configs.compare import find_differences, flatten
+from configs.titles import dataset_title
 from utils.ablation import describe_plan
 from utils.errors import ConfigError
 from utils.launch_args import config_label, default_prefix, experiment_name
-from utils.results import METRICS, read_result, result_settings, why_untested
+from utils.results import METRICS, read_per_query, read_result, result_settings, why_untested
 from utils.run_folder import read_metrics
-from utils.summary import SeedResults, build_summary, pick_references
+from utils.summary import FurtherTest, SeedResults, best_held_out, build_summary, pick_references
 
 
 class Experiment(NamedTuple):
@@ -61,6 +62,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         "save_every": cfg.SOLVER.CHECKPOINT_PERIOD,
         "config": os.path.abspath(config),
         "opts": opts,
+        "dataset": dataset_title((*cfg.DATASETS.TESTS, *cfg.DATASETS.NAMES)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE),
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
         "recipe": "_".join((label, *words)),
@@ -133,7 +135,7 @@ def check_same_settings(experiment: Experiment, seed: int) -> None:
 
 def collect_results(experiment: Experiment, seed: int) -> SeedResults:
     """Return what lies in the folders of one seed: valid test results up to the last epoch, and reference figures."""
-    epochs, fingerprints = {}, set()
+    epochs, fingerprints, last = {}, set(), {}
     for folder in experiment.test_folder(seed).glob("epoch_*"):
         number = folder.name.removeprefix("epoch_")
         if not number.isdigit() or int(number) > experiment.last_epoch:
@@ -143,8 +145,23 @@ def collect_results(experiment: Experiment, seed: int) -> SeedResults:
             result = read_result(folder)
             epochs[epoch] = {name: result[name] for name in METRICS}
             fingerprints |= {result["data_fingerprint"]} if "data_fingerprint" in result else set()
-    references = pick_references(read_metrics(experiment.run_folder(seed)))
-    return SeedResults(seed, epochs, references, fingerprints)
+            last = result if epoch == experiment.last_epoch else last
+    records = read_metrics(experiment.run_folder(seed))
+    held_out = {
+        record["epoch"]: {name: record[name] for name in METRICS} for record in records if record["kind"] == "val"
+    }
+    unseen = {experiment.last_epoch, best_held_out(epochs, held_out)} & epochs.keys()
+    tables = {epoch: read_per_query(experiment.test_folder(seed) / f"epoch_{epoch}") for epoch in unseen}
+    per_query = {epoch: table for epoch, table in tables.items() if table is not None}
+    further = {name: _read_further(experiment, seed, name, metrics) for name, metrics in last.get("tests", {}).items()}
+    return SeedResults(seed, epochs, pick_references(records), fingerprints, held_out, per_query, further)
+
+
+def _read_further(experiment: Experiment, seed: int, name: str, metrics: dict[str, float]) -> FurtherTest:
+    """Return the last epoch's result on another test set, which test.py leaves in a folder of that name."""
+    title = dataset_title(name, experiment.test_settings["DATASETS.VEHICLEID_TEST_SIZE"])
+    folder = experiment.test_folder(seed) / f"epoch_{experiment.last_epoch}" / name
+    return FurtherTest(title, metrics, read_per_query(folder))
 
 
 def summarise(

@@ -1,9 +1,11 @@
 """The result of one external test: is it whole, and does it belong to this checkpoint and these settings?"""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from yacs.config import CfgNode
 
 from configs import get_cfg_defaults
@@ -11,6 +13,7 @@ from configs.compare import flatten
 
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 RESULT_NAME = "summary.json"  # what test.py writes last
+PER_QUERY_NAME = "per_query.npz"
 WITHOUT_EFFECT = (
     "TEST.WEIGHT",
     "TEST.IMS_PER_BATCH",
@@ -28,6 +31,15 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not all(_is_fraction(content.get(name)) for name in METRICS):
         return None
     return content
+
+
+def read_per_query(folder: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a test's per_query.npz, see `processor.outcome.save_results`; None when it is not whole."""
+    try:
+        with np.load(folder / PER_QUERY_NAME, allow_pickle=False) as table:
+            return {name: table[name] for name in table.files}
+    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _is_fraction(value: Any) -> bool:

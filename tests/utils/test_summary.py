@@ -4,11 +4,24 @@ import csv
 import json
 import statistics
 
+import numpy as np
 import pytest
 
-from tests.fake_runner import score, summary_of
+from tests.fake_runner import queries, score, summary_of
+from utils.bootstrap import interval
 from utils.results import METRICS
-from utils.summary import SeedResults, best_epoch, build_summary, format_table, mean_and_sd, pick_references
+from utils.summary import (
+    KINDS,
+    SeedResults,
+    best_epoch,
+    best_held_out,
+    build_summary,
+    format_table,
+    mean_and_sd,
+    pick_references,
+)
+
+FACTS = {"dataset": "VeRi-776"}
 
 
 def metrics(mean_ap, rank1=0.5):
@@ -58,7 +71,7 @@ def test_references_are_averaged_over_the_seeds_that_have_them():
 
 def test_columns_of_the_table_are_aligned():
     results = [SeedResults(seed, {1: metrics(0.05 * (seed + 1))}, {}, set()) for seed in (0, 10)]
-    lines = format_table(build_summary(results, 1, {}, [])).splitlines()
+    lines = format_table(build_summary(results, 1, FACTS, [])).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[-5:] == ["5.00", "10.00", "50.00", "80.00", "90.00"]
 
@@ -97,7 +110,7 @@ def test_the_csv_has_a_row_per_seed_and_epoch_with_the_best_marked(launch, logs)
     launch(seeds=("0", "1"))
     with open(logs / "veri776_mine_summary.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best"]
+    assert list(rows[0]) == ["seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_held_out", "data"]
     assert [(row["seed"], row["epoch"], row["best"]) for row in rows] == [
         (seed, epoch, "1" if epoch == "2" else "0") for seed in "01" for epoch in "123"
     ]
@@ -109,9 +122,65 @@ def test_the_table_shows_percent_and_the_reference_rows(launch, runner, logs, ca
     launch(seeds=("0", "1"))
     out = capsys.readouterr().out
     lines = {line.split("  ")[0]: line.split() for line in out.splitlines()}
-    assert lines["seed 0, last"][3:6] == ["3", "40.00", "41.00"]
-    assert lines["seed 1, best on test"][5:7] == ["2", "60.00"]
+    assert lines["seed 0, last"][3:7] == ["VeRi-776", "3", "40.00", "41.00"]
+    assert lines["seed 1, best on test"][5:8] == ["VeRi-776", "2", "60.00"]
     assert "45.00 +- 7.07" in out  # mAP of the last epoch: 40, 50
-    assert lines["raw pixels"][2:5] == ["5.00", "-", "12.50"]
+    assert lines["raw pixels"][2:6] == ["VeRi-776", "5.00", "-", "12.50"]
     assert f"written: {logs / 'veri776_mine_summary.csv'}" in out
     assert summary_of(logs)["reference"] == {"raw_pixels": {"mAP": 0.05, "Rank-1": 0.125}}
+
+
+def test_the_interval_is_that_of_the_queries_averaged_over_the_seeds():
+    tables = [queries(0.3), queries(0.5)]
+    results = [SeedResults(seed, {1: metrics(0.3)}, {}, set(), per_query={1: tables[seed]}) for seed in (0, 1)]
+    found = build_summary(results, 1, FACTS, [])["interval"]
+    middle = tables[0] | {"ap": queries(0.4)["ap"], "inp": queries(0.4)["inp"]}
+    assert list(found) == ["last"] and set(found["last"]) == {"mAP", "mINP", "Rank-1"}
+    for name in ("mAP", "mINP"):
+        assert found["last"][name] == pytest.approx(interval(middle, name))
+
+
+def test_seeds_that_saw_other_queries_or_left_none_have_no_interval():
+    for other in (None, queries(0.4) | {"pid": np.arange(40)}):
+        per_query = {1: other} if other else {}
+        results = [
+            SeedResults(0, {1: metrics(0.3)}, {}, {"d"}, per_query={1: queries(0.3)}),
+            SeedResults(1, {1: metrics(0.3)}, {}, {"e"}, per_query=per_query),
+        ]
+        summary = build_summary(results, 1, FACTS, [])
+        assert summary["interval"] == {"last": {}} and "95 % interval" not in format_table(summary)
+
+
+def test_the_best_epoch_on_held_out_identities_is_chosen_among_the_tested_ones():
+    assert best_held_out([1, 2, 4], {1: metrics(0.3), 2: metrics(0.4), 3: metrics(0.9), 4: metrics(0.4)}) == 2
+    assert best_held_out([1, 2], {3: metrics(0.9)}) is None and best_held_out([1], {}) is None
+
+
+def test_three_choices_of_the_epoch_are_named_as_what_they_are(launch, runner, logs, capsys):
+    runner.held_out = {1: 0.9, 2: 0.1, 3: 0.2}  # on the test set: 30, 50 and 40
+    launch()
+    summary = summary_of(logs)
+    assert {kind: summary["seeds"]["0"][kind]["epoch"] for kind in KINDS} == {"last": 3, "best_held_out": 1, "best": 2}
+    assert set(summary["interval"]) == {"last", "best_held_out"} and summary["mean"]["best_held_out"]["mAP"] == 0.3
+    assert summary["interval"]["best_held_out"]["mAP"][1] < summary["interval"]["last"]["mAP"][1]
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if line.startswith("seed 0, best on held-out ids")]
+    assert lines[0][6:9] == ["VeRi-776", "1", "30.00"]
+    assert " 1  mine, best on held-out ids  VeRi-776" in out and "(DATASETS.VAL_IDS)" in out
+    with open(logs / "veri776_mine_summary.csv", newline="") as stream:
+        assert [row["best_held_out"] for row in csv.DictReader(stream)] == ["1", "0", "0"]
+
+
+def test_without_held_out_identities_nothing_is_said_about_them(launch, logs, capsys):
+    launch("--save-every", "0")
+    assert "held-out" not in capsys.readouterr().out and "best_held_out" not in summary_of(logs)["seeds"]["0"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK half a file"])
+def test_a_result_whose_queries_are_gone_or_damaged_is_still_summarised(launch, runner, logs, content):
+    launch("--save-every", "0")
+    path = logs / "veri776_mine_seed0_test" / "epoch_3" / "per_query.npz"
+    assert summary_of(logs)["interval"]["last"]["mAP"]
+    path.unlink() if content is None else path.write_bytes(content)
+    launch("--save-every", "0")
+    assert summary_of(logs)["interval"] == {"last": {}} and summary_of(logs)["mean"]["last"]["mAP"] == 0.4

@@ -1,0 +1,14 @@
+"""Every data set has a name for tables that no other release or test list shares."""
+
+from configs.limits import DATASETS
+from configs.titles import dataset_title
+
+
+def test_every_data_set_of_the_choices_has_a_title_of_its_own():
+    titles = [dataset_title(name, 800) for name in DATASETS]
+    assert len(set(titles)) == len(titles) and all(titles)
+
+
+def test_releases_and_test_lists_are_told_apart():
+    assert dataset_title("msmt17", 800) == "MSMT17 V1" and dataset_title("msmt17_v2", 800) == "MSMT17 V2"
+    assert dataset_title("VehicleID", 1600) == "VehicleID 1600"

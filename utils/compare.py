@@ -1,0 +1,185 @@
+"""Compare two experiments on one test set: python -m utils.compare logs/veri776_a logs/veri776_b --metric mAP"""
+
+import json
+import re
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.bootstrap import UNITS, PerQuery
+from utils.commands import OneLineParser
+from utils.errors import ConfigError, DataError, run_command
+from utils.paired import SIGNIFICANCE, Comparison, align, compare_tables
+from utils.results import METRICS, PER_QUERY_NAME, read_per_query, read_result
+from utils.run_folder import write_text_atomic
+from utils.tables import align as align_rows
+
+UNIT_NAMES = {"identity": "identities", "query": "query images"}
+
+
+class Run(NamedTuple):
+    """What RUN_A or RUN_B names: the tests of one experiment, one a seed."""
+
+    name: str
+    folders: list[Path]
+    tables: list[PerQuery]
+    fingerprints: list[str | None]  # of the test sets; None in a folder without one
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print how RUN_B differs from RUN_A and whether chance explains it; returns the exit code 0."""
+    args = make_parser().parse_args(argv)
+    runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
+    check_same_test_set(runs)
+    tables = align(
+        [(str(folder), table) for run in runs for folder, table in zip(run.folders, run.tables, strict=True)]
+    )
+    count = len(runs[0].folders)
+    comparison = compare_tables(tables[:count], tables[count:], args.metric, args.unit)
+    print(describe(runs, comparison, args))
+    if args.json:
+        write_json(Path(args.json), runs, comparison, args)
+    return 0
+
+
+def make_parser() -> OneLineParser:
+    """Return the parser of the command."""
+    parser = OneLineParser(
+        prog="python -m utils.compare",
+        description="Compare two experiments query by query: the difference B - A with its 95 % bootstrap "
+        "interval, a paired permutation test over identities, and Welch's t-test over seeds.",
+        epilog="A RUN is a test folder with per_query.npz, a ..._test folder of run_phased_loss.py (its last epoch), "
+        "or the start of such folders, e.g. logs/veri776_baseline for logs/veri776_baseline_seed*_test (all seeds).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run_a", metavar="RUN_A", help="the baseline")
+    parser.add_argument("run_b", metavar="RUN_B", help="what is compared with it")
+    parser.add_argument("--metric", choices=METRICS, default="mAP", help="default: mAP")
+    parser.add_argument("--unit", choices=UNITS, default="identity", help="what is drawn anew (default: identity)")
+    parser.add_argument("--epoch", type=int, metavar="N", help="of ..._test folders (default: the last tested one)")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file, as fractions")
+    return parser
+
+
+def load_run(words: str, epoch: int | None) -> Run:
+    """Return the tests that RUN_A or RUN_B names. Raises DataError for one whose results are not whole."""
+    folders = [Path(words)] if (Path(words) / PER_QUERY_NAME).is_file() else find_tests(words, epoch)
+    tables = [read_per_query(folder) for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if table is None:
+            raise DataError(f"'{folder / PER_QUERY_NAME}' is absent or damaged; run that test again")
+    fingerprints = [(read_result(folder) or {}).get("data_fingerprint") for folder in folders]
+    return Run(words, folders, tables, fingerprints)
+
+
+def find_tests(words: str, epoch: int | None) -> list[Path]:
+    """Return the folder of an epoch (None: the last tested) in `words`, or in each <words>_seed<s>_test.
+
+    Raises ConfigError, saying what was looked for, where there is none or the seeds have no epoch in common.
+    """
+    start = Path(words)
+    pattern = re.compile(re.escape(start.name) + r"_seed\d+_test")
+    beside = sorted(start.parent.iterdir()) if start.parent.is_dir() else []
+    tests = [folder for folder in beside if pattern.fullmatch(folder.name)] or [start]
+    found = [tested_epoch(folder, epoch) for folder in tests]
+    if not any(found):
+        which = f" of epoch {epoch}" if epoch is not None else ""
+        raise ConfigError(
+            f"'{words}': no test{which} found there; name a folder with {PER_QUERY_NAME}, a ..._test folder of "
+            f"run_phased_loss.py, or the start of several: '{words}_seed<s>_test' was looked for"
+        )
+    epochs = [folder.name if folder else "none" for folder in found]
+    if len(set(epochs)) > 1:
+        each = ", ".join(f"{test.name}: {name}" for test, name in zip(tests, epochs, strict=True))
+        raise ConfigError(f"'{words}': the seeds were tested at other epochs ({each}); choose one with --epoch N")
+    return found
+
+
+def tested_epoch(folder: Path, epoch: int | None) -> Path | None:
+    """Return the folder of an epoch (None: the last) in a ..._test folder, None where there is none."""
+    numbers = [int(path.name[6:]) for path in folder.glob("epoch_*") if path.name[6:].isdigit()]
+    found = max(numbers, default=None) if epoch is None else epoch
+    return folder / f"epoch_{found}" if found in numbers else None
+
+
+def check_same_test_set(runs: list[Run]) -> None:
+    """Raise DataError, naming both, when two tests saw other query or gallery images."""
+    tests = [
+        (fingerprint, folder) for run in runs for fingerprint, folder in zip(run.fingerprints, run.folders, strict=True)
+    ]
+    known = [(fingerprint, folder) for fingerprint, folder in tests if fingerprint is not None]
+    for fingerprint, folder in known[1:]:
+        if fingerprint != known[0][0]:
+            raise DataError(
+                f"'{known[0][1]}' and '{folder}' were tested on other images (data fingerprints {known[0][0]} and "
+                f"{fingerprint}), so their figures do not compare; test both on one data set"
+            )
+
+
+def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
+    """Return the table and the verdict; percent."""
+    rows = [["", args.metric, "sd", "seeds", "epoch"]]
+    for label, run, value in zip("AB", runs, (comparison.first, comparison.second), strict=True):
+        values = comparison.seeds[label == "B"]
+        sd = f"{100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "-"
+        epoch = run.folders[0].name.removeprefix("epoch_") if run.folders[0].name.startswith("epoch_") else "-"
+        rows.append([f"{label}  {run.name}", f"{100 * value:.2f}", sd, str(len(values)), epoch])
+    low, high = (100 * bound for bound in comparison.interval)
+    unit = UNIT_NAMES[args.unit]
+    needed = "- (needs two seeds on each side)"
+    p_seeds = f"{comparison.p_seeds:.4f} (Welch's t-test)" if comparison.p_seeds is not None else needed
+    facts = [
+        ["B - A", f"{100 * comparison.difference:+.2f} (95 % interval over {unit}: {low:+.2f} to {high:+.2f})"],
+        [f"p over {unit}", f"{comparison.p_units:.4f} (paired permutation test, {comparison.num_units} {unit})"],
+        ["p over seeds", p_seeds],
+    ]
+    return f"{align_rows(rows)}\n\n{align_rows(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
+
+
+def verdict(comparison: Comparison, metric: str, unit: str) -> str:
+    """Return in one sentence what the two tests say together."""
+    change = 100 * comparison.difference
+    better = f"B is {'better' if change > 0 else 'worse'} by {abs(change):.2f} points of {metric}"
+    if comparison.p_units >= SIGNIFICANCE:
+        return f"No significant difference: other test {unit} could turn it round (p >= {SIGNIFICANCE})."
+    if comparison.p_seeds is None:
+        return (
+            f"{better} for these trained models, significant over test {unit}; with one seed on a side, training "
+            "again could turn it round."
+        )
+    if comparison.p_seeds >= SIGNIFICANCE:
+        return f"No significant difference: {better} for these trained models, but other seeds could turn it round."
+    return f"{better}, significant over test {unit} and over seeds (both p < {SIGNIFICANCE})."
+
+
+def write_json(path: Path, runs: list[Run], comparison: Comparison, args: Namespace) -> None:
+    """Write the numbers as fractions. Raises ConfigError where the file cannot be written."""
+    sides: dict[str, Any] = {
+        label: {"run": run.name, "folders": [str(folder) for folder in run.folders], "mean": value, "seeds": seeds}
+        for label, run, value, seeds in zip(
+            "ab", runs, (comparison.first, comparison.second), comparison.seeds, strict=True
+        )
+    }
+    content = {
+        "schema": 1,
+        "metric": args.metric,
+        "unit": args.unit,
+        **sides,
+        "difference": comparison.difference,
+        "interval": list(comparison.interval),
+        "p_units": comparison.p_units,
+        "p_seeds": comparison.p_seeds,
+        "num_units": comparison.num_units,
+        "verdict": verdict(comparison, args.metric, UNIT_NAMES[args.unit]),
+    }
+    try:
+        write_text_atomic(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--json '{path}': cannot write there ({error.strerror}); choose another file") from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
