@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from utils.errors import USER_ERROR_CODE, ConfigError, run_command
 from utils.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
 from utils.launch_args import parse_args
 from utils.launch_switches import load_with_switches
+from utils.report import REPORT_NAME, write_launch_report
 from utils.results import RESULT_NAME, read_result, why_untested
 from utils.run_folder import make_folder, write_text_atomic
 from utils.summary import CSV_HEADER, SeedResults, csv_rows, format_table, seed_rows, write_files
@@ -44,14 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parse_args(argv)
     experiments = plan_launch(args)
+    command = shlex.join(["python", *(sys.argv if argv is None else ["run_phased_loss.py", *argv])])
     several = len(experiments) > 1
     outcomes: list[Outcome] = []
     written: list[Path] = []
     for number, experiment in enumerate(experiments, start=1):
         print_start(experiment, args.seeds, f"\nexperiment {number} of {len(experiments)}: " if several else "")
         outcomes.append(run_experiment(experiment, args))
-        if several:  # after each of them, so that a stopped launch leaves what it has
-            written = save_ablation(experiments, args.tag, outcomes)
+        written = save_launch(experiments, args.tag, outcomes, command)  # also where the launch is stopped later on
     print_end(experiments, outcomes, written)
     return next((outcome.exit_code for outcome in outcomes if outcome.exit_code), 0)
 
@@ -183,10 +185,21 @@ def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[
     return [*paths, shared]
 
 
-def save_ablation(experiments: Sequence[Experiment], tag: str | None, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Write the files of the whole launch as far as it has come; returns the paths."""
-    start = experiments[0].root / (f"{tag}_ablation" if tag else "ablation")
-    return write_ablation(start, compare_outcomes(outcomes), [one.results for one in outcomes])
+def save_launch(
+    experiments: Sequence[Experiment], tag: str | None, outcomes: Sequence[Outcome], command: str
+) -> list[Path]:
+    """Write the files of the whole launch as far as it has come: report, and table of several; returns the paths."""
+    root, several = experiments[0].root, len(experiments) > 1
+    start = (f"{tag}_ablation" if tag else "ablation") if several else experiments[0].name
+    summaries, results = compare_outcomes(outcomes), [one.results for one in outcomes]
+    written = write_ablation(root / start, summaries, results) if several else []
+    try:
+        report = write_launch_report(root / f"{start}_report.html", experiments, summaries, results, command)
+        shutil.copyfile(report, root / REPORT_NAME)
+    except OSError as error:  # the results stand, only their page is missing
+        _say(f"warning: no report ({error}); the same command writes it")
+        return written
+    return [*written, report, root / REPORT_NAME]
 
 
 def compare_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -218,7 +231,7 @@ def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequ
 
 
 def print_end(experiments: Sequence[Experiment], outcomes: Sequence[Outcome], written: Sequence[Path]) -> None:
-    """Print the table of the launch, and of several experiments those that failed and where the files are."""
+    """Print the table of the launch, the experiments that failed, and where the files are."""
     _say(f"\n{format_ablation(compare_outcomes(outcomes))}")
     for number, (experiment, outcome) in enumerate(zip(experiments, outcomes, strict=True), start=1):
         if outcome.exit_code:

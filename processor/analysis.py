@@ -11,14 +11,14 @@ from yacs.config import CfgNode
 from datasets.make_dataloader import ReIDData
 from processor.inference import Trial
 from utils.rank_list import STATUS, rank_lists
+from utils.report.files import ANALYSIS_NAME, ANALYSIS_SCHEMA
 from utils.run_folder import write_text_atomic
 from utils.slices import SLICES_NAME, Slice, camera_pair_slices, query_slices, write_slices
 from utils.verification import Verification, verify
 
 logger = logging.getLogger(__name__)
 
-ANALYSIS_NAME, PICTURE_NAME = "analysis.json", "slices.png"
-ANALYSIS_SCHEMA = 1
+PICTURE_NAME = "slices.png"
 NUM_WORST, NUM_RANKS = 12, 10  # queries, and ranked gallery images of each
 
 

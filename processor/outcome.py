@@ -76,8 +76,11 @@ def test_one(
     log_results(results, f"Test Results - {title} - {facts['weight']}")
     save_results(results, folder, {"dataset": title, **facts})
     if cfg.TEST.REPORT:
-        save_analysis(analysis, folder)
-        write_test_report(folder)
+        try:
+            save_analysis(analysis, folder)
+            write_test_report(folder)
+        except OSError as error:  # the result stands, only its page is missing
+            logger.warning("no whole report in '%s' (%s); make room and test again", folder, error)
     return results
 
 

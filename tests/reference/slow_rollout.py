@@ -1,7 +1,7 @@
 """Attention roll-out written out slowly: float64, one image, one head and one pair of tokens at a time.
 
 Follows Abnar and Zuidema, ACL 2020, section 3: the matrices (A + I) / 2 of all layers are multiplied whole. Attention
-is computed from the raw weights of a block and the tokens that enter it; nothing is read from a running attention layer.
+is computed from the raw weights of a block and the tokens that enter it, never read from a running attention layer.
 """
 
 import math

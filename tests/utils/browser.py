@@ -24,12 +24,9 @@ START_S = 30
 class Browser:
     """One browser window; every method raises on an error of the driver."""
 
-    def __init__(self, port: int, width: int, height: int, profile: Path, dark: bool) -> None:
+    def __init__(self, port: int, profile: Path) -> None:
         self._root = f"http://127.0.0.1:{port}"
-        metrics = {"width": width, "height": height, "pixelRatio": 1, "mobile": width < 600, "touch": False}
-        flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={max(width, 500)},{height}"]
-        options = {"binary": CHROMIUM, "args": flags + ["--force-dark-mode"] * dark}
-        options["mobileEmulation"] = {"deviceMetrics": metrics}
+        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}"]}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         session = self._call("/session", {"capabilities": {"alwaysMatch": wanted}})
         self._root += f"/session/{session['sessionId']}"
@@ -52,10 +49,24 @@ class Browser:
         """Return what the console has shown since the last call."""
         return [entry["message"] for entry in self._call("/se/log", {"type": "browser"})]
 
-    def screenshot(self, path: Path, whole: bool = False) -> None:
-        """Save what the window shows, or the whole page, as a PNG."""
-        command = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": whole}}
-        path.write_bytes(base64.b64decode(self._call("/goog/cdp/execute", command)["data"]))
+    def resize(self, width: int, height: int = 900) -> None:
+        """Make the page `width` CSS pixels wide, also narrower than a window can be."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._command("Emulation.setDeviceMetricsOverride", metrics)
+
+    def darken(self) -> None:
+        """Prefer dark colours."""
+        wish = {"name": "prefers-color-scheme", "value": "dark"}
+        self._command("Emulation.setEmulatedMedia", {"features": [wish]})
+
+    def screenshot(self, path: Path) -> None:
+        """Save a picture of the whole page as a PNG."""
+        path.write_bytes(
+            base64.b64decode(self._command("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
+        )
+
+    def _command(self, name: str, params: dict):
+        return self._call("/goog/cdp/execute", {"cmd": name, "params": params})
 
     def close(self) -> None:
         """Close the window."""
@@ -63,15 +74,15 @@ class Browser:
 
 
 @contextmanager
-def browser(profile: Path, width: int, height: int = 900, dark: bool = False) -> Iterator[Browser]:
-    """Yield a window `width` pixels wide with an empty profile; driver and browser end with the block."""
+def browser(profile: Path) -> Iterator[Browser]:
+    """Yield a window with an empty profile; driver and browser end with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(f"http://127.0.0.1:{port}/status")
-        window = Browser(port, width, height, profile, dark)
+        window = Browser(port, profile)
         try:
             yield window
         finally:

@@ -1,8 +1,11 @@
 """What the report's tests share: the files of a test, made up, and the elements of a page."""
 
+import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from PIL import Image
 from configs import load_cfg
 from utils.slices import Slice, write_slices
 
+ADDRESSES = ("href", "xlink:href", "src", "srcset", "action", "formaction", "data", "poster", "background")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 METRICS = {"mAP": 0.36041, "mINP": 0.15462, "Rank-1": 0.48103, "Rank-5": 0.82864, "Rank-10": 0.95245}
 
@@ -97,7 +101,7 @@ def make_slices(cameras: int = 6) -> list[Slice]:
     slices = []
     for a in range(cameras):
         for b in range(cameras):
-            values = (float("nan"), float("nan")) if a == b else tuple(rng.uniform(0.1, 0.9, 2))
+            values = (float("nan"), float("nan")) if a == b else rng.uniform(0.1, 0.9, 2).round(4)
             slices.append(Slice("camera_pair", str(a), str(b), 0 if a == b else 17, 0 if a == b else 9, *values))
     slices += [Slice("viewpoint", str(view), "", 30 + view, 20, 0.3 + view / 20, 0.5) for view in range(3)]
     slices += [Slice("brightness", name, "", 50, 20, 0.4, 0.5) for name in ("dark 0-0.35", "bright 0.35-1")]
@@ -115,6 +119,12 @@ def write_folder(
         (folder / "analysis.json").write_text(json.dumps(analysis))
     if with_slices:
         write_slices(folder / "slices.csv", make_slices())
+
+
+def blank_chart(figure) -> str:
+    """Stands for `utils.charts.to_svg` where a test does without the drawing; its id is the title."""
+    title = html.escape(figure.get_label())
+    return f'<svg viewBox="0 0 1 1" role="img" aria-label="{title}" id="{title}"></svg>'
 
 
 class Page(HTMLParser):
@@ -147,6 +157,26 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.words.append(data)
+
+    def check(self) -> None:
+        """Assert what holds for every page: well formed, complete by itself, and usable without seeing it."""
+        assert not self.problems
+        assert [tag for tag, _ in self.elements].count("h1") == 1
+        ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        levels = [int(tag[1]) for tag, _ in self.elements if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1 and all(below - above <= 1 for above, below in pairwise(levels))
+        assert all(link["href"].removeprefix("#") in ids for link in self.find("a"))
+        assert all(cell.get("scope") in ("row", "col") for cell in self.find("th"))
+        assert len(self.find("thead")) == len(self.find("table")) == len(self.find("caption"))
+        assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in self.find("img"))
+        assert all(drawing["aria-label"] for drawing in self.find("svg"))
+        assert not self.find("script", "iframe", "object", "embed", "form", "base", "foreignobject")
+        for tag, attributes in self.elements:
+            assert not [name for name in attributes if name.startswith("on")]
+            addresses = [value for name, value in attributes.items() if name in ADDRESSES]
+            assert all(value.startswith(("#", "data:")) for value in addresses), (tag, attributes)
+            assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
 
     def find(self, *tags: str) -> list[dict[str, str | None]]:
         """Return the attributes of each element of these tags, in order."""

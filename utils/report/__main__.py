@@ -1,0 +1,25 @@
+"""Make the report of a test again from its files: python -m utils.report logs/x_test/epoch_120"""
+
+import sys
+from pathlib import Path
+
+from utils.commands import OneLineParser
+from utils.errors import run_command
+from utils.report import write_test_report
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write report.html into the folder of a test. Returns the exit code 0."""
+    parser = OneLineParser(
+        prog="python -m utils.report",
+        description="Make report.html again from the files of a test.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>")
+    args = parser.parse_args(argv)
+    print(f"written: {write_test_report(args.folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

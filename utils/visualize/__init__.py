@@ -1,0 +1,1 @@
+"""Pictures of results: rank lists, attention maps and embeddings."""

@@ -1,0 +1,50 @@
+"""What the commands share: the command line, the model, and images by path."""
+
+import argparse
+from typing import TYPE_CHECKING, NamedTuple
+
+from utils.commands import OneLineParser, source_parser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets.make_dataloader import ReIDData
+    from processor.trained import Trained
+
+
+class Opened(NamedTuple):
+    """What the arguments of a `picture_parser` stand for."""
+
+    folder: "Path"
+    trained: "Trained"
+    data: "ReIDData"
+
+
+def picture_parser(command: str, description: str) -> OneLineParser:
+    """Return a `source_parser` with --out DIR and --seed."""
+    parser = source_parser(f"python -m utils.visualize {command}", description)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder that takes the pictures")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default 0)")
+    return parser
+
+
+def count(text: str) -> int:
+    """Return a number of at least 1 given on the command line."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return number
+
+
+def open_test_set(args: argparse.Namespace) -> Opened:
+    """Return output folder, trained model and its test data; ConfigError or DataError for what does not exist."""
+    from datasets.make_dataloader import make_dataloader
+    from utils.commands import load_source
+    from utils.run_folder import make_folder
+
+    folder = make_folder(args.out, "--out")
+    trained = load_source(args)
+    return Opened(folder, trained, make_dataloader(trained.cfg))

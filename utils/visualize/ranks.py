@@ -1,0 +1,133 @@
+"""Rank lists as pictures: a query and what was found for it, right, wrong and same-camera junk told apart."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.errors import DataError
+from utils.visualize.common import count, open_test_set, picture_parser
+from utils.visualize.grid import Tile, draw_grid, grid_image, save_png, stacked
+
+if TYPE_CHECKING:
+    from datasets.bases import Sample
+    from utils.rank_list import RankList
+
+ORDERS = ("worst", "best", "pid", "random")
+SHEET_NAME = "overview.png"
+SHEET_QUERIES = 40  # that the overview holds
+SHEET_HEIGHT = 72  # pixels of an image there
+NAME_LENGTH = 60
+NUM_EXAMPLES = 5  # identities that an error quotes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write one picture per query and the overview; return the exit code 0."""
+    parser = picture_parser("ranks", "Show for single queries of the test set what the model finds.")
+    parser.add_argument("--topk", type=count, default=10, metavar="K", help="ranks to show, junk not counted (10)")
+    parser.add_argument("--num-queries", type=count, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
+    parser.add_argument(
+        "--pids",
+        nargs="+",
+        type=int,
+        metavar="P",
+        help="only queries of these identities; KEY VALUE pairs stand before",
+    )
+    args = parser.parse_args(argv)
+    opened = open_test_set(args)
+
+    from processor.embed import embed
+    from processor.inference import make_trial, rank_options
+    from utils.metrics import rank
+    from utils.rank_list import rank_lists
+
+    cfg, model, data = opened.trained.cfg, opened.trained.model, opened.data
+    pids = np.array([sample.pid for sample in data.val_loader.dataset.samples[: data.num_query]])
+    choose(np.zeros(len(pids)), pids, args.order, 1, args.pids, args.seed)  # an unknown identity shows before the work
+    trial = make_trial(data, embed(cfg, model, data.val_loader).feat, rank_options(cfg))
+    ap = rank(trial.distances, *trial.labels).ap
+    chosen = choose(ap, trial.q_pids, args.order, args.num_queries, args.pids, args.seed)
+    lists = rank_lists(trial.distances, chosen.tolist(), args.topk, *trial.labels)
+    samples = data.val_loader.dataset.samples
+    gallery = [samples[row] for row in trial.gallery]
+    drawn = [
+        (query_tile(samples[trial.query[row]], ap[row]), result_tiles(found, gallery))
+        for row, found in zip(chosen, lists, strict=True)
+    ]
+    for number, (row, (query, results)) in enumerate(zip(chosen, drawn, strict=True), 1):
+        draw_grid(query, results, opened.folder / file_name(number, samples[trial.query[row]], ap[row]))
+    draw_sheet(drawn, opened.folder / SHEET_NAME)
+    print(f"{len(chosen)} rank lists and {SHEET_NAME} in {opened.folder}")
+    return 0
+
+
+def choose(
+    ap: np.ndarray, pids: np.ndarray, order: str, number: int, wanted: Sequence[int] | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return the rows int64 of the first `number` queries in an order of ORDERS, ties by the smaller row.
+
+    `ap` float [Q] is NaN for queries without a match, which come last by worst and best. `wanted` keeps only the
+    queries of these identities. Raises DataError for one that no query shows.
+    """
+    rows = np.arange(len(ap))
+    if wanted:
+        unknown = sorted(set(wanted) - set(pids.tolist()))
+        if unknown:
+            known = np.unique(pids)
+            raise DataError(
+                f"--pids {unknown[0]}: no query shows this identity; the {len(known)} of the test set begin "
+                f"{', '.join(map(str, known[:NUM_EXAMPLES]))}"
+            )
+        rows = rows[np.isin(pids, wanted)]
+    if order == "random":
+        rows = np.random.default_rng(seed).permutation(rows)
+    else:
+        keys = {"worst": ap, "best": -ap, "pid": pids}
+        rows = rows[np.argsort(keys[order][rows], kind="stable")]  # NaN last
+    return rows[:number]
+
+
+def query_tile(sample: "Sample", ap: float) -> Tile:
+    """Return the query with its average precision, identity, camera and file name."""
+    return Tile(sample.path, "query", (_percent(ap), _who(sample), Path(sample.path).name))
+
+
+def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
+    """Return what was found, the ranks counted from 1 without the junk, with distance, identity, camera and name."""
+    from utils.rank_list import STATUS
+
+    tiles, rank = [], 0
+    for row, code, distance in zip(found.gallery, found.status, found.distance, strict=True):
+        sample, status = gallery[row], STATUS[code]
+        rank += status != "junk"
+        label = "" if status == "junk" else f"{rank}"
+        caption = (f"distance {max(distance, 0):.3f}", _who(sample), Path(sample.path).name)
+        tiles.append(Tile(sample.path, label, caption, status))
+    return tiles
+
+
+def draw_sheet(drawn: Sequence[tuple[Tile, Sequence[Tile]]], path: Path) -> None:
+    """Write the overview: the first queries below each other, small, without the captions of what was found."""
+    rows = []
+    for query, results in drawn[:SHEET_QUERIES]:
+        small = [tile._replace(caption=()) for tile in results]
+        rows.append(grid_image(query._replace(caption=query.caption[:2]), small, max(1, len(small)), SHEET_HEIGHT))
+    save_png(stacked(rows), path)
+
+
+def file_name(number: int, sample: "Sample", ap: float) -> str:
+    """Return a name that sorts by `number`, such as 001_ap0.03_pid12_c2_name.png."""
+    score = "none" if math.isnan(ap) else f"{ap:.2f}"
+    stem = Path(sample.path).stem[:NAME_LENGTH]
+    return f"{number:03d}_ap{score}_pid{sample.pid}_c{sample.camid}_{stem}.png"
+
+
+def _who(sample: "Sample") -> str:
+    return f"pid {sample.pid} cam {sample.camid}"
+
+
+def _percent(ap: float) -> str:
+    return "no match" if math.isnan(ap) else f"AP {ap:.1%}"
