@@ -303,3 +303,23 @@ def test_ctrl_c_lets_the_child_say_where_it_stopped(tmp_path):
     finally:
         launcher.kill()
     assert done.exists() and b"KeyboardInterrupt" in error
+
+
+@pytest.mark.parametrize(("configs", "start"), [(1, "veri776_one"), (2, "ablation")])
+def test_a_launch_leaves_its_report_and_a_copy_under_the_shared_name(launch, tmp_path, logs, capsys, configs, start):
+    files = [write_config(tmp_path, name) for name in ("one", "two")[:configs]]
+    assert launch("--save-every", "0", configs=files) == 0
+    report = (logs / f"{start}_report.html").read_text()
+    assert report == (logs / "report.html").read_text()
+    assert report.startswith("python run_phased_loss.py --config") and ("veri776_two" in report) == (configs == 2)
+    out = capsys.readouterr().out
+    assert f"written: {logs / start}_report.html" in out and f"written: {logs / 'report.html'}" in out
+
+
+def test_a_report_that_cannot_be_written_costs_no_result(launch, logs, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_phased_loss, "write_launch_report", full)
+    assert launch("--save-every", "0") == 0
+    assert "no report" in capsys.readouterr().out and summary_of(logs)["mean"]["last"]
