@@ -102,7 +102,7 @@ class PatchTokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, N, D]
-        first = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1).to(patches.dtype)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
 

@@ -149,7 +149,7 @@ class VisionTransformer(nn.Module):
             )
         x = self._add_prefix(self.patch_embed(images))
         if self.side_rows:
-            side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, len(images))
+            side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, images.shape[0])
             x = x + self.sie_coe * side
         x = self.norm_pre(self.pos_drop(x))
         rotations = self.rotations()
@@ -159,7 +159,8 @@ class VisionTransformer(nn.Module):
 
     def _add_prefix(self, patches: torch.Tensor) -> torch.Tensor:
         """Return [B, P + N, D] from patches [B, N, D]: class and register tokens in front, positions added."""
-        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        tokens = (self.cls_token, self.reg_token)
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in tokens if token is not None]
         if self.pos_embed is None:
             return torch.cat([*prefix, patches], dim=1)
         if not self.embedded_prefix:

@@ -32,23 +32,26 @@ def look_up(
     cameras, views = max(camera_num, 1), max(view_num, 1)
     table = embed.reshape(cameras, views, embed.shape[-1])
     table = torch.cat([table, table.mean(dim=0, keepdim=True)])  # row `cameras` is neutral
-    table = torch.cat([table, table.mean(dim=1, keepdim=True)], dim=1)  # [cameras + 1, views + 1, D]
-    cam = _rows(cam_label, camera_num, batch_size, "camera", embed.device)
-    view = _rows(view_label, view_num, batch_size, "view", embed.device)
-    return table[cam, view].unsqueeze(1)
+    table = torch.cat([table, table.mean(dim=1, keepdim=True)], dim=1).flatten(0, 1)  # [(cameras + 1)(views + 1), D]
+    beyond = (cameras + 1) * (views + 1)
+    cam = _rows(cam_label, camera_num, beyond, "camera", embed.device)
+    view = _rows(view_label, view_num, beyond, "view", embed.device)
+    rows = table[cam * (views + 1) + view]  # a sum, which exported graphs broadcast: [B, D] or [1, D]
+    return rows.expand(batch_size, -1).unsqueeze(1)
 
 
-def _rows(label: torch.Tensor | None, count: int, batch_size: int, side: str, device: torch.device) -> torch.Tensor:
-    """Return row numbers [B] along one side; row `count` is the neutral one, and a side that is off has one row, 0."""
-    if not count:
-        return torch.zeros(batch_size, dtype=torch.int64, device=device)
-    if label is None:
-        return torch.full((batch_size,), count, dtype=torch.int64, device=device)
+def _rows(label: torch.Tensor | None, count: int, beyond: int, side: str, device: torch.device) -> torch.Tensor:
+    """Return numbers [B] or [1] along one side: `count` is neutral, a side that is off has one, 0.
+
+    A label beyond the table becomes `beyond`, so that it falls on no row, whatever the other side adds.
+    """
+    if not count or label is None:
+        return torch.full((1,), count, dtype=torch.int64, device=device)
     label = label.to(torch.int64)
-    if label.device.type == "cpu" and not torch.compiler.is_compiling() and bool((label >= count).any()):
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if label.device.type == "cpu" and not recorded and bool((label >= count).any()):
         raise DataError(
             f"{side} label {int(label.max())}, but the side information embedding was built for {count} {side}s "
             f"(0 to {count - 1}); use the training set's {side} numbering, or -1 for an unknown {side}"
         )
-    # a label beyond the table must not fall on the neutral row: one further is out of range
-    return torch.where(label < 0, count, label + (label >= count)).to(device)
+    return torch.where(label < 0, count, torch.where(label >= count, beyond, label)).to(device)

@@ -38,3 +38,13 @@ def squared_euclidean(x, y) -> np.ndarray:
     """Return sum_d (x_id - y_jd)^2 in float64, [N, M]."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     return np.stack([((row - y) ** 2).sum(axis=1) for row in x])
+
+
+def random_case(seed: int, num_query=12, num_gallery=40, num_ids=5, num_cams=3, levels=None):
+    """Return (distances, labels); `levels` rounds the distances to that many values, so that most are tied."""
+    rng = np.random.default_rng(seed)
+    distances = rng.random((num_query, num_gallery))
+    if levels:
+        distances = np.floor(distances * levels) / levels
+    labels = [rng.integers(high, size=size) for high in (num_ids, num_cams) for size in (num_query, num_gallery)]
+    return distances, labels

@@ -1,13 +1,17 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.reranking import re_rank
-from tests.reference.retrieval import evaluate, squared_euclidean
+from tests.reference.retrieval import evaluate, random_case, squared_euclidean
+from utils import distance
+from utils.distance import Distances, feature_distances
 from utils.errors import ConfigError, DataError
-from utils.metrics import R1_mAP_eval, Ranking, eval_func, rank_distances, rank_features
+from utils.metrics import Ranking, eval_func, rank, rank_distances, rank_features
+from utils.verification import verify
 
 PER_QUERY = ("ap", "inp", "first_hit", "num_pos")
 
@@ -23,16 +27,6 @@ HAND_DISTANCES = np.array(
 HAND_G_PIDS, HAND_G_CAMIDS = [9, 1, 9, 2, 1, 2, 3, 1], [0, 0, 1, 0, 1, 0, 0, 1]
 HAND_Q_PIDS, HAND_Q_CAMIDS = [1, 2, 3, 1], [0, 1, 0, 2]
 HAND_LABELS = (HAND_Q_PIDS, HAND_G_PIDS, HAND_Q_CAMIDS, HAND_G_CAMIDS)
-
-
-def random_case(seed: int, num_query=12, num_gallery=40, num_ids=5, num_cams=3, levels=None):
-    """Return (distances, labels); `levels` rounds the distances to that many values, so that most are tied."""
-    rng = np.random.default_rng(seed)
-    distances = rng.random((num_query, num_gallery))
-    if levels:
-        distances = np.floor(distances * levels) / levels
-    labels = [rng.integers(high, size=size) for high in (num_ids, num_cams) for size in (num_query, num_gallery)]
-    return distances, labels
 
 
 def assert_equal(ranking: Ranking, expected: dict[str, object]) -> None:
@@ -103,6 +97,32 @@ def test_bfloat16_tensors_are_accepted():
     distances = torch.from_numpy(distances).bfloat16()
     labels = [torch.from_numpy(values) for values in labels]
     assert_equal(rank_distances(distances, *labels), evaluate(distances.double().numpy(), *labels, 50))
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([-1e308, 1e308, 0, 1e-300], np.float64),
+        ([-3e38, 3e38, 0, 1e-38], np.float32),
+        ([0, 1e-45, 3e-45, 1e-44], np.float32),
+        ([1, 1 + 1e-15, 1 + 3e-15, 2], np.float64),
+        ([-128, 127, 0, 1], np.int8),
+        ([0, 255, 3, 4], np.uint8),
+        ([-(2**62), 2**62, 2**53, 2**53 + 1], np.int64),
+    ],
+)
+def test_extreme_ranges_of_distance_are_ranked_exactly(values, dtype):
+    rng = np.random.default_rng(1)
+    _, labels = random_case(1)
+    distances = rng.choice(np.array(values, dtype=dtype), size=(12, 40))
+    assert_equal(rank_distances(distances, *labels), evaluate(distances.tolist(), *labels, 50))
+
+
+@pytest.mark.parametrize("num_gallery", [300, 20000])
+def test_values_that_share_a_bucket_are_told_apart(num_gallery):
+    distances, labels = random_case(2, 3, num_gallery)
+    distances[:, 0] = 1e6  # squeezes all the others into one bucket
+    assert_equal(rank_distances(distances, *labels), evaluate(distances, *labels, 50))
 
 
 def test_all_distances_equal_ranks_by_gallery_index():
@@ -191,6 +211,33 @@ def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
         torch.set_float32_matmul_precision(before)
 
 
+def test_rows_are_asked_for_once_and_in_blocks():
+    distances, labels = random_case(15)
+    asked = []
+
+    def rows(start, stop):
+        asked.append((start, stop))
+        return distances[start:stop]
+
+    assert_equal(rank(Distances(distances.shape, rows), *labels, chunk=5), evaluate(distances, *labels, 50))
+    assert asked == [(0, 5), (5, 10), (10, 12)]
+
+
+@pytest.mark.parametrize("use", [rank, lambda *args: verify(*args, [0.001])], ids=["rank", "verify"])
+def test_memory_is_that_of_blocks_and_labels_whatever_the_number_of_pairs(monkeypatch, use):
+    monkeypatch.setattr(distance, "BLOCK_BYTES", 2**20)
+    feat = np.random.default_rng(16).standard_normal((5800, 4)).astype(np.float32)
+    _, labels = random_case(16, 800, 5000, num_ids=100)
+    distances = feature_distances(feat[:800], feat[800:])
+    tracemalloc.start()
+    try:
+        use(distances, *labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20 < 800 * 5000 * 4 / 3  # the matrix alone would take 15 MiB
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_distance_that_is_not_finite_names_its_query(value):
     distances, labels = random_case(10)
@@ -242,52 +289,3 @@ def test_features_of_different_width_are_refused():
 def test_max_rank_and_chunk_below_1_are_refused(options):
     with pytest.raises(ConfigError, match="at least 1"):
         rank_distances(HAND_DISTANCES, *HAND_LABELS, **options)
-
-
-def filled_evaluator(feat: np.ndarray, labels, **options) -> R1_mAP_eval:
-    q_pids, g_pids, q_camids, g_camids = labels
-    pids, camids = np.concatenate((q_pids, g_pids)), np.concatenate((q_camids, g_camids))
-    evaluator = R1_mAP_eval(len(q_pids), **options)
-    for start in range(0, len(feat), 9):
-        batch = slice(start, start + 9)
-        evaluator.update((torch.from_numpy(feat[batch]), torch.from_numpy(pids[batch]), tuple(camids[batch].tolist())))
-    return evaluator
-
-
-@pytest.mark.parametrize(("feat_norm", "normed"), [(True, True), ("yes", True), (False, False), ("no", False)])
-def test_evaluator_normalises_only_when_asked(feat_norm, normed):
-    _, labels = random_case(12)
-    feat = np.random.default_rng(12).standard_normal((52, 8)) + 0.5
-    cmc, mean_ap, distmat, pids, camids, qf, gf = filled_evaluator(feat, labels, feat_norm=feat_norm).compute()
-    shown = feat / np.linalg.norm(feat, axis=1, keepdims=True) if normed else feat
-    np.testing.assert_allclose(torch.cat((qf, gf)).numpy(), shown, atol=1e-6)
-    expected = evaluate(squared_euclidean(shown[:12], shown[12:]), *labels, 50)
-    assert mean_ap == pytest.approx(expected["mAP"], abs=1e-12)
-    np.testing.assert_allclose(cmc, expected["cmc"], atol=1e-7)
-    assert distmat is None and len(qf) == 12 and len(gf) == 40
-    assert pids == np.concatenate(labels[:2]).tolist() and camids == np.concatenate(labels[2:]).tolist()
-
-
-def test_evaluator_ranks_by_the_re_ranked_distances_when_asked():
-    _, labels = random_case(13)
-    feat = np.random.default_rng(13).standard_normal((52, 8))
-    options = {"feat_norm": False, "reranking": True, "k1": 6, "k2": 3, "lambda_value": 0.4}
-    _, mean_ap, distmat, *_ = filled_evaluator(feat, labels, **options).compute()
-    np.testing.assert_allclose(distmat, re_rank(feat[:12], feat[12:], 6, 3, 0.4), atol=1e-6)
-    assert mean_ap == pytest.approx(evaluate(distmat, *labels, 50)["mAP"], abs=1e-12)
-
-
-def test_evaluator_starts_anew_after_reset():
-    _, labels = random_case(14)
-    feat = np.random.default_rng(14).standard_normal((52, 8))
-    evaluator = filled_evaluator(feat[::-1].copy(), labels)
-    evaluator.reset()
-    with pytest.raises(DataError, match="no image was added"):
-        evaluator.compute()
-    evaluator.update((torch.from_numpy(feat), np.concatenate(labels[:2]), np.concatenate(labels[2:])))
-    assert evaluator.compute()[1] == filled_evaluator(feat, labels).compute()[1]
-
-
-def test_evaluator_refuses_an_unknown_feat_norm():
-    with pytest.raises(ConfigError, match="feat_norm 'on' is unknown"):
-        R1_mAP_eval(3, feat_norm="on")

@@ -1,0 +1,1 @@
+"""A trained model as one ONNX or TorchScript file, images in, embedding out, checked before it is kept."""

@@ -1,0 +1,183 @@
+"""The exported graph in both formats: how it is recorded, written, and run again."""
+
+import contextlib
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.backbones.vit import VisionTransformer
+from model.layers.lora import merge_lora
+from utils.errors import ConfigError
+
+METADATA = "preprocessing"  # name of the JSON text in either format
+OPSET = 18
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+ONNX_LIMIT = 2**31  # bytes of one protobuf file
+FLOAT_BYTES = 4
+UNKNOWN = -1  # label of an unknown camera or viewpoint
+QUIET_RUNTIME = 3  # onnxruntime's level of errors; it warns of inputs with a default otherwise
+
+Labels = Mapping[str, torch.Tensor]  # camids, viewids: int64 [B]
+Runner = Callable[[torch.Tensor, Labels], torch.Tensor]  # images float32 [B, 3, H, W], labels -> embedding [B, D]
+
+
+class Embedder(nn.Module):
+    """Images [B, 3, H, W] and labels [B] or [1] -> embedding [B, D] as tests compute it; a copy of `model` on the CPU.
+
+    `pixels` is (mean, std) of RGB in 0..1 where the images are float32 RGB in 0..255, None where they are normalised.
+    `flip` averages with the mirror image, `unit` normalises the embedding (L2).
+    """
+
+    def __init__(
+        self, model: nn.Module, pixels: tuple[Sequence[float], Sequence[float]] | None, flip: bool, unit: bool
+    ) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().float()
+        merge_lora(self.model)
+        self.flip, self.unit, self.normalise = flip, unit, pixels is not None
+        if pixels is not None:
+            mean, std = (torch.tensor(row, dtype=torch.float32).reshape(3, 1, 1) for row in pixels)
+            self.register_buffer("pixel_mean", mean)  # an exported graph may call a node `mean`
+            self.register_buffer("pixel_std", std)
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self, images: torch.Tensor, camids: torch.Tensor | None = None, viewids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if self.normalise:
+            images = (images / 255 - self.pixel_mean) / self.pixel_std
+        feat = self.model(images, cam_label=camids, view_label=viewids)
+        if self.flip:
+            feat = (feat + self.model(images.flip(3), cam_label=camids, view_label=viewids)) / 2
+        return F.normalize(feat, dim=1) if self.unit else feat
+
+
+class WithDefaults(nn.Module):
+    """A traced `Embedder` whose labels may be left out; scripted, since a trace has no optional inputs."""
+
+    def __init__(self, traced: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.traced = traced
+        self.height, self.width = size
+
+    def forward(
+        self, images: torch.Tensor, camids: torch.Tensor | None = None, viewids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the embedding [B, D] of images [B, 3, H, W]; labels int64 [B], None or negative = unknown."""
+        if images.shape[2] != self.height or images.shape[3] != self.width:
+            raise ValueError(f"images must be {self.height} x {self.width} pixels")
+        unknown = torch.full((1,), -1, dtype=torch.int64, device=images.device)
+        return self.traced(
+            images, camids if camids is not None else unknown, viewids if viewids is not None else unknown
+        )
+
+
+def label_inputs(model: nn.Module) -> dict[str, int]:
+    """Return the side information that a model reads: {"camids": cameras, "viewids": viewpoints} of the sides on."""
+    base = model.base
+    counts = (base.camera_num, base.view_num) if isinstance(base, VisionTransformer) else (0, 0)
+    return {name: count for name, count in zip(("camids", "viewids"), counts, strict=True) if count}
+
+
+def check_packages(fmt: str) -> None:
+    """Raise ConfigError where a package that the format needs is not installed."""
+    missing = [name for name in ONNX_PACKAGES if fmt == "onnx" and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--format onnx needs {', '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}")
+
+
+def write_torchscript(embedder: Embedder, size: tuple[int, int], metadata: str, path: Path) -> None:
+    """Trace the model and write it with `metadata` as an extra file."""
+    images, labels = _example(size), torch.tensor([0, UNKNOWN])
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(embedder, (images, labels, labels), check_trace=False)
+        torch.jit.script(WithDefaults(traced, size)).save(str(path), _extra_files={METADATA: metadata})
+
+
+def write_onnx(embedder: Embedder, size: tuple[int, int], metadata: str, path: Path) -> None:
+    """Export the model and write it with `metadata` among its properties.
+
+    The label inputs have initialisers of the same name, [-1], which ONNX takes as defaults: a runtime fills in an input
+    that is not fed, and the one number stands for the whole batch. Raises ConfigError for a model of 2 GiB or more.
+    """
+    import onnx
+
+    weights = FLOAT_BYTES * sum(weight.numel() for weight in embedder.state_dict().values())
+    if weights >= ONNX_LIMIT:
+        raise ConfigError(
+            f"--format onnx: the model has {weights / 2**30:.1f} GiB of weights, and one ONNX file holds less than 2; "
+            "use --format torchscript"
+        )
+    names = ["images", *label_inputs(embedder.model)]
+    labels = {name: torch.tensor([0, UNKNOWN]) for name in names[1:]}
+    batch = torch.export.Dim("batch")
+    with _quiet(), torch.no_grad():
+        recorded = torch.export.export(
+            embedder, (_example(size),), labels, dynamic_shapes={name: {0: batch} for name in names}, strict=False
+        )
+        program = torch.onnx.export(
+            recorded, dynamo=True, opset_version=OPSET, input_names=names, output_names=["embedding"], verbose=False
+        )
+    proto = program.model_proto
+    for value in proto.graph.input[1:]:
+        value.type.tensor_type.shape.dim[0].dim_param = f"{value.name}_count"  # the batch, or 1
+        proto.graph.initializer.append(onnx.helper.make_tensor(value.name, onnx.TensorProto.INT64, [1], [UNKNOWN]))
+    del proto.graph.value_info[:]  # inner shapes, recorded for labels [batch]
+    onnx.helper.set_model_props(proto, {METADATA: metadata})
+    onnx.save(proto, path)
+
+
+def run_torchscript(path: Path) -> Runner:
+    """Return a function that runs the file on the CPU."""
+    with _quiet():
+        module = torch.jit.load(str(path), map_location="cpu")
+
+    def run(images: torch.Tensor, labels: Labels) -> torch.Tensor:
+        with torch.no_grad():
+            return module(images, **labels)
+
+    return run
+
+
+def run_onnx(path: Path) -> Runner:
+    """Return a function that runs the file with onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET_RUNTIME
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: torch.Tensor, labels: Labels) -> torch.Tensor:
+        feeds = {"images": images, **labels}
+        return torch.from_numpy(session.run(None, {name: value.numpy() for name, value in feeds.items()})[0])
+
+    return run
+
+
+WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
+RUNNERS = {"onnx": run_onnx, "torchscript": run_torchscript}
+
+
+def _example(size: tuple[int, int]) -> torch.Tensor:
+    """Return two images [2, 3, H, W]: exporters take a batch of one for a constant."""
+    return torch.zeros(2, 3, *size)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' progress and deprecations off the screen."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
