@@ -1,5 +1,6 @@
 """What the benchmarks share: seconds and peak extra memory of a call, and the line that compares two of them."""
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -13,6 +14,25 @@ class Cost(NamedTuple):
 
     seconds: float
     peak_bytes: int
+
+
+class Bar(NamedTuple):
+    """What a figure must not exceed."""
+
+    title: str
+    must: float
+    goal: float
+    unit: str
+
+    def judge(self, value: float) -> str:
+        """Return a line that says whether `value` meets the bar."""
+        verdict = "pass, goal met" if value <= self.goal else "pass" if value <= self.must else "MISS"
+        return f"  bar: {self.title} {value:.3g} {self.unit}, must {self.must:g}, goal {self.goal:g}: {verdict}"
+
+
+def cores() -> str:
+    """Return how many cores this process may use, as text."""
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
 
 
 def measure(function: Callable[[], Any], repeats: int) -> tuple[Any, Cost]:

@@ -11,6 +11,8 @@ import torch
 from utils.errors import DataError
 
 BLOCK_BYTES = 64 * 2**20  # what the arrays of one block of rows may take together
+ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
+GROUP = 8  # columns of which only the smallest is looked at when the k nearest are bounded
 
 
 def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -42,6 +44,16 @@ def squared_norms(feat: np.ndarray, name: str) -> np.ndarray:
     return norms
 
 
+def unit_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
+    """Return a copy of features [N, D], float32, each row divided by its length; a row of zeros stays as it is.
+
+    Raises DataError as `as_features` and `squared_norms` do.
+    """
+    feat = as_features(values, name)
+    length = np.sqrt(squared_norms(feat, name))
+    return feat / np.where(length > 0, length, 1)[:, None]
+
+
 def squared_distances(x: np.ndarray, y: np.ndarray, x_norms: np.ndarray, y_norms: np.ndarray) -> np.ndarray:
     """Return |x_i|^2 + |y_j|^2 - 2 x_i.y_j, float32 [N, M], for float32 x [N, D], y [M, D] and their squared norms.
 
@@ -52,6 +64,40 @@ def squared_distances(x: np.ndarray, y: np.ndarray, x_norms: np.ndarray, y_norms
     distances += y_norms
     distances += x_norms[:, None]
     return distances
+
+
+def nearest_columns(rows: np.ndarray, x: np.ndarray, y: np.ndarray, k: int, error: np.ndarray | float) -> np.ndarray:
+    """Return the k columns nearest to each row, int32 [N, k], by rising distance, then rising column; k <= M.
+
+    `rows` are `squared_distances` [N, M] of features x [N, D] to y [M, D], wrong by at most `error` (of each row [N] or
+    of all); where that leaves the order open, the distances of the candidates are computed again in float64.
+    """
+    error = np.broadcast_to(error, len(rows))
+    nearest = np.empty((len(rows), k), dtype=np.int32)
+    bound = _upper_bound(rows, k) + 2 * error
+    row, column = np.divmod(np.flatnonzero(rows <= bound[:, None]), rows.shape[1])  # columns rise within a row
+    value = rows[row, column]
+    edges = row.searchsorted(np.arange(len(rows) + 1))
+    for index, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        candidates, distances = column[begin:end], value[begin:end]
+        order = distances.argsort(kind="stable")
+        ordered = distances[order[: k + 1]]
+        if np.any(ordered[1:] - ordered[:-1] <= 2 * error[index]):
+            offset = y[candidates] - x[index].astype(np.float64)
+            order = np.einsum("ij,ij->i", offset, offset).argsort(kind="stable")
+        nearest[index] = candidates[order[:k]]
+    return nearest
+
+
+def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
+    """Return a value for each row [N, M] that at least k of its entries do not exceed, close to the k-th smallest.
+
+    The k-th smallest of the minima of groups is such a value, and much less work than the k-th smallest of all.
+    """
+    groups = rows.shape[1] // GROUP
+    if groups >= k:
+        rows = rows[:, : groups * GROUP].reshape(len(rows), GROUP, groups).min(axis=1)
+    return np.partition(rows, k - 1, axis=1)[:, k - 1]
 
 
 def row_blocks(num_rows: int, row_bytes: int, chunk: int | None = None) -> Iterator[tuple[int, int]]:

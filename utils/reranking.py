@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from utils.distance import as_features, row_blocks, squared_distances, squared_norms
+from utils.distance import ROUNDING, as_features, nearest_columns, row_blocks, squared_distances, squared_norms
 from utils.errors import ConfigError, DataError
-
-ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
 
 
 def re_ranking(
@@ -65,37 +63,16 @@ def _neighbours(feat: np.ndarray, num_query: int, k: int) -> tuple[np.ndarray, n
     to_gallery = np.empty((num_query, total - num_query), dtype=np.float32)
     centred = feat - feat.mean(axis=0)  # distances stay; what float32 loses to a common offset of the features does not
     norms = squared_norms(centred, "centred")
-    for start, stop in row_blocks(total, 9 * total):  # float32 distances, their partition, a boolean mask
+    for start, stop in row_blocks(total, 9 * total):  # float32 distances, those to the gallery scaled, a mask
         rows = squared_distances(centred[start:stop], centred, norms[start:stop], norms)
         np.maximum(rows, 0, out=rows)
         largest = rows.max(axis=1)
         farthest[start:stop] = np.where(largest > 0, largest, 1)
         error = ROUNDING * (norms[start:stop] + norms.max())
-        nearest[start:stop] = _nearest(rows, feat, start, nearest.shape[1], error)
+        nearest[start:stop] = nearest_columns(rows, feat[start:stop], feat, nearest.shape[1], error)
         query = slice(start, max(start, min(stop, num_query)))
         to_gallery[query] = rows[: query.stop - start, num_query:] / farthest[query, None]
     return nearest, farthest, to_gallery
-
-
-def _nearest(rows: np.ndarray, feat: np.ndarray, start: int, k: int, error: np.ndarray) -> np.ndarray:
-    """Return the k nearest of images start, start + 1, ... [c, k] by rising distance, then index.
-
-    rows [c, N] are their distances, wrong by at most `error` [c]; where that leaves the order open, the candidates'
-    distances are computed again from `feat` in float64.
-    """
-    nearest = np.empty((len(rows), k), dtype=np.int32)
-    bound = np.partition(rows, k - 1, axis=1)[:, k - 1] + 2 * error
-    row, column = np.nonzero(rows <= bound[:, None])  # columns rise within a row, so that stable sorts end ties
-    value = rows[row, column]
-    edges = row.searchsorted(np.arange(len(rows) + 1))
-    for index, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        candidates, distances = column[begin:end], value[begin:end]
-        order = distances.argsort(kind="stable")
-        if np.any(np.diff(distances[order]) <= 2 * error[index]):
-            offset = feat[candidates] - feat[start + index].astype(np.float64)
-            order = np.einsum("ij,ij->i", offset, offset).argsort(kind="stable")
-        nearest[index] = candidates[order[:k]]
-    return nearest
 
 
 def _graph(nearest: np.ndarray) -> sparse.csr_array:
