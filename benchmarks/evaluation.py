@@ -6,7 +6,6 @@ msmt17 takes about 12 GB for the textbook loop, which holds the matrix of distan
 minutes on 2 cores.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, compare, cores, measure
-from utils.commands import OneLineParser
-from utils.distance import squared_distances, squared_norms
-from utils.errors import ConfigError, run_command
-from utils.metrics import rank_distances, rank_features
+from benchmarks.measure import Bar, compare, cores, measure, read_size
+from utils.distance import feature_distances, squared_distances, squared_norms
+from utils.errors import run_command
+from utils.metrics import rank, rank_distances
 
 SIZES = {"small": (2000, 12000, 256), "veri": (1678, 11579, 256), "msmt17": (11659, 82161, 256)}
 SECONDS = {SIZES["veri"]: Bar("time from features", 0.5, 0.25, "s")}
@@ -81,25 +79,8 @@ def compare_variants(distmat: np.ndarray, labels: list[np.ndarray], repeats: int
     print(compare("distances rounded to 2 decimals (heavy ties), stable argsort loop", stable, ours))
 
 
-def read_size(argv: list[str] | None) -> tuple[int, int, int]:
-    parser = OneLineParser(
-        prog="benchmarks/evaluation.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--size", choices=SIZES, default="small", help="preset (default: small)")
-    parser.add_argument(
-        "numbers", nargs="*", type=int, metavar="N", help="queries, gallery images, values of a feature"
-    )
-    args = parser.parse_args(argv)
-    if args.numbers and (len(args.numbers) != 3 or min(args.numbers) < 1):
-        raise ConfigError(f"got the numbers {args.numbers}; give queries, gallery images and values of a feature, >= 1")
-    return tuple(args.numbers) or SIZES[args.size]
-
-
 def main(argv: list[str] | None = None) -> None:
-    size = read_size(argv)
+    size = read_size(argv, "benchmarks/evaluation.py", __doc__, SIZES, "queries, gallery images, values of a feature")
     qf, gf, labels = make_case(*size)
     repeats = 3 if size[0] * size[1] < MANY_PAIRS else 1
     print("{} queries x {} gallery images, {} values each, {}".format(*size, cores()))
@@ -108,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         distmat = squared_distances(qf, gf, squared_norms(qf, "query"), squared_norms(gf, "gallery"))
         return distmat, textbook(distmat, *labels)
 
-    ranking, ours = measure(lambda: rank_features(qf, gf, *labels), repeats)
+    ranking, ours = measure(lambda: rank(feature_distances(qf, gf), *labels), repeats)
     (distmat, expected), baseline = measure(from_features, 1)
     print(compare("from features, stable argsort loop", baseline, ours))
     for bars, value in ((SECONDS, ours.seconds), (MEMORY, ours.peak_bytes / 1e6)):

@@ -1,10 +1,14 @@
 """What the benchmarks share: seconds and peak extra memory of a call, and the line that compares two of them."""
 
+import argparse
 import os
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from utils.commands import OneLineParser
+from utils.errors import ConfigError
 
 MIB = 2**20
 
@@ -28,6 +32,25 @@ class Bar(NamedTuple):
         """Return a line that says whether `value` meets the bar."""
         verdict = "pass, goal met" if value <= self.goal else "pass" if value <= self.must else "MISS"
         return f"  bar: {self.title} {value:.3g} {self.unit}, must {self.must:g}, goal {self.goal:g}: {verdict}"
+
+
+def read_size(
+    argv: list[str] | None, prog: str, description: str, sizes: Mapping[str, tuple[int, ...]], meaning: str
+) -> tuple[int, ...]:
+    """Return the size that the command line names: a preset of `sizes`, or numbers, of which `meaning` says what."""
+    parser = OneLineParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--size", choices=sizes, default="small", help="preset (default: small)")
+    parser.add_argument("numbers", nargs="*", type=int, metavar="N", help=meaning)
+    args = parser.parse_args(argv)
+    count = len(sizes["small"])
+    if args.numbers and (len(args.numbers) != count or min(args.numbers) < 1):
+        raise ConfigError(f"got the numbers {args.numbers}; give {count}, each at least 1: {meaning}")
+    return tuple(args.numbers) or sizes[args.size]
 
 
 def cores() -> str:

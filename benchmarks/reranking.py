@@ -9,7 +9,6 @@ python benchmarks/reranking.py 1000 5000 20 6 256          (queries, gallery ima
 market takes about 8 GB for the textbook loops and 5 minutes on 2 cores.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, compare, cores, measure
+from benchmarks.measure import Bar, compare, cores, measure, read_size
 from tests.reference.reranking import re_rank
-from utils.commands import OneLineParser
-from utils.errors import ConfigError, run_command
+from utils.errors import run_command
 from utils.reranking import re_ranking
 
 SIZES = {"small": (1000, 5000, 20, 6, 256), "market": (3368, 15913, 20, 6, 256)}
@@ -45,23 +43,10 @@ def make_case(num_query: int, num_gallery: int, width: int) -> tuple[np.ndarray,
     return feat[:num_query], feat[num_query:]
 
 
-def read_size(argv: list[str] | None) -> tuple[int, int, int, int, int]:
-    parser = OneLineParser(
-        prog="benchmarks/reranking.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--size", choices=SIZES, default="small", help="preset (default: small)")
-    parser.add_argument("numbers", nargs="*", type=int, metavar="N", help="queries, gallery images, k1, k2, values")
-    args = parser.parse_args(argv)
-    if args.numbers and (len(args.numbers) != 5 or min(args.numbers) < 1):
-        raise ConfigError(f"got the numbers {args.numbers}; give queries, gallery images, k1, k2 and values, each >= 1")
-    return tuple(args.numbers) or SIZES[args.size]
-
-
 def main(argv: list[str] | None = None) -> None:
-    size = read_size(argv)
+    size = read_size(
+        argv, "benchmarks/reranking.py", __doc__, SIZES, "queries, gallery images, k1, k2, values of a feature"
+    )
     num_query, num_gallery, k1, k2, width = size
     query, gallery = make_case(num_query, num_gallery, width)
     print(f"{num_query} queries + {num_gallery} gallery images, {width} values each, k1 {k1}, k2 {k2}, {cores()}")

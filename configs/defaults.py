@@ -93,7 +93,9 @@ _C.INPUT.SSL.GREY_PROB = 0.2  # probability of a greyscale view
 
 # ---- data -----------------------------------------------------------------------------------------------------------
 _C.DATASETS = CN()
-_C.DATASETS.NAMES = ("market1501",)  # one or several data sets (joint training, tested on the first); datasets
+_C.DATASETS.NAMES = (
+    "market1501",
+)  # one or several data sets (joint training, tested on the first unless TESTS is set); datasets
 _C.DATASETS.TESTS = ()  # test sets, the first decides; others are what test.py adds; () = NAMES[0]; datasets
 _C.DATASETS.VAL_IDS = 0.0  # share of the training identities held out to pick the epoch by, 0 = off; datasets
 _C.DATASETS.ROOT_DIR = "../data"  # folder that holds the folders of the data sets; datasets.make_dataloader
@@ -214,14 +216,18 @@ _C.TEST.RERANK.K2 = 15  # neighbours of the local query expansion
 _C.TEST.RERANK.LAMBDA = 0.3  # weight of the original distance, [0, 1]
 _C.TEST.WEIGHT = ""  # checkpoint that test.py loads; test.py
 _C.TEST.NECK_FEAT = "after"  # before | after the BNNeck; model.make_model
-_C.TEST.FEAT_NORM = "yes"  # yes | no: L2-normalise the embedding; processor.inference
+_C.TEST.FEAT_NORM = "yes"  # yes | no: L2-normalise the embedding; processor.embed, utils.export
 _C.TEST.FLIP = False  # average the embeddings of each image and its mirror; processor.embed
 _C.TEST.QE = CN()  # query expansion before ranking; processor.inference
 _C.TEST.QE.K = 0  # nearest gallery images that join the query, 0 = off
 _C.TEST.QE.ALPHA = 0.0  # their weight is similarity^ALPHA; 0 = all alike (AQE), 3 is usual for alpha-QE
 _C.TEST.QE.TIMES = 1  # rounds of expansion
-_C.TEST.ROC_FPR = [0.0001, 0.001, 0.01]  # false positive rates at which the true positive rate is told; test.py
-_C.TEST.REPORT = True  # leave report.html, slices and rank lists beside the result; test.py
+_C.TEST.ROC_FPR = [
+    0.0001,
+    0.001,
+    0.01,
+]  # false positive rates at which the true positive rate is told; processor.outcome
+_C.TEST.REPORT = True  # leave report.html, slices and rank lists beside the result; processor.outcome
 _C.TEST.MAX_RANK = 50  # length of the CMC curve; processor.inference
 _C.TEST.VEHICLEID_TRIALS = 10  # random gallery choices that VehicleID's figures average; datasets.make_dataloader
 _C.TEST.REFERENCE = False  # before epoch 1, also score raw pixels and the untrained model; processor.train

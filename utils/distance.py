@@ -100,24 +100,27 @@ def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
     return np.partition(rows, k - 1, axis=1)[:, k - 1]
 
 
-def row_blocks(num_rows: int, row_bytes: int, chunk: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) over `num_rows`, in blocks of `chunk` rows or of as many as BLOCK_BYTES holds, at least 1."""
-    step = chunk or max(1, BLOCK_BYTES // row_bytes)
+def row_blocks(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over `num_rows`, in blocks of as many rows as BLOCK_BYTES holds, at least 1."""
+    step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, num_rows, step):
         yield start, min(start + step, num_rows)
 
 
 class Distances:
-    """Distances of Q queries to G gallery images, float32, smaller = more alike, made a few rows at a time."""
+    """Distances of Q queries to G gallery images, smaller = more alike, made a few rows at a time.
+
+    Those of features are float32, those of a matrix have its type.
+    """
 
     def __init__(self, shape: tuple[int, int], rows: Callable[[int, int], np.ndarray]) -> None:
         self.shape = shape
         self.rows = rows  # (start, stop) -> [stop - start, G]
 
-    def blocks(self, chunk: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (start, rows) over all queries, `chunk` of them at a time (None: blocks of about 64 MiB)."""
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, rows) over all queries, in blocks of about 64 MiB."""
         row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
-        for start, stop in row_blocks(self.shape[0], row_bytes, chunk):
+        for start, stop in row_blocks(self.shape[0], row_bytes):
             yield start, self.rows(start, stop)
 
 

@@ -51,33 +51,10 @@ def eval_func(
 
 
 def rank_distances(
-    distmat: Array,
-    q_pids: Any,
-    g_pids: Any,
-    q_camids: Any,
-    g_camids: Any,
-    max_rank: int = 50,
-    chunk: int | None = None,
+    distmat: Array, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50
 ) -> Ranking:
     """Return the `Ranking` of a matrix of distances [Q, G] (numpy or torch, any real type), see `rank`."""
-    return rank(matrix_distances(distmat), q_pids, g_pids, q_camids, g_camids, max_rank, chunk)
-
-
-def rank_features(
-    qf: Array,
-    gf: Array,
-    q_pids: Any,
-    g_pids: Any,
-    q_camids: Any,
-    g_camids: Any,
-    max_rank: int = 50,
-    chunk: int | None = None,
-) -> Ranking:
-    """Return the `Ranking` of query features [Q, D] against gallery features [G, D] by squared Euclidean distance.
-
-    Raises DataError as `feature_distances` and `rank` do.
-    """
-    return rank(feature_distances(qf, gf), q_pids, g_pids, q_camids, g_camids, max_rank, chunk)
+    return rank(matrix_distances(distmat), q_pids, g_pids, q_camids, g_camids, max_rank)
 
 
 def make_distances(
@@ -99,27 +76,19 @@ def make_distances(
     return feature_distances(qf, gf)
 
 
-def rank(
-    distances: Distances,
-    q_pids: Any,
-    g_pids: Any,
-    q_camids: Any,
-    g_camids: Any,
-    max_rank: int = 50,
-    chunk: int | None = None,
-) -> Ranking:
-    """Return the `Ranking` of distances, `chunk` queries at a time (None: blocks of about 64 MiB).
+def rank(distances: Distances, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50) -> Ranking:
+    """Return the `Ranking` of distances, made in blocks of about 64 MiB.
 
     Labels are integer arrays, tensors or lists. Raises DataError when shapes disagree, a distance is not finite (naming
-    the first such query), or no query has a match; ConfigError for max_rank or chunk below 1.
+    the first such query), or no query has a match; ConfigError for max_rank below 1.
     """
-    if max_rank < 1 or (chunk is not None and chunk < 1):
-        raise ConfigError(f"max_rank {max_rank} and chunk {chunk} must be at least 1")
+    if max_rank < 1:
+        raise ConfigError(f"max_rank {max_rank} must be at least 1 (TEST.MAX_RANK)")
     labels = make_labels(distances.shape, q_pids, g_pids, q_camids, g_camids)
     num_query = distances.shape[0]
     ap, inp = np.full(num_query, np.nan), np.full(num_query, np.nan)
     first_hit, num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
-    for start, rows in distances.blocks(chunk):
+    for start, rows in distances.blocks():
         pairs = same_identity(labels, start, start + len(rows))
         position = _stable_positions(rows, pairs, start)
         block = slice(start, start + len(rows))

@@ -1,6 +1,10 @@
 """Retrieval metrics in the most obvious way: one query, one gallery image at a time, in float64."""
 
+from contextlib import contextmanager
+
 import numpy as np
+
+from utils import distance
 
 
 def ranked_matches(distances, pid, camid, g_pids, g_camids) -> list[bool]:
@@ -48,3 +52,14 @@ def random_case(seed: int, num_query=12, num_gallery=40, num_ids=5, num_cams=3, 
         distances = np.floor(distances * levels) / levels
     labels = [rng.integers(high, size=size) for high in (num_ids, num_cams) for size in (num_query, num_gallery)]
     return distances, labels
+
+
+@contextmanager
+def blocks_of(num_queries: int, num_gallery: int):
+    """Within it, distances of `num_gallery` images are made for `num_queries` queries at a time."""
+    before = distance.BLOCK_BYTES
+    distance.BLOCK_BYTES = 2 * 4 * num_gallery * num_queries  # float32 rows and a copy
+    try:
+        yield
+    finally:
+        distance.BLOCK_BYTES = before

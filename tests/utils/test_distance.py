@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.retrieval import squared_euclidean
+from tests.reference.retrieval import blocks_of, squared_euclidean
 from utils import distance
 from utils.distance import feature_distances, matrix_distances, nearest_columns, squared_norms, unit_features
 from utils.errors import DataError
@@ -24,10 +24,11 @@ def test_feature_distances_are_the_squared_euclidean_ones():
     np.testing.assert_allclose(rows, squared_euclidean(query, gallery)[1:4], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("chunk", "starts"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0]), (None, [0])])
-def test_blocks_cover_all_queries_in_order(chunk, starts):
+@pytest.mark.parametrize(("size", "starts"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
+def test_blocks_cover_all_queries_in_order(size, starts):
     values = np.arange(20.0).reshape(5, 4)
-    blocks = list(matrix_distances(values).blocks(chunk))
+    with blocks_of(size, 4):
+        blocks = list(matrix_distances(values).blocks())
     assert [start for start, _ in blocks] == starts
     np.testing.assert_array_equal(np.vstack([rows for _, rows in blocks]), values)
 

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.retrieval import evaluate, random_case, squared_euclidean
+from tests.reference.retrieval import blocks_of, evaluate, random_case, squared_euclidean
 from utils import distance
 from utils.distance import Distances, feature_distances
 from utils.errors import ConfigError, DataError
-from utils.metrics import Ranking, eval_func, rank, rank_distances, rank_features
+from utils.metrics import Ranking, eval_func, rank, rank_distances
 from utils.verification import verify
 
 PER_QUERY = ("ap", "inp", "first_hit", "num_pos")
@@ -72,17 +72,19 @@ def test_eval_func_returns_cmc_and_map_of_the_hand_computed_example():
     num_ids=st.integers(1, 6),
     num_cams=st.integers(1, 4),
     levels=st.sampled_from([None, 1, 3, 10]),
-    chunk=st.sampled_from([None, 1, 3]),
+    size=st.sampled_from([1, 3, 100]),
     max_rank=st.sampled_from([1, 5, 50]),
 )
-def test_any_case_equals_the_slow_reference(seed, num_query, num_gallery, num_ids, num_cams, levels, chunk, max_rank):
+def test_any_case_equals_the_slow_reference(seed, num_query, num_gallery, num_ids, num_cams, levels, size, max_rank):
     distances, labels = random_case(seed, num_query, num_gallery, num_ids, num_cams, levels)
     q_pids, g_pids, q_camids, g_camids = labels
     if not ((q_pids[:, None] == g_pids) & (q_camids[:, None] != g_camids)).any():
         with pytest.raises(DataError, match="has a match"):
             rank_distances(distances, *labels)
         return
-    assert_equal(rank_distances(distances, *labels, max_rank, chunk), evaluate(distances, *labels, max_rank))
+    with blocks_of(size, num_gallery):
+        ranking = rank_distances(distances, *labels, max_rank)
+    assert_equal(ranking, evaluate(distances, *labels, max_rank))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
@@ -161,10 +163,12 @@ def test_queries_without_a_match_change_no_mean():
     assert more.first_hit[-3:].tolist() == [-1] * 3 and np.isnan(more.ap[-3:]).all() and np.isnan(more.inp[-3:]).all()
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
-def test_chunk_size_changes_nothing(chunk):
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_the_size_of_blocks_changes_nothing(size):
     distances, labels = random_case(6, levels=7)
-    assert_same(rank_distances(distances, *labels, chunk=chunk), rank_distances(distances, *labels))
+    with blocks_of(size, distances.shape[1]):
+        ranking = rank_distances(distances, *labels)
+    assert_same(ranking, rank_distances(distances, *labels))
 
 
 def test_permuted_queries_permute_the_results():
@@ -179,13 +183,14 @@ def test_permuted_queries_permute_the_results():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), span=st.sampled_from([1, 3, 50]), chunk=st.sampled_from([None, 1, 7]))
-def test_features_rank_as_their_exact_distances_even_when_most_tie(seed, span, chunk):
+@given(seed=st.integers(0, 2**32 - 1), span=st.sampled_from([1, 3, 50]), size=st.sampled_from([1, 7, 100]))
+def test_features_rank_as_their_exact_distances_even_when_most_tie(seed, span, size):
     rng = np.random.default_rng(seed)
     _, labels = random_case(seed, num_ids=2)
     qf = rng.integers(-span, span + 1, size=(12, 6)).astype(np.float32)  # small integers: float32 is exact
     gf = rng.integers(-span, span + 1, size=(40, 6)).astype(np.float32)
-    ranking = rank_features(qf, torch.from_numpy(gf), *labels, chunk=chunk)
+    with blocks_of(size, len(gf)):
+        ranking = rank(feature_distances(qf, torch.from_numpy(gf)), *labels)
     assert_equal(ranking, evaluate(squared_euclidean(qf, gf), *labels, 50))
 
 
@@ -195,7 +200,7 @@ def test_normalised_features_rank_as_in_float64():
     feat = rng.standard_normal((330, 64))
     feat /= np.linalg.norm(feat, axis=1, keepdims=True)
     expected = evaluate(squared_euclidean(feat[:30], feat[30:]), *labels, 50)
-    assert_equal(rank_features(feat[:30], feat[30:], *labels), expected)
+    assert_equal(rank(feature_distances(feat[:30], feat[30:]), *labels), expected)
 
 
 def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
@@ -203,10 +208,10 @@ def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
     _, labels = random_case(9, 30, 300, num_ids=10)
     feat = torch.from_numpy(rng.standard_normal((330, 64)).astype(np.float32) + 3)
     before = torch.get_float32_matmul_precision()
-    plain = rank_features(feat[:30], feat[30:], *labels)
+    plain = rank(feature_distances(feat[:30], feat[30:]), *labels)
     torch.set_float32_matmul_precision("medium")
     try:
-        assert_same(rank_features(feat[:30], feat[30:], *labels), plain)
+        assert_same(rank(feature_distances(feat[:30], feat[30:]), *labels), plain)
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -219,7 +224,8 @@ def test_rows_are_asked_for_once_and_in_blocks():
         asked.append((start, stop))
         return distances[start:stop]
 
-    assert_equal(rank(Distances(distances.shape, rows), *labels, chunk=5), evaluate(distances, *labels, 50))
+    with blocks_of(5, distances.shape[1]):
+        assert_equal(rank(Distances(distances.shape, rows), *labels), evaluate(distances, *labels, 50))
     assert asked == [(0, 5), (5, 10), (10, 12)]
 
 
@@ -243,7 +249,7 @@ def test_distance_that_is_not_finite_names_its_query(value):
     distances, labels = random_case(10)
     distances[8, 5] = value
     with pytest.raises(DataError, match=r"query 8 \(0-based\) hold NaN or infinity"):
-        rank_distances(distances, *labels, chunk=3)
+        rank_distances(distances, *labels)
 
 
 @pytest.mark.parametrize("side", ["query", "gallery"])
@@ -252,7 +258,7 @@ def test_feature_that_is_not_finite_names_its_side_and_row(side):
     feat = {"query": np.ones((12, 4)), "gallery": np.ones((40, 4))}
     feat[side][2, 1] = np.nan
     with pytest.raises(DataError, match=rf"{side} feature row 2 .*1 of"):
-        rank_features(feat["query"], feat["gallery"], *labels)
+        rank(feature_distances(feat["query"], feat["gallery"]), *labels)
 
 
 def test_no_common_identity_shows_both_sets():
@@ -282,10 +288,9 @@ def test_shapes_that_disagree_are_refused(shape, labels, message):
 
 def test_features_of_different_width_are_refused():
     with pytest.raises(DataError, match="query features have 3 values, gallery features 4"):
-        rank_features(np.zeros((1, 3)), np.zeros((1, 4)), [1], [1], [0], [1])
+        feature_distances(np.zeros((1, 3)), np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("options", [{"max_rank": 0}, {"chunk": 0}])
-def test_max_rank_and_chunk_below_1_are_refused(options):
-    with pytest.raises(ConfigError, match="at least 1"):
-        rank_distances(HAND_DISTANCES, *HAND_LABELS, **options)
+def test_max_rank_below_1_is_refused():
+    with pytest.raises(ConfigError, match="max_rank 0 must be at least 1"):
+        rank_distances(HAND_DISTANCES, *HAND_LABELS, max_rank=0)
