@@ -93,9 +93,7 @@ _C.INPUT.SSL.GREY_PROB = 0.2  # probability of a greyscale view
 
 # ---- data -----------------------------------------------------------------------------------------------------------
 _C.DATASETS = CN()
-_C.DATASETS.NAMES = (
-    "market1501",
-)  # one or several data sets (joint training, tested on the first unless TESTS is set); datasets
+_C.DATASETS.NAMES = ("market1501",)  # one or several data sets, trained jointly (TESTS says what is tested); datasets
 _C.DATASETS.TESTS = ()  # test sets, the first decides; others are what test.py adds; () = NAMES[0]; datasets
 _C.DATASETS.VAL_IDS = 0.0  # share of the training identities held out to pick the epoch by, 0 = off; datasets
 _C.DATASETS.ROOT_DIR = "../data"  # folder that holds the folders of the data sets; datasets.make_dataloader
