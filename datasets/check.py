@@ -47,12 +47,16 @@ def do_check(cfg: "CfgNode") -> list[str]:
     """Load the data of `cfg`, print table and notes, and return one line per finding.
 
     Training images of all data sets and the test images of those that a run evaluates are examined. Raises
-    DataError when the data cannot be loaded or not a single query can be evaluated.
+    DataError when the data cannot be loaded, not a single query can be evaluated, or DATASETS.VAL_IDS holds too many
+    identities out.
     """
     from datasets.bases import match_findings, published_findings, statistics_table
-    from datasets.make_dataloader import make_datasets, test_names
+    from datasets.join import join_training_sets
+    from datasets.make_dataloader import hold_out_ids, make_datasets, test_names
 
     trained = make_datasets(cfg, cfg.DATASETS.NAMES)
+    if cfg.DATASETS.VAL_IDS:
+        hold_out_ids(cfg, trained, join_training_sets(trained))
     known = dict(zip(cfg.DATASETS.NAMES, trained, strict=True))
     foreign = [name for name in test_names(cfg) if name not in known]
     known |= dict(zip(foreign, make_datasets(cfg, foreign), strict=True))

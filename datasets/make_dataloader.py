@@ -17,7 +17,7 @@ from configs.schedule import resolve
 from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
 from datasets.dukemtmcreid import load_dukemtmc
 from datasets.held_out import HeldOut, hold_out
-from datasets.join import camera_offsets, join_training_sets, relabelled, told_labels
+from datasets.join import camera_ranges, join_training_sets, relabelled, told_labels
 from datasets.market1501 import load_market1501
 from datasets.msmt17 import load_msmt17, load_msmt17_v2
 from datasets.occ_duke import load_occ_duke
@@ -98,7 +98,7 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     joined = join_training_sets(datasets)
     camera_num = 1 + max(sample.camid for sample in joined)
     view_num = 1 + max(0, *(sample.viewid for sample in joined))
-    train = relabelled(_hold_out(cfg, datasets, joined).train) if cfg.DATASETS.VAL_IDS else joined
+    train = relabelled(hold_out_ids(cfg, datasets, joined).train) if cfg.DATASETS.VAL_IDS else joined
     _log_findings(datasets, test)
     workers = cfg.DATALOADER.NUM_WORKERS
     train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
@@ -107,11 +107,11 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
-    offset = camera_offsets(datasets)[cfg.DATASETS.NAMES.index(first)] if first in by_name else None
+    cameras = camera_ranges(datasets)[cfg.DATASETS.NAMES.index(first)] if first in by_name else None
     return ReIDData(
         _make_loader(train_images, share, workers, sampler),
         _make_loader(plain_images, cfg.TEST.IMS_PER_BATCH, workers),
-        _test_loader(cfg, test, offset, camera_num, view_num),
+        _test_loader(cfg, test, cameras, view_num),
         len(test.query),
         1 + max(sample.pid for sample in train),
         camera_num,
@@ -124,18 +124,19 @@ def held_out_test(cfg: CfgNode, data: ReIDData) -> ReIDData | None:
     if not cfg.DATASETS.VAL_IDS:
         return None
     datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
-    held = _hold_out(cfg, datasets, join_training_sets(datasets))
+    held = hold_out_ids(cfg, datasets, join_training_sets(datasets))
     logger.info(
         "held out to pick the epoch by: %d of the %d training identities, %d query and %d gallery images",
         *(len({sample.pid for sample in held.query}), data.num_classes + len({sample.pid for sample in held.query})),
         *(len(held.query), len(held.gallery)),
     )
     dataset = ReIDDataset("held-out identities", [], held.query, held.gallery)
-    loader = _test_loader(cfg, dataset, 0, data.camera_num, data.view_num)
+    loader = _test_loader(cfg, dataset, range(data.camera_num), data.view_num)
     return data._replace(val_loader=loader, num_query=len(held.query))
 
 
-def _hold_out(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:
+def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:
+    """Hold DATASETS.VAL_IDS of the joined training identities out. Raises DataError where it cannot, see `hold_out`."""
     return hold_out(joined, cfg.DATASETS.VAL_IDS, any(dataset.has_cameras for dataset in datasets))
 
 
@@ -144,27 +145,25 @@ def further_tests(cfg: CfgNode, data: ReIDData) -> dict[str, ReIDData]:
     names = test_names(cfg)[1:]
     if not names:
         return {}
-    offsets = dict(zip(cfg.DATASETS.NAMES, camera_offsets(make_datasets(cfg, cfg.DATASETS.NAMES)), strict=True))
+    cameras = dict(zip(cfg.DATASETS.NAMES, camera_ranges(make_datasets(cfg, cfg.DATASETS.NAMES)), strict=True))
     tests = {}
     for name, dataset in zip(names, make_datasets(cfg, names), strict=True):
         _log_findings([], dataset)
-        loader = _test_loader(cfg, dataset, offsets.get(name), data.camera_num, data.view_num)
+        loader = _test_loader(cfg, dataset, cameras.get(name), data.view_num)
         tests[name] = data._replace(val_loader=loader, num_query=len(dataset.query))
     return tests
 
 
-def _test_loader(
-    cfg: CfgNode, dataset: ReIDDataset, camera_offset: int | None, camera_num: int, view_num: int
-) -> DataLoader:
+def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view_num: int) -> DataLoader:
     """Return the loader of query + gallery.
 
-    The data set's cameras are those of training from `camera_offset` on; None: it was not trained on, and the model
-    is told no camera and no viewpoint.
+    `cameras` are those of training that the data set's are; None: it was not trained on, and the model is told no
+    camera and no viewpoint.
     """
     from datasets.torch_datasets import ImageDataset
 
     tested = dataset.query + dataset.gallery
-    told = told_labels(tested, camera_offset, camera_num, view_num)
+    told = told_labels(tested, cameras, view_num)
     for key, side in (("SIE_CAMERA", "camid"), ("SIE_VIEW", "viewid")):
         unknown = sum(getattr(sample, side) < 0 for sample in told)
         if cfg.MODEL[key] and unknown:

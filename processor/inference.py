@@ -54,9 +54,9 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
     return evaluate(cfg, data, embed(cfg, model, data.val_loader))
 
 
-def evaluate(cfg: CfgNode, data: ReIDData, embedded: Embedded) -> dict[str, Any]:
-    """Return the results of `do_inference` for images that are embedded already."""
-    return evaluate_features(data, embedded.feat, embedded.luma, rank_options(cfg))
+def evaluate(cfg: CfgNode, data: ReIDData, embedded: Embedded, first: Trial | None = None) -> dict[str, Any]:
+    """Return the results of `do_inference` for images that are embedded already; `first` is their trial 0 if made."""
+    return evaluate_features(data, embedded.feat, embedded.luma, rank_options(cfg), first)
 
 
 def rank_options(cfg: CfgNode) -> RankOptions:
@@ -79,13 +79,18 @@ def make_trial(data: ReIDData, feat: torch.Tensor, options: RankOptions, number:
     return Trial(query, gallery, pids[query], pids[gallery], q_camids, g_camids, distances)
 
 
-def evaluate_features(data: ReIDData, feat: torch.Tensor, luma: np.ndarray, options: RankOptions) -> dict[str, Any]:
-    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery."""
+def evaluate_features(
+    data: ReIDData, feat: torch.Tensor, luma: np.ndarray, options: RankOptions, first: Trial | None = None
+) -> dict[str, Any]:
+    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery.
+
+    `first` is their trial 0 where that is made already: re-ranking takes long.
+    """
     images = data.val_loader.dataset
     num_trials = len(images.trials) or 1
     rankings, per_query = [], []
     for number in range(num_trials):
-        trial = make_trial(data, feat, options, number)
+        trial = first if first and number == 0 else make_trial(data, feat, options, number)
         ranking = rank(trial.distances, *trial.labels, options.max_rank)
         rankings.append(ranking)
         samples = [images.samples[row] for row in trial.query]

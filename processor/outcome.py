@@ -12,25 +12,28 @@ from yacs.config import CfgNode
 from configs.titles import dataset_title
 from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData
-from processor.analysis import analyse, save_analysis
+from processor.analysis import PICTURE_NAME, analyse, save_analysis
 from processor.embed import embed
 from processor.inference import evaluate, fingerprint_of_test, log_results, make_trial, rank_options
-from processor.trained import data_differences
+from processor.trained import data_differences, read_run
 from utils.bootstrap import interval
-from utils.checkpoint import read_provenance, sha256_of
-from utils.report import write_test_report
+from utils.checkpoint import sha256_of
+from utils.report import REPORT_NAME, write_test_report
+from utils.report.files import ANALYSIS_NAME
 from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, result_settings
 from utils.run_folder import make_folder, write_text_atomic
+from utils.slices import SLICES_NAME
 from utils.summary import WITH_INTERVAL
 
 logger = logging.getLogger(__name__)
 
 SUMMARY_SCHEMA = 1
+FILES = (RESULT_NAME, PER_QUERY_NAME, SLICES_NAME, PICTURE_NAME, ANALYSIS_NAME, REPORT_NAME)  # of one test
 
 
 def warn_of_other_data(cfg: CfgNode, weight: Path, data: ReIDData) -> None:
     """Warn, naming both, where the data of this test are not those that the checkpoint was trained and tested on."""
-    provenance = read_provenance(weight)
+    provenance = read_run(weight)
     if provenance is None:
         return
     for line in data_differences(provenance, cfg, train_fingerprint(data), fingerprint_of_test(data)):
@@ -65,11 +68,14 @@ def test_one(
     `facts` come from `describe_test`; they stand in summary.json as they are.
     """
     folder = make_folder(str(folder), "OUTPUT_DIR")
+    for old in FILES:  # or a test that is killed, or leaves no report, would stand beside an older one's
+        (folder / old).unlink(missing_ok=True)
     embedded = embed(cfg, model, data.val_loader)
-    results = evaluate(cfg, data, embedded)
+    trial = make_trial(data, embedded.feat, rank_options(cfg))
+    results = evaluate(cfg, data, embedded, trial)
     results["interval"] = {metric: interval(results["per_query"], metric) for metric in WITH_INTERVAL}
     title = dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE)
-    analysis = analyse(cfg, data, make_trial(data, embedded.feat, rank_options(cfg)), results)
+    analysis = analyse(cfg, data, trial, results)
     if analysis.verification is not None:
         rates = analysis.verification.tpr_at_fpr
         results["tpr_at_fpr"] = {f"{fpr:g}": tpr for fpr, tpr in rates.items()}

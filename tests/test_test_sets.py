@@ -93,6 +93,28 @@ def test_every_test_set_leaves_its_own_result_and_the_first_one_lists_them(tiny_
         assert all("market1501" in path for path in per_query["path"])
 
 
+def test_a_test_without_a_report_leaves_none_of_an_older_test(tiny_config, tmp_path):
+    train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
+    command = ["--config_file", str(tiny_config), "TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth")]
+    command += ["OUTPUT_DIR", str(tmp_path / "out")]
+    test_command.main(command)
+    assert {"report.html", "analysis.json", "slices.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    test_command.main([*command, "TEST.FLIP", "True", "TEST.REPORT", "False"])
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"summary.json", "per_query.npz", "test_log.txt"}
+
+
+def test_a_test_is_re_ranked_once(tiny_config, tmp_path, monkeypatch):
+    from utils import metrics
+
+    calls, re_ranking = [], metrics.re_ranking
+    monkeypatch.setattr(metrics, "re_ranking", lambda *args: calls.append(args) or re_ranking(*args))
+    train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
+    weight = ("TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth"), "OUTPUT_DIR", str(tmp_path / "out"))
+    test_command.main(["--config_file", str(tiny_config), "TEST.RE_RANKING", "True", *weight])
+    assert len(calls) == 1
+
+
 def test_a_foreign_test_set_is_told_no_camera_but_ranked_by_its_own(tiny_config, two_roots):
     cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "('veri', 'market1501')"])
     (foreign,) = further_tests(cfg, make_dataloader(cfg)).values()

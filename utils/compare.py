@@ -4,16 +4,18 @@ import json
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from configs.titles import dataset_title
 from utils.bootstrap import UNITS, PerQuery
 from utils.commands import OneLineParser
 from utils.errors import ConfigError, DataError, run_command
 from utils.paired import SIGNIFICANCE, Comparison, align, compare_tables
-from utils.results import METRICS, PER_QUERY_NAME, read_per_query, read_result
+from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, read_per_query, read_result
 from utils.run_folder import write_text_atomic
 from utils.tables import align as align_rows
 
@@ -26,7 +28,8 @@ class Run(NamedTuple):
     name: str
     folders: list[Path]
     tables: list[PerQuery]
-    fingerprints: list[str | None]  # of the test sets; None in a folder without one
+    datasets: list[str | None]  # of the tests, as tables name them; None in a folder that does not say it
+    fingerprints: list[str | None]  # of the test images, likewise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,11 +71,21 @@ def load_run(words: str, epoch: int | None) -> Run:
     """Return the tests that RUN_A or RUN_B names. Raises DataError for one whose results are not whole."""
     folders = [Path(words)] if (Path(words) / PER_QUERY_NAME).is_file() else find_tests(words, epoch)
     tables = [read_per_query(folder) for folder in folders]
-    for folder, table in zip(folders, tables, strict=True):
-        if table is None:
-            raise DataError(f"'{folder / PER_QUERY_NAME}' is absent or damaged; run that test again")
-    fingerprints = [(read_result(folder) or {}).get("data_fingerprint") for folder in folders]
-    return Run(words, folders, tables, fingerprints)
+    results = [read_result(folder) for folder in folders]
+    for folder, table, result in zip(folders, tables, results, strict=True):
+        if table is None or result is None:  # summary.json is the mark of a finished test
+            name = PER_QUERY_NAME if table is None else RESULT_NAME
+            raise DataError(f"'{folder / name}' is absent or damaged; run that test again")
+    fingerprints = [result.get("data_fingerprint") for result in results]
+    return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints)
+
+
+def dataset_of(result: Mapping[str, Any]) -> str | None:
+    """Return the data set of a test as tables name it; older results say it in their settings alone, some nowhere."""
+    settings = result.get("settings", {})
+    if "dataset" in result or "DATASETS.NAMES" not in settings:
+        return result.get("dataset")
+    return dataset_title(settings["DATASETS.NAMES"][0], settings["DATASETS.VEHICLEID_TEST_SIZE"])
 
 
 def find_tests(words: str, epoch: int | None) -> list[Path]:
@@ -106,27 +119,30 @@ def tested_epoch(folder: Path, epoch: int | None) -> Path | None:
 
 
 def check_same_test_set(runs: list[Run]) -> None:
-    """Raise DataError, naming both, when two tests saw other query or gallery images."""
-    tests = [
-        (fingerprint, folder) for run in runs for fingerprint, folder in zip(run.fingerprints, run.folders, strict=True)
-    ]
-    known = [(fingerprint, folder) for fingerprint, folder in tests if fingerprint is not None]
-    for fingerprint, folder in known[1:]:
-        if fingerprint != known[0][0]:
-            raise DataError(
-                f"'{known[0][1]}' and '{folder}' were tested on other images (data fingerprints {known[0][0]} and "
-                f"{fingerprint}), so their figures do not compare; test both on one data set"
-            )
+    """Raise DataError, naming both, when two tests saw other query or gallery images.
+
+    The files of MSMT17 V1 and V2 have the same names and labels, so only the name of the data set tells these apart.
+    """
+    for what, field in (("data sets", "datasets"), ("data fingerprints", "fingerprints")):
+        tests = [pair for run in runs for pair in zip(getattr(run, field), run.folders, strict=True)]
+        known = [(name, folder) for name, folder in tests if name is not None]
+        for name, folder in known[1:]:
+            if name != known[0][0]:
+                raise DataError(
+                    f"'{known[0][1]}' and '{folder}' were tested on other images ({what} "
+                    f"{known[0][0]} and {name}), so their figures do not compare; test both on one data set"
+                )
 
 
 def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
     """Return the table and the verdict; percent."""
-    rows = [["", args.metric, "sd", "seeds", "epoch"]]
+    rows = [["", "data", args.metric, "sd", "seeds", "epoch"]]
+    data = next((name for run in runs for name in run.datasets if name is not None), "-")  # all tests share it
     for label, run, value in zip("AB", runs, (comparison.first, comparison.second), strict=True):
         values = comparison.seeds[label == "B"]
         sd = f"{100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "-"
         epoch = run.folders[0].name.removeprefix("epoch_") if run.folders[0].name.startswith("epoch_") else "-"
-        rows.append([f"{label}  {run.name}", f"{100 * value:.2f}", sd, str(len(values)), epoch])
+        rows.append([f"{label}  {run.name}", data, f"{100 * value:.2f}", sd, str(len(values)), epoch])
     low, high = (100 * bound for bound in comparison.interval)
     unit = UNIT_NAMES[args.unit]
     needed = "- (needs two seeds on each side)"
@@ -136,7 +152,7 @@ def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
         [f"p over {unit}", f"{comparison.p_units:.4f} (paired permutation test, {comparison.num_units} {unit})"],
         ["p over seeds", p_seeds],
     ]
-    return f"{align_rows(rows)}\n\n{align_rows(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
+    return f"{align_rows(rows, (0, 1))}\n\n{align_rows(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
 
 
 def verdict(comparison: Comparison, metric: str, unit: str) -> str:

@@ -63,10 +63,11 @@ def _align_one(name: str, first: PerQuery, other_name: str, other: PerQuery) -> 
         raise DataError(
             f"'{name}' and '{other_name}' give the same queries other identities; compare tests of one test set"
         )
-    if not np.array_equal(first["first_hit"] >= 0, other["first_hit"] >= 0):
+    same_valid = np.array_equal(first["first_hit"] >= 0, other["first_hit"] >= 0)
+    if not same_valid or not np.array_equal(first["num_pos"], other["num_pos"]):
         raise DataError(
-            f"'{name}' and '{other_name}' found matches for other queries, so their galleries differ; compare tests of "
-            "one test set"
+            f"'{name}' and '{other_name}' have other numbers of matches for the same queries, so their galleries "
+            "differ; compare tests of one test set"
         )
     return other
 

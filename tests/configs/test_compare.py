@@ -22,6 +22,8 @@ def test_sections_become_dotted_keys_and_tuples_lists():
     [
         ("OUTPUT_DIR", "x"),
         ("DATASETS.ROOT_DIR", "x"),
+        ("DATASETS.TESTS", ("market1501", "msmt17")),
+        ("DATASETS.VEHICLEID_TEST_SIZE", 2400),
         ("DATALOADER.NUM_WORKERS", 1),
         ("SOLVER.EVAL_PERIOD", 1),
         ("TEST.NECK_FEAT", "before"),

@@ -175,3 +175,10 @@ def test_a_grey_image_with_a_palette_is_in_order(tmp_path):
     path = tmp_path / "palette.png"
     Image.new("P", (4, 4)).save(path)
     assert read_file(str(path)).finding == ""
+
+
+def test_held_out_identities_that_training_would_refuse_are_refused(table, tmp_path, capsys):
+    path = Path(table)
+    path.write_text(path.read_text() + "\n  VAL_IDS: 0.5\nSOLVER: {EVAL_PERIOD: 1}")
+    assert run_command(main, ["--config_file", table]) == 2
+    assert "DATASETS.VAL_IDS 0.5 asks for 2 held-out identities, but 0 of the 1" in capsys.readouterr().err

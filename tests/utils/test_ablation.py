@@ -240,6 +240,14 @@ def test_other_test_images_and_missing_results_are_not_compared():
     assert compare_to_first(summaries, results) == summaries
 
 
+def test_two_releases_whose_files_share_their_names_are_not_compared():
+    summaries, results = compared(STEADY, (0.5, 0.5, 0.5))
+    releases = [summary | {"dataset": f"MSMT17 V{i}"} for i, summary in enumerate(summaries, start=1)]
+    for summary in releases:
+        summary.pop("difference", None)
+    assert not any("difference" in summary for summary in compare_to_first(releases, results))
+
+
 def test_the_interval_of_a_row_stands_beside_its_map():
     summaries, _ = compared(STEADY)
     low, high = summaries[0]["interval"]["last"]["mAP"]

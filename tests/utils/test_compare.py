@@ -18,10 +18,11 @@ def table(mean_ap, root="data", seed=0):
     return table_of(mean_ap + np.random.default_rng(seed).uniform(-0.1, 0.1, 40), PID, root)
 
 
-def write_test(folder, arrays, fingerprint="d"):
+def write_test(folder, arrays, fingerprint="d", dataset="VeRi-776"):
     folder.mkdir(parents=True)
     np.savez(folder / "per_query.npz", **arrays)
     content = dict.fromkeys(METRICS, 0.5) | ({"data_fingerprint": fingerprint} if fingerprint else {})
+    content |= {"dataset": dataset} if dataset else {}
     (folder / "summary.json").write_text(json.dumps(content))
 
 
@@ -55,7 +56,8 @@ def test_two_experiments_are_compared_over_all_their_seeds(logs, capsys):
     assert found["a"]["seeds"] == pytest.approx(expected.seeds[0]) and len(found["b"]["folders"]) == 3
     assert "epoch_10" in found["a"]["folders"][0] and found["num_units"] == 20
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
-    assert lines["A"].split()[2:] == [f"{100 * expected.first:.2f}", lines["A"].split()[3], "3", "10"]
+    sd = f"{100 * np.std(expected.seeds[0], ddof=1):.2f}"
+    assert lines["A"].split()[2:] == ["VeRi-776", f"{100 * expected.first:.2f}", sd, "3", "10"]
     assert "+10.00 (95 % interval over identities" in lines["B - A"] and "20 identities" in lines["p over identities"]
     assert out.splitlines()[-1] == (
         "B is better by 10.00 points of mAP, significant over test identities and over seeds (both p < 0.05)."
@@ -125,6 +127,22 @@ def test_other_test_images_are_refused_naming_both(logs, capsys):
     assert "a_seed0_test/epoch_10'" in error and "other'" in error and "(data fingerprints d and e)" in error
 
 
+def test_two_releases_whose_files_share_their_names_are_refused(logs, capsys):
+    write_test(logs / "v1", table(0.4), dataset="MSMT17 V1")
+    write_test(logs / "v2", table(0.5), dataset="MSMT17 V2")
+    assert "(data sets MSMT17 V1 and MSMT17 V2)" in refusal(capsys, logs / "v1", logs / "v2")
+    write_test(logs / "old", table(0.4), dataset=None)
+    assert run(logs / "old", logs / "v2") == 0
+    assert all("MSMT17 V2" in line for line in capsys.readouterr().out.splitlines()[1:3])
+
+
+def test_an_older_result_names_its_data_set_in_its_settings():
+    settings = {"DATASETS.NAMES": ["msmt17", "veri"], "DATASETS.VEHICLEID_TEST_SIZE": 800}
+    assert compare.dataset_of({"settings": settings}) == "MSMT17 V1"
+    assert compare.dataset_of({"dataset": "VeRi-776", "settings": settings}) == "VeRi-776"
+    assert compare.dataset_of({}) is None
+
+
 def test_missing_queries_are_refused_naming_both(logs, capsys):
     short = {key: column[3:] for key, column in table(0.4).items()}
     write_test(logs / "short", short, fingerprint=None)
@@ -135,6 +153,11 @@ def test_missing_queries_are_refused_naming_both(logs, capsys):
 def test_a_damaged_file_is_named(logs, capsys):
     (logs / "a_seed1_test" / "epoch_10" / "per_query.npz").write_bytes(b"PK")
     assert "a_seed1_test/epoch_10/per_query.npz' is absent or damaged" in refusal(capsys, logs / "a", logs / "b")
+
+
+def test_a_test_that_was_killed_before_its_summary_is_refused(logs, capsys):
+    (logs / "b_seed2_test" / "epoch_10" / "summary.json").unlink()
+    assert "b_seed2_test/epoch_10/summary.json' is absent or damaged" in refusal(capsys, logs / "a", logs / "b")
 
 
 def test_a_json_file_that_cannot_be_written_is_named(logs, capsys):

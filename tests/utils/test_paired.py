@@ -91,7 +91,8 @@ def test_windows_paths_pair_with_others():
     [
         (lambda table: {key: column[1:] for key, column in table.items()}, "of 4 and 3, 1 have no counterpart"),
         (lambda table: table | {"pid": table["pid"] + 1}, "other identities"),
-        (lambda table: table | {"first_hit": np.array([0, 0, 0, -1])}, "found matches for other queries"),
+        (lambda table: table | {"first_hit": np.array([0, 0, 0, -1])}, "so their galleries differ"),
+        (lambda table: table | {"num_pos": table["num_pos"] + 1}, "so their galleries differ"),
         (lambda table: table | {"path": np.array(["x/q/1.jpg"] * 4)}, "share parent folder and file name"),
     ],
 )
