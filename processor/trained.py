@@ -13,16 +13,21 @@ from yacs.config import CfgNode
 from configs import load_cfg, restore_cfg
 from datasets.make_dataloader import ReIDData, test_names
 from model import make_model
+from model.backbones.vit import VisionTransformer
 from model.layers.lora import merge_lora
 from utils.checkpoint import read_provenance, read_weights
 from utils.device import resolve_device
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 PROVENANCE_SCHEMA = 1
 NUMBERED = re.compile(r".+_(\d+)\.pth")
 SIDE_TABLE = "base.sie_embed"  # [cameras x views, 1, D]
+NEUTRAL_ROWS = 1  # of a table that holds the mean alone; a trained one has more
+TEXTS = ("config", "tested_on", "train_fingerprint", "test_fingerprint")  # the entries of a provenance by type
+NUMBERS = ("epoch", "num_classes", "camera_num", "view_num")
+LARGEST = 10**7  # of a number there; a damaged one must not ask for all memory
 
 
 class Trained(NamedTuple):
@@ -53,6 +58,29 @@ def describe_run(
     }
 
 
+def read_run(weight: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint tells about its training, see `describe_run`; None for a checkpoint of other code.
+
+    Raises DataError where an entry is missing or cannot be true.
+    """
+    provenance = read_provenance(weight)
+    if provenance is None:
+        return None
+    if provenance.get("schema") != PROVENANCE_SCHEMA:
+        raise DataError(
+            f"'{weight}' describes its training by schema {provenance.get('schema')!r}, this version reads "
+            f"{PROVENANCE_SCHEMA}; use the version that wrote it"
+        )
+    wrong = [key for key in TEXTS if not isinstance(provenance.get(key), str)]
+    wrong += [key for key in NUMBERS if type(provenance.get(key)) is not int or not 0 <= provenance[key] <= LARGEST]
+    names = provenance.get("datasets")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        wrong.append("datasets")
+    if wrong:
+        raise DataError(f"'{weight}': what it tells about its training is damaged ({', '.join(wrong)}); copy it again")
+    return provenance
+
+
 def data_differences(
     provenance: dict[str, Any], cfg: CfgNode, train_fingerprint: str, test_fingerprint: str
 ) -> list[str]:
@@ -79,7 +107,7 @@ def data_differences(
 def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     """Return the checkpoint of `epoch` in a run folder, None = the last one. ConfigError when there is none."""
     folder = Path(output_dir)
-    if not folder.is_dir():
+    if not str(output_dir) or not folder.is_dir():  # Path("") is the working directory
         raise ConfigError(f"--run '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
     found = {int(match[1]): path for path in folder.glob("*.pth") if (match := NUMBERED.fullmatch(path.name))}
     if not found:
@@ -95,15 +123,22 @@ def load_trained(weight: str | Path, config_file: str | Path | None = None, opts
     """Return the model of a checkpoint.
 
     Its configuration is `config_file`, else the one in the checkpoint, else config.yaml beside it, with the KEY VALUE
-    pairs `opts` on top. Raises ConfigError when there is none, and what `load_cfg` and `load_param` raise.
+    pairs `opts` on top. Raises ConfigError when there is none, DataError as `read_run`, and what `load_cfg` and
+    `load_param` raise.
     """
     weight = Path(weight)
+    if weight.is_dir():
+        raise ConfigError(f"--weights '{weight}' is a folder; name a checkpoint file, or the run with --run")
     weights = read_weights(weight, "--weights")
-    provenance = read_provenance(weight)
+    provenance = read_run(weight)
     cfg = _configuration(weight, config_file, opts, provenance)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
-    model = make_model(cfg, *_counts(cfg, weights, provenance), pretrained=False).to(device)
+    model_cfg = cfg if provenance is not None else _with_known_sides(cfg, weights, weight)
+    undivided = model_cfg.MODEL.SIE_CAMERA and model_cfg.MODEL.SIE_VIEW != cfg.MODEL.SIE_VIEW
+    model = make_model(model_cfg, *_counts(cfg, weights, provenance), pretrained=False).to(device)
     model.load_param(weight, "--weights")
+    if undivided and isinstance(model.base, VisionTransformer):
+        _keep_neutral_side(model.base, weight)
     merge_lora(model)
     return Trained(cfg, model.eval(), device, weight, provenance)
 
@@ -120,14 +155,45 @@ def _configuration(
         raise ConfigError(
             f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML with --config_file"
         )
-    return restore_cfg(beside.read_text(encoding="utf-8"), str(beside), opts)
+    try:
+        text = beside.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"'{beside}' is no text ({error}); copy it again, or name the YAML with --config_file"
+        ) from error
+    return restore_cfg(text, str(beside), opts)
+
+
+def _with_known_sides(cfg: CfgNode, weights: dict[str, torch.Tensor], weight: Path) -> CfgNode:
+    """Return `cfg` with the side information that a checkpoint of other code has: of cameras and views as of cameras.
+
+    What it lacks although `cfg` asks for it is off, with a warning.
+    """
+    known = cfg.clone()
+    known.defrost()
+    if SIDE_TABLE in weights:
+        known.MODEL.SIE_VIEW = cfg.MODEL.SIE_VIEW and not cfg.MODEL.SIE_CAMERA
+    elif cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW:
+        logger.warning("'%s' holds no side information: MODEL.SIE_CAMERA and MODEL.SIE_VIEW are off here", weight)
+        known.MODEL.SIE_CAMERA = known.MODEL.SIE_VIEW = False
+    return known
+
+
+def _keep_neutral_side(base: VisionTransformer, weight: Path) -> None:
+    """Replace a table whose rows cannot be told apart by their mean, which is right for images without labels."""
+    logger.warning(
+        "'%s' does not tell how the %d rows of its side information divide into cameras and views: every image gets "
+        "the neutral side information, their mean",
+        *(weight, base.side_rows),
+    )
+    base.sie_embed = nn.Parameter(base.sie_embed.detach().mean(0, keepdim=True))
+    base.camera_num, base.view_num, base.side_rows = 0, 0, NEUTRAL_ROWS
 
 
 def _counts(cfg: CfgNode, weights: dict[str, torch.Tensor], provenance: dict[str, Any] | None) -> tuple[int, int, int]:
     """Return identities, cameras and viewpoints; of a checkpoint of other code as far as its weights tell them.
 
-    Where it embeds cameras and viewpoints, only their product is known: they count as that many cameras, and since an
-    unknown label gets the mean of all rows, images without labels have the right embedding.
+    Where it embeds cameras and viewpoints, only their product is known: they count as that many cameras.
     """
     if provenance is not None:
         return provenance["num_classes"], provenance["camera_num"], provenance["view_num"]

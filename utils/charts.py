@@ -110,21 +110,24 @@ def distance_chart(
 def roc_chart(
     fpr: np.ndarray, tpr: np.ndarray, points: Mapping[float, float], title: str = "ROC of query-gallery pairs"
 ) -> Figure:
-    """Return the ROC curve (fpr, tpr: rising, [n]) on a logarithmic axis, with `points` {fpr: tpr} as labelled dots."""
+    """Return the ROC curve (fpr, tpr: rising, [n]) on a logarithmic axis, with `points` {fpr: tpr} as dots.
+
+    Their numbers stand in the legend: beside dots near 0 or 1 they would cover each other or an axis.
+    """
     fpr, tpr = np.asarray(fpr), np.asarray(tpr)
     figure = _figure(title, 3.2)
     axes = figure.subplots()
     left = min([rate for rate in (*fpr, *points) if rate > 0], default=0.1)
     begin = max(np.searchsorted(fpr, left, "right") - 1, 0)  # the last point at or before the left edge
     axes.plot(np.maximum(fpr[begin:], left), tpr[begin:], color=PALETTE[0], linewidth=1.5)
-    for rate, value in points.items():
-        axes.plot(max(rate, left), value, "o", color=PALETTE[1], markersize=4, clip_on=False, zorder=3)
-        text, side = (f"{value:.1%} at {rate:g}", -1 if rate > 0.03 else 1)
-        place = {"textcoords": "offset points", "ha": "left" if side > 0 else "right", "va": "top"}
-        axes.annotate(text, (max(rate, left), value), (5 * side, -3), fontsize=SMALL_FONT, **place)
+    for number, (rate, value) in enumerate(points.items(), start=1):
+        style = {"color": PALETTE[number % len(PALETTE)], "markersize": 5, "clip_on": False, "zorder": 3}
+        axes.plot(max(rate, left), value, "o", label=f"{value:.1%} at {rate:g}", **style)
     axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="true positive rate")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _grid(axes)
+    if points:
+        _legend_below(figure, axes)
     return figure
 
 
@@ -136,9 +139,9 @@ def line_chart(
     boundaries: Sequence[tuple[float, str]] = (),
     percent: bool = False,
 ) -> Figure:
-    """Return lines name -> (x [n], y [n]); NaN leaves a gap. `boundaries` are (x, name of the phase that begins there).
+    """Return lines name -> (x [n] whole numbers, y [n]); NaN leaves a gap.
 
-    `percent`: y holds fractions.
+    `boundaries` are (x, name of the phase that begins there). `percent`: y holds fractions.
     """
     figure = _figure(title, 3.2)
     axes = figure.subplots()
@@ -156,6 +159,7 @@ def line_chart(
         text = axes.text(x, 0.98, _plain(name), transform=axes.get_xaxis_transform(), rotation=90, bbox=box)
         text.set(ha="left", va="top", fontsize=SMALL_FONT, color="0.25")
     axes.set(xlabel=_plain(x_label), ylabel=_plain(y_label))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _grid(axes)

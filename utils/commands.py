@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,6 +11,8 @@ from utils.errors import USER_ERROR_CODE, ConfigError
 
 if TYPE_CHECKING:
     from processor.trained import Trained
+
+PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported name -> package
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -33,6 +36,20 @@ def config_parser(prog: str, description: str) -> OneLineParser:
 def parse_config_args(argv: list[str] | None, prog: str, description: str) -> argparse.Namespace:
     """Parse the command line of a `config_parser` without further flags."""
     return config_parser(prog, description).parse_args(argv)
+
+
+def need_packages(*names: str) -> None:
+    """Raise ConfigError that says what to install where a package of PIP_NAMES is missing."""
+    missing = [PIP_NAMES[name] for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"this command needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def whole_number(text: str) -> int:
+    """Return a number of at least 1 given on the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got '{text}', need a whole number of at least 1")
+    return int(text)
 
 
 def source_parser(prog: str, description: str) -> OneLineParser:

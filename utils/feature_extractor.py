@@ -27,7 +27,7 @@ from datasets.make_dataloader import make_transforms
 from datasets.torch_datasets import leave_interrupts_to_the_parent, read_image, resize
 from model.backbones.vit import VisionTransformer
 from processor.embed import embed_batch
-from processor.trained import Trained, find_weight, load_trained
+from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
 from utils.checkpoint import sha256_of
 from utils.errors import DataError
 
@@ -58,9 +58,9 @@ class FeatureExtractor:
         self.cfg, self.model, self.device, self.weight = trained.cfg, trained.model, trained.device, trained.weight
         _, self._transform = make_transforms(self.cfg)
         base = self.model.base
-        self._counts = (base.camera_num, base.view_num) if isinstance(base, VisionTransformer) else (0, 0)
-        both = self.cfg.MODEL.SIE_CAMERA and self.cfg.MODEL.SIE_VIEW
-        self._counts_known = trained.provenance is not None or not (both and any(self._counts))
+        has_sides = isinstance(base, VisionTransformer)
+        self._counts = (base.camera_num, base.view_num) if has_sides else (0, 0)
+        self._is_divided = not has_sides or base.side_rows != NEUTRAL_ROWS
         self._told: set[str] = set()
 
     @classmethod
@@ -144,10 +144,10 @@ class FeatureExtractor:
         """Return int64 [N] with -1 for unknown, or None where the model has no side information of this kind."""
         if values is not None and len(values) != num_images:
             raise DataError(f"got {len(values)} {side} ids for {num_images} images; give one per image, -1 = unknown")
-        if values is not None and not self._counts_known:
+        if values is not None and not self._is_divided:
             raise DataError(
-                f"'{self.weight}' does not tell how the {max(self._counts)} rows of its side information divide into "
-                f"cameras and views, so {side} ids cannot be used; leave them out for the neutral row"
+                f"'{self.weight}' does not tell how the rows of its side information divide into cameras and views, "
+                f"so {side} ids cannot be used; leave them out for the neutral row"
             )
         if not count:
             return None
@@ -205,9 +205,16 @@ class LooseImages(Dataset):
                 return row, read_image(os.fspath(image), self.size, self.resize_filter), ""
             return row, resize(_as_pillow(image), self.size, self.resize_filter), ""
         except DataError as error:
-            return row, None, str(error)
+            return row, None, _what_is_wrong(os.fspath(image), error.__cause__)
         except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used
             return row, None, f"image {row} (from 0) cannot be used: {error}"
+
+
+def _what_is_wrong(path: str, reason: BaseException | None) -> str:
+    """Return why `read_image` failed, without its advice on data sets."""
+    if isinstance(reason, FileNotFoundError):
+        return f"image '{path}' is missing; check the path, or copy it again"
+    return f"image '{path}' does not decode ({getattr(reason, 'strerror', None) or reason}); copy it again or remove it"
 
 
 def _as_pillow(image: Any) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy as np
 
 from utils.errors import ConfigError, DataError, RunError
 from utils.loose_images import list_images
+from utils.run_folder import make_folder
 
 if TYPE_CHECKING:
     from utils.feature_extractor import FeatureExtractor
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 KIND = "index of a gallery"
 SCHEMA = 1
 KEY_LENGTH = 16  # hex digits of the model's fingerprint in a file name
-NO_FILE = (-1, -1)  # stamp of a link that leads nowhere
+NO_FILE = (-1, -1)  # stamp of a link that leads nowhere, or to itself
 
 
 class Index(NamedTuple):
@@ -32,16 +33,22 @@ class Index(NamedTuple):
     feat: np.ndarray  # float32 [N, D], L2-normalised
 
 
+def check_file(wanted: str) -> Path:
+    """Return the file that --index names, in a folder that exists; ConfigError for one that cannot be an index."""
+    file = Path(wanted)
+    if not wanted.endswith(".npz") or file.is_dir():
+        raise ConfigError(f"--index '{wanted}' must end in .npz and be no folder")
+    make_folder(str(file.parent), "--index")
+    return file
+
+
 def choose_file(gallery: Path, extractor: "FeatureExtractor", wanted: str | None) -> Path | None:
     """Return the file of a folder's index: the `wanted` one, else a hidden one in the folder, else beside the weights.
 
-    Each model has its own. None when neither place can be written to. Raises ConfigError for a `wanted` file that is
-    not called .npz.
+    Each model has its own. None when neither place can be written to. Raises ConfigError as `check_file`.
     """
     if wanted is not None:
-        if not wanted.endswith(".npz"):
-            raise ConfigError(f"--index '{wanted}' must end in .npz")
-        return Path(wanted)
+        return check_file(wanted)
     name = f".reid_index_{extractor.fingerprint[:KEY_LENGTH]}"
     if os.access(gallery, os.W_OK):
         return gallery / f"{name}.npz"
@@ -65,7 +72,7 @@ def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None
     """
     names = np.array(list_images(gallery, "--gallery"))
     stamps = np.array([_stamp(gallery / name) for name in names], dtype=np.int64)  # before reading: a change shows
-    old = None if file is None else read_index(file, gallery, extractor.fingerprint)
+    old = None if file is None else read_index(file, gallery, extractor.fingerprint, extractor.feat_dim)
     feat = np.zeros((len(names), extractor.feat_dim), dtype=np.float32)
     done = np.zeros(len(names), dtype=bool)
     if old is not None and len(old.names):
@@ -100,30 +107,34 @@ def save_index(index: Index, file: Path, gallery: Path, fingerprint: str) -> Non
     save_arrays(file, {"name": index.names, "stamp": index.stamps, "feat": index.feat}, meta)
 
 
-def read_index(file: Path, gallery: Path, fingerprint: str) -> Index | None:
+def read_index(file: Path, gallery: Path, fingerprint: str, width: int) -> Index | None:
     """Return the index in `file`; None, with a warning, when it is damaged, of another model or of another folder.
 
-    An index that lies within its folder may have moved with it. Raises ConfigError when the file is something else.
+    `width` is that of its embeddings. An index that lies within its folder may have moved with it. Raises ConfigError
+    when the file is something else.
     """
     if not file.is_file():
         return None
     try:
         with np.load(file, allow_pickle=False) as content:
             meta = json.loads(str(content["meta"])) if "meta" in content else {}
+            meta = meta if isinstance(meta, dict) else {}
             index = Index(content["name"], content["stamp"], content["feat"]) if meta.get("kind") == KIND else None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         logger.warning("index '%s' is damaged (%s) and is made again", file, error)
         return None
     if index is None:
         raise ConfigError(f"--index '{file}' is another file than an index; name one that does not exist yet")
-    reason = _why_unusable(index, meta, file, gallery, fingerprint)
+    reason = _why_unusable(index, meta, file, gallery, fingerprint, width)
     if reason:
         logger.warning("index '%s' %s, so it is not used and is made again", file, reason)
         return None
     return index
 
 
-def _why_unusable(index: Index, meta: dict[str, Any], file: Path, gallery: Path, fingerprint: str) -> str | None:
+def _why_unusable(
+    index: Index, meta: dict[str, Any], file: Path, gallery: Path, fingerprint: str, width: int
+) -> str | None:
     if meta.get("schema") != SCHEMA:
         return f"has schema {meta.get('schema')}, this version reads {SCHEMA}"
     if meta.get("fingerprint") != fingerprint:
@@ -131,8 +142,9 @@ def _why_unusable(index: Index, meta: dict[str, Any], file: Path, gallery: Path,
     folder = os.path.realpath(gallery)
     if meta.get("gallery") != folder and Path(os.path.realpath(file)).parent != Path(folder):
         return f"is of the folder '{meta.get('gallery')}'"
-    if not len(index.names) == len(index.stamps) == len(index.feat):
-        return "has parts of different lengths"
+    shapes, number = [part.shape for part in index], index.names.size
+    if shapes != [(number,), (number, 2), (number, width)] or index.feat.dtype != np.float32:
+        return f"has parts of shapes {', '.join(map(str, shapes))}, in {index.feat.dtype}"
     return None
 
 
@@ -156,6 +168,6 @@ def save_arrays(file: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any])
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return NO_FILE
     return status.st_size, status.st_mtime_ns

@@ -16,6 +16,8 @@ def list_images(folder: str | Path, key: str) -> list[str]:
     argument that named the folder. Raises ConfigError when there is no such folder, DataError when it holds no image or
     one of its folders cannot be read.
     """
+    if not os.fspath(folder):  # Path("") is the working directory
+        raise ConfigError(f"{key} is empty; name a folder of images")
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -35,11 +37,16 @@ def list_images(folder: str | Path, key: str) -> list[str]:
     return sorted(names)
 
 
-def check_paths(paths: Sequence[str], key: str) -> None:
-    """Raise ConfigError naming the first path that does not exist; `key` is the argument that took them."""
-    missing = [path for path in paths if not os.path.exists(path)]
-    if missing:
-        raise ConfigError(f"{key}: no file '{missing[0]}'; correct the path (KEY VALUE pairs stand before {key})")
+def check_paths(paths: Sequence[str], key: str, folders: bool = True) -> None:
+    """Raise ConfigError naming the first path that does not exist, or is a folder where `folders` may not be given.
+
+    `key` is the argument that took them.
+    """
+    for path in paths:
+        if not os.path.exists(path):
+            raise ConfigError(f"{key}: no file '{path}'; correct the path (KEY VALUE pairs stand before {key})")
+        if not folders and os.path.isdir(path):
+            raise ConfigError(f"{key} '{path}' is a folder; name the images in it")
 
 
 def find_images(sources: Sequence[str], key: str) -> list[str]:

@@ -37,7 +37,7 @@ def read_image(path: str, metadata: dict) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 sys.exit(f"error: image '{path}' has more than 8 bits per channel; save it with 8")
             image = image.convert("RGB").resize((width, height), FILTERS[metadata["resize_filter"]])
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         sys.exit(f"error: image '{path}' cannot be read ({error})")
     pixels = np.asarray(image, dtype=np.float32)  # [H, W, 3] in 0..255
     if not metadata["normalised_inside"]:

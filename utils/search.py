@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.commands import load_source, source_parser
+from utils.commands import load_source, need_packages, source_parser, whole_number
 from utils.errors import DataError, run_command
 from utils.extract import LOG_FORMAT, SKIP_HINT, add_skip_broken
 
@@ -32,17 +32,21 @@ COLUMNS = 5  # results beside each other
 def main(argv: list[str] | None = None) -> int:
     """Search, print and draw. Returns the exit code 0."""
     args = _parse(argv)
+    need_packages("matplotlib")
     from utils.loose_images import check_paths, list_images
     from utils.run_folder import make_folder
 
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)  # to stderr
     gallery = Path(args.gallery)
-    check_paths(args.query, "--query")
-    list_images(gallery, "--gallery")
+    check_paths(args.query, "--query", folders=False)
+    list_images(args.gallery, "--gallery")
     out = make_folder(args.out, "--out")
     from utils.feature_extractor import BrokenImageError, FeatureExtractor
-    from utils.index import choose_file, update_index
+    from utils.index import check_file, choose_file, update_index
+    from utils.visualize.grid import file_stem
 
+    if args.index is not None:
+        check_file(args.index)  # before the gallery is embedded
     extractor = FeatureExtractor(load_source(args))
     file = choose_file(gallery, extractor, args.index)
     query = extractor(args.query).numpy()  # first, so that a mistake in a query shows at once
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     rows, similarity = nearest(query, index.feat, args.topk)
     for number, path in enumerate(args.query):
         found = [str(gallery / index.names[row]) for row in rows[number]]
-        picture = out / f"{number + 1}_{Path(path).stem}.png"
+        picture = out / f"{number + 1}_{file_stem(path)}.png"
         show(path, found, similarity[number], picture)
     return 0
 
@@ -64,7 +68,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--query", nargs="+", required=True, metavar="IMG", help="image files; KEY VALUE pairs stand before"
     )
     parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of images, with all folders below it")
-    parser.add_argument("--topk", type=_whole_number, default=10, metavar="K", help="results per query (default: 10)")
+    parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="results per query (default: 10)")
     parser.add_argument(
         "--index",
         metavar="FILE.npz",
@@ -73,12 +77,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="logs/search", metavar="DIR", help="folder of the pictures (%(default)s)")
     add_skip_broken(parser)
     return parser.parse_args(argv)
-
-
-def _whole_number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got '{text}', need a whole number of at least 1")
-    return int(text)
 
 
 def nearest(query: np.ndarray, gallery: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,15 +153,15 @@ def faiss_candidates(query: np.ndarray, gallery: np.ndarray, topk: int) -> list[
 def show(query: str, found: Sequence[str], similarity: np.ndarray, picture: Path) -> None:
     """Print the results of one query and draw the first MAX_DRAWN of them as PNG."""
     from utils.tables import align
-    from utils.visualize.grid import Tile, draw_grid
+    from utils.visualize.grid import Tile, draw_grid, printable
 
     ranks = map(str, range(1, len(found) + 1))
     lines = list(zip(ranks, (f"{value:.4f}" for value in similarity), found, strict=True))
-    table = align([("rank", "similarity", "image"), *lines], left=(2,))
+    shown = [(rank, value, printable(path)) for rank, value, path in lines]
+    table = align([("rank", "similarity", "image"), *shown], left=(2,))
     tiles = [Tile(path, rank, (value, os.path.basename(path))) for rank, value, path in lines[:MAX_DRAWN]]
     draw_grid(Tile(query, "query", (os.path.basename(query),)), tiles, picture, columns=COLUMNS)
-    text = f"query {query}\n{table}\npicture: {picture}\n"
-    print(text.encode(errors="backslashreplace").decode())  # a file name need not be Unicode
+    print(f"query {printable(query)}\n{table}\npicture: {picture}\n")
 
 
 if __name__ == "__main__":

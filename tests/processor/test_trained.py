@@ -15,8 +15,8 @@ from model import make_model
 from processor.embed import embed
 from processor.trained import data_differences, find_weight, load_trained
 from tests.conftest import TINY_YAML
-from utils.checkpoint import read_provenance
-from utils.errors import ConfigError
+from utils.checkpoint import read_provenance, save_weights
+from utils.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,64 @@ def test_the_test_command_warns_where_an_image_was_lost(finished, tiny_root, tmp
     before = read_provenance(weight)["train_fingerprint"]
     assert summary["train_fingerprint"] != before
     assert f"fingerprint {before}" in log and summary["train_fingerprint"] in log
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config", 7),
+        ("num_classes", "8"),
+        ("camera_num", -1),
+        ("view_num", 10**12),
+        ("datasets", "veri"),
+        ("epoch", True),
+    ],
+)
+def test_a_description_that_is_damaged_or_not_whole_is_named(finished, tmp_path, key, value):
+    weight = find_weight(finished / "run")
+    known = read_provenance(weight)
+    for entries in ({**known, key: value}, {name: known[name] for name in known if name != key}):
+        save_weights(torch.load(weight, weights_only=True), tmp_path / "x.pth", entries)
+        with pytest.raises(DataError, match=rf"x.pth': what it tells about its training is damaged \({key}\)"):
+            load_trained(tmp_path / "x.pth")
+    save_weights(torch.load(weight, weights_only=True), tmp_path / "x.pth", {**known, "schema": 2})
+    with pytest.raises(DataError, match="by schema 2, this version reads 1"):
+        load_trained(tmp_path / "x.pth")
+
+
+def test_rows_that_cannot_be_told_apart_are_replaced_by_their_mean_and_this_is_said(finished, tmp_path, caplog):
+    weights = dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True))
+    torch.save(weights, tmp_path / "bare.pth")
+    trained = load_trained(tmp_path / "bare.pth", finished / "tiny.yml")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"'{tmp_path / 'bare.pth'}' does not tell how the 6 rows of its side information divide into cameras and "
+        "views: every image gets the neutral side information, their mean"
+    ]
+    whole, images = load_trained(finished / "run" / "transformer_2.pth").model, torch.randn(2, 3, 32, 32)
+    labels = torch.tensor([0, 2])
+    with torch.no_grad():
+        told = trained.model(images, cam_label=labels, view_label=labels)
+        torch.testing.assert_close(told, whole(images))
+    assert trained.cfg.MODEL.SIE_CAMERA and trained.cfg.MODEL.SIE_VIEW
+
+
+def test_side_information_that_a_file_lacks_is_off_and_this_is_said(finished, tmp_path, caplog):
+    weights = dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True))
+    del weights["base.sie_embed"]
+    torch.save(weights, tmp_path / "bare.pth")
+    trained = load_trained(tmp_path / "bare.pth", finished / "tiny.yml")
+    assert trained.model.base.side_rows == 0
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    expected = "holds no side information: MODEL.SIE_CAMERA and MODEL.SIE_VIEW are off here"
+    assert len(said) == 1 and said[0].endswith(expected)
+
+
+def test_mistaken_paths_of_a_model_are_told(finished, tmp_path):
+    with pytest.raises(ConfigError, match="--weights '.*run' is a folder; name a checkpoint file"):
+        load_trained(finished / "run")
+    with pytest.raises(ConfigError, match="--run '': no such folder"):
+        find_weight("")
+    torch.save(dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True)), tmp_path / "bare.pth")
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="config.yaml' is no text"):
+        load_trained(tmp_path / "bare.pth")

@@ -56,6 +56,7 @@ FIGURES = {
     "CMC": lambda: charts.cmc_chart({f"seed {seed}": np.linspace(0.5 + seed / 10, 1, 50) for seed in range(3)}),
     "distances": lambda: charts.distance_chart(EDGES, POSITIVE, NEGATIVE),
     "ROC": lambda: charts.roc_chart(FPR, TPR, {0.0001: 0.31, 0.001: 0.5, 0.01: 0.66, 0.1: 0.9}),
+    "ROC of a model that guesses": lambda: charts.roc_chart(FPR, FPR, {0.0001: 0.0001, 0.001: 0.001, 0.01: 0.01}),
     "lines": lambda: charts.line_chart(LINES, f"Loss of {LONG}", "epoch", "loss", PHASES),
     "one line": lambda: charts.line_chart({"total": LINES["id"]}, "Loss", "epoch", "loss", PHASES),
     "nothing": lambda: charts.line_chart({}, "Loss", "epoch", "loss"),
@@ -209,7 +210,7 @@ def test_the_roc_starts_at_the_smallest_rate_that_a_logarithmic_axis_can_show():
     axes = charts.roc_chart(FPR, TPR, {0.0001: 0.31, 0.1: 0.9}).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0.0001, 0.2], [0.001, 0.5], [0.1, 0.9], [1, 1]])
     assert axes.get_xlim() == (0.0001, 1)
-    assert [text.get_text() for text in axes.texts] == ["31.0% at 0.0001", "90.0% at 0.1"]
+    assert axes.get_legend_handles_labels()[1] == ["31.0% at 0.0001", "90.0% at 0.1"]
     drawn(charts.roc_chart(np.array([0.0, 0.0]), np.array([0.0, 1.0]), {}))  # no negative pair passes any threshold
 
 
@@ -218,6 +219,15 @@ def test_lines_keep_gaps_and_phases_stand_where_they_begin():
     np.testing.assert_equal(axes.lines[0].get_ydata(), [1.0, NAN, 2.0])
     assert [line.get_xdata()[0] for line in axes.lines[1:]] == [1, 40, 120]
     assert [text.get_text() for text in axes.texts][:2] == ["A: id + triplet", "B: id + tripletx +..."]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 15, 120])
+def test_epochs_have_whole_numbers_as_ticks(epochs):
+    x = np.arange(1, epochs + 1)
+    axes = drawn(charts.line_chart({"a": (x, 1 / x)}, "Loss", "epoch", "loss")).axes[0]
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown and all(tick == round(tick) for tick in shown)
 
 
 def test_every_series_looks_different_as_long_as_there_are_colours_and_styles():

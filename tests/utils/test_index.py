@@ -104,7 +104,7 @@ def test_images_that_go_are_dropped_from_the_file_too(update, gallery):
     (gallery / "a.png").unlink()
     assert_whole(update()[0], gallery, NAMES[1:])
     [file] = index_files(gallery)
-    assert list(read_index(file, gallery, "f" * 64).names) == NAMES[1:]
+    assert list(read_index(file, gallery, "f" * 64, FakeExtractor.feat_dim).names) == NAMES[1:]
 
 
 def test_each_model_has_its_own_index(update, gallery):
@@ -156,12 +156,35 @@ def test_a_flipped_bit_is_found(update, gallery, caplog):
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda parts: {"feat": parts["feat"][:, :5]},
+        lambda parts: {"feat": parts["feat"].astype(np.float64)},
+        lambda parts: {"feat": parts["feat"].ravel()[: len(parts["name"])]},
+        lambda parts: {"stamp": parts["stamp"][:, 0]},
+        lambda parts: {"name": parts["name"][1:]},
+    ],
+)
+def test_an_index_whose_parts_do_not_fit_is_made_again(update, gallery, caplog, change):
+    update()
+    (file,) = index_files(gallery)
+    with np.load(file) as content:
+        parts = dict(content)
+    with open(file, "wb") as stream:
+        np.savez(stream, **parts | change(parts))
+    index, embedded = update()
+    assert_whole(index, gallery)
+    assert len(embedded) == len(NAMES) and "has parts of shapes" in caplog.text
+
+
 def test_a_file_that_is_no_index_is_refused_and_stays(update, gallery, tmp_path):
     other = tmp_path / "feats.npz"
-    np.savez(other, feat=np.zeros((2, 2)), meta=np.array('{"kind": "embeddings"}'))
-    content = other.read_bytes()
-    with pytest.raises(ConfigError, match="feats.npz' is another file than an index"):
-        update(wanted=str(other))
+    for meta in ('["x"]', '{"kind": "embeddings"}'):
+        np.savez(other, feat=np.zeros((2, 2)), meta=np.array(meta))
+        content = other.read_bytes()
+        with pytest.raises(ConfigError, match="feats.npz' is another file than an index"):
+            update(wanted=str(other))
     with pytest.raises(ConfigError, match="must end in .npz"):
         update(wanted=str(tmp_path / "photo.jpg"))
     assert other.read_bytes() == content
@@ -207,6 +230,13 @@ def test_broken_images_can_be_left_out_and_are_tried_again(update, gallery):
     index, seen = update(skip_broken=True)
     assert_whole(index, gallery)
     assert seen == ["d.png"]
+
+
+def test_a_link_to_itself_is_a_broken_image(update, gallery):
+    (gallery / "self.png").symlink_to(gallery / "self.png")
+    with pytest.raises(BrokenImageError, match="self.png"):
+        update()
+    assert_whole(update(skip_broken=True)[0], gallery)
 
 
 def test_a_folder_without_a_whole_image_is_an_error_and_leaves_no_index(update, gallery):

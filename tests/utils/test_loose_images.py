@@ -6,7 +6,7 @@ import pytest
 
 from tests.utils.photos import NAMES, write_photos
 from utils.errors import ConfigError, DataError
-from utils.loose_images import find_images, list_images
+from utils.loose_images import check_paths, find_images, list_images
 
 
 def test_all_images_below_a_folder_are_listed_in_order_and_nothing_else(tmp_path):
@@ -34,6 +34,10 @@ def test_mistakes_are_told(tmp_path):
         list_images(tmp_path / "empty", "--gallery")
     with pytest.raises(ConfigError, match=r"--gallery '.*nowhere' does not exist"):
         list_images(tmp_path / "nowhere", "--gallery")
+    with pytest.raises(ConfigError, match="--gallery is empty; name a folder"):
+        list_images("", "--gallery")
+    with pytest.raises(ConfigError, match=r"--query '.*empty' is a folder"):
+        check_paths([str(tmp_path / "empty")], "--query", folders=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file, not a folder"):
         list_images(tmp_path / "file", "--gallery")

@@ -70,12 +70,14 @@ def test_mistakes_are_one_line_each(model):
     _, folder, paths = model
     (folder / "note.txt").write_text("no model, no image")
     Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")  # Pillow takes it for an attack
     cases = {
         ("gone.onnx", *paths): "error: 'gone.onnx' is no file of python -m utils.export",
         ("note.txt", *paths): "error: 'note.txt' is no file of python -m utils.export",
         ("model.onnx", paths[0], "gone.jpg"): "error: image 'gone.jpg' cannot be read",
         ("model.onnx", paths[0], "note.txt"): "error: image 'note.txt' cannot be read",
         ("model.onnx", paths[0], "deep.png"): "error: image 'deep.png' has more than 8 bits per channel",
+        ("model.onnx", paths[0], "huge.png"): "error: image 'huge.png' cannot be read",
         ("model.onnx", paths[0]): "Compare images with an exported ONNX model: python utils/onnx_example.py",
     }
     for arguments, message in cases.items():

@@ -181,18 +181,38 @@ def test_a_file_name_that_is_no_unicode_is_printed(trained_run, photos, gallery,
     assert "\\udcff.png" in capsys.readouterr().out
 
 
+def test_long_names_and_names_of_several_lines_are_printed_and_drawn(trained_run, photos, gallery, tmp_path, capsys):
+    strange = [gallery / "new\nline\t\x1b[31m.png", gallery / f"{'x' * 251}.png"]
+    for path in strange:
+        Image.new("RGB", (9, 9)).save(path)
+    assert run("--run", trained_run, "--query", *strange, "--gallery", gallery) == 0
+    blocks = printed(capsys.readouterr().out)
+    escaped = str(gallery) + r"/new\nline\t\x1b[31m.png"
+    assert [query for query, _ in blocks] == [escaped, str(strange[1])] and len(blocks[0][1]) == 8
+    names = sorted(path.name for path in (tmp_path / "logs" / "search").iterdir())
+    assert names == ["1_new_nline_t_x1b[31m.png", f"2_{'x' * 50}.png"]
+
+
+def test_an_index_that_cannot_be_written_is_refused_before_anything_is_embedded(trained_run, photos, gallery, capsys):
+    assert run("--run", trained_run, "--query", photos[0], "--gallery", gallery, "--index", "/proc/x/i.npz") == 2
+    assert "to embed" not in capsys.readouterr().err
+    assert run("--run", trained_run, "--query", photos[0], "--gallery", gallery, "--index", "new/folder/i.npz") == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--query", "nowhere.jpg", "--gallery", "PHOTOS"], "--query: no file 'nowhere.jpg'"),
         (["--query", "PHOTO", "MODEL.DEVICE", "cpu", "--gallery", "PHOTOS"], "KEY VALUE pairs stand before --query"),
         (["--query", "NOTE", "--gallery", "PHOTOS"], "notes.txt' does not decode"),
-        (["--query", "PHOTOS", "--gallery", "PHOTOS"], "photos' does not decode"),
+        (["--query", "PHOTOS", "--gallery", "PHOTOS"], "photos' is a folder; name the images in it"),
         (["--query", "PHOTO", "--gallery", "nowhere"], "--gallery 'nowhere' does not exist"),
         (["--query", "PHOTO", "--gallery", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp)"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "0"], "got '0', need a whole number of at least 1"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "ten"], "got 'ten', need a whole number"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "i.pkl"], "--index 'i.pkl' must end in .npz"),
+        (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "/proc/x/i.npz"], "--index '/proc/x': cannot write"),
+        (["--query", "PHOTO", "--gallery", ""], "--gallery is empty"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--out", "/proc/x"], "--out '/proc/x': cannot write there"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--weights", "w.pth"], "one of the two"),
         (["--query", "PHOTO"], "--gallery"),

@@ -143,8 +143,8 @@ RUN = object()  # stands for the folder of the run
         ((), "the following arguments are required: COMMAND"),
         (("rank",), "invalid choice: 'rank'"),
         (("ranks", "--run", RUN), "the following arguments are required: --out"),
-        (("ranks", "--run", RUN, "--out", "o", "--topk", "0"), "'0' is no whole number of at least 1"),
-        (("ranks", "--run", RUN, "--out", "o", "--num-queries", "x"), "'x' is no whole number of at least 1"),
+        (("ranks", "--run", RUN, "--out", "o", "--topk", "0"), "got '0', need a whole number of at least 1"),
+        (("ranks", "--run", RUN, "--out", "o", "--num-queries", "x"), "got 'x', need a whole number of at least 1"),
         (("ranks", "--run", RUN, "--out", "o", "--order", "first"), "invalid choice: 'first'"),
         (("ranks", "--run", RUN, "--out", "o", "--pids", "9", "99"), "--pids 99: no query shows this identity"),
         (("ranks", "--run", "nowhere", "--out", "o"), "--run 'nowhere': no such folder"),
@@ -158,10 +158,15 @@ RUN = object()  # stands for the folder of the run
         ),
         (("attention", "--run", RUN, "--out", "o", "--images", "broken.jpg"), "image 'broken.jpg' does not decode"),
         (("attention", "--run", RUN, "--out", "o", "--head-fusion", "sum"), "--head-fusion got 'sum'"),
-        (("attention", "--run", RUN, "--out", "o", "--num-images", "-1"), "'-1' is no whole number of at least 1"),
+        (
+            ("attention", "--run", RUN, "--out", "o", "--num-images", "-1"),
+            "got '-1', need a whole number of at least 1",
+        ),
         (("embedding", "--run", RUN, "--out", "o", "--perplexity", "500"), "--perplexity got 500"),
         (("embedding", "--run", RUN, "--out", "o", "--method", "umap"), "invalid choice: 'umap'"),
         (("embedding", "--run", RUN, "--out", "file"), "--out 'file'"),
+        (("embedding", "--run", RUN, "--out", "o", "--seed", "-1"), "got '-1', need a whole number of 0 to 4294967295"),
+        (("embedding", "--run", RUN, "--out", "o", "--seed", "4294967296"), "need a whole number of 0 to 4294967295"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, run, tmp_path, monkeypatch, capsys):

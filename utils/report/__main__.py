@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, need_packages
 from utils.errors import run_command
 from utils.report import write_test_report
 
@@ -17,6 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>")
     args = parser.parse_args(argv)
+    need_packages("matplotlib")
     print(f"written: {write_test_report(args.folder)}")
     return 0
 

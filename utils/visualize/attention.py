@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.visualize.common import count, picture_parser
-from utils.visualize.grid import Tile, draw_grid, open_rgb
+from utils.commands import need_packages, whole_number
+from utils.visualize.common import picture_parser
+from utils.visualize.grid import Tile, draw_grid, file_stem, open_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 LONGEST_SIDE = 512  # pixels at which an image is overlaid
 BATCH = 8
 FAINT, STRONG = 0.15, 0.7  # opacity of the lowest and of the highest value
-NAME_LENGTH = 60
 UNKNOWN = -1  # camera and viewpoint of an image that belongs to no data set
 
 
@@ -32,9 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         metavar="PATH",
         help="files or folders; KEY VALUE pairs stand before (default: the first test queries)",
     )
-    parser.add_argument("--num-images", type=count, default=8, metavar="N", help="how many (default 8)")
+    parser.add_argument("--num-images", type=whole_number, default=8, metavar="N", help="how many (default 8)")
     parser.add_argument("--head-fusion", default="mean", help="how heads are joined: mean, max or min (default mean)")
     args = parser.parse_args(argv)
+    need_packages("matplotlib")
 
     from utils.commands import load_source
     from utils.run_folder import make_folder
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     images, number = _choose(args, trained)
     for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
         path = images.samples[row].path
-        draw_maps(path, maps, _geometry(trained), folder / f"{row + 1:03d}_{Path(path).stem[:NAME_LENGTH]}.png")
+        draw_maps(path, maps, _geometry(trained), folder / f"{row + 1:03d}_{file_stem(path)}.png")
     print(f"{number} attention maps in {folder}")
     return 0
 

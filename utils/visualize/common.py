@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from datasets.make_dataloader import ReIDData
     from processor.trained import Trained
 
+LARGEST_SEED = 2**32 - 1
+
 
 class Opened(NamedTuple):
     """What the arguments of a `picture_parser` stand for."""
@@ -24,19 +26,15 @@ def picture_parser(command: str, description: str) -> OneLineParser:
     """Return a `source_parser` with --out DIR and --seed."""
     parser = source_parser(f"python -m utils.visualize {command}", description)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder that takes the pictures")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default 0)")
     return parser
 
 
-def count(text: str) -> int:
-    """Return a number of at least 1 given on the command line."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return number
+def seed(text: str) -> int:
+    """Return a seed that numpy and scikit-learn take, given on the command line."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"got '{text}', need a whole number of 0 to {LARGEST_SEED}")
+    return int(text)
 
 
 def open_test_set(args: argparse.Namespace) -> Opened:

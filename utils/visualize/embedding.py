@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.commands import need_packages, whole_number
 from utils.errors import ConfigError, DataError
-from utils.visualize.common import count, open_test_set, picture_parser
+from utils.visualize.common import open_test_set, picture_parser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     """Write <method>_<colour>.png and <method>.csv; return the exit code 0."""
     parser = picture_parser("embedding", "Draw the embeddings of some test identities in the plane.")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="how the plane is found (default tsne)")
-    parser.add_argument("--num-ids", type=count, default=20, metavar="N", help="identities, drawn by --seed")
+    parser.add_argument("--num-ids", type=whole_number, default=20, metavar="N", help="identities, drawn by --seed")
     parser.add_argument("--colour", "--color", choices=LABELS, default="pid", help="what colours show (default pid)")
     parser.add_argument(
         "--perplexity", type=float, metavar="P", help="of t-SNE, below the number of images (default: at most 30)"
     )
     args = parser.parse_args(argv)
+    need_packages("matplotlib", "sklearn")
     opened = open_test_set(args)
     samples, is_query, feat = _embed_some(opened, args.num_ids, args.seed)
     points = project(feat, args.method, args.seed, args.perplexity)

@@ -20,6 +20,7 @@ BORDER, GAP, FONT_SIZE = 5, 8, 12  # pixels
 LINE = FONT_SIZE + 4
 NARROWEST = 88  # of a box, so that a caption has room
 ELLIPSIS = "..."
+NAME_LENGTH = 50  # characters of an image's name in that of a picture, of 4 bytes each at most
 
 
 class Tile(NamedTuple):
@@ -78,6 +79,16 @@ def save_png(picture: "Image.Image", path: str | Path) -> None:
     os.replace(temporary, path)
 
 
+def printable(name: str) -> str:
+    """Return a file name on one line: characters that no terminal and no font shows are escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
+
+
+def file_stem(path: str | Path) -> str:
+    """Return the name of an image without its suffix as part of a file name: printable, and not too long."""
+    return printable(Path(path).stem)[:NAME_LENGTH].replace("\\", "_")
+
+
 def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
     """Return an image as 8-bit RGB at its own size; DataError naming a file that is missing or does not decode."""
     from PIL import Image
@@ -128,7 +139,8 @@ def _fitted(source: "str | Path | Image.Image", height: int) -> "Image.Image":
 
 
 def _shortened(text: str, width: int, font: "ImageFont.FreeTypeFont") -> str:
-    """Return the text, or its two ends where it is wider than `width` pixels."""
+    """Return the text on one line, or its two ends where it is wider than `width` pixels."""
+    text = printable(text)
     kept = len(text)
     short = text
     while kept > 2 and font.getlength(short) > width:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.commands import need_packages, whole_number
 from utils.errors import DataError
-from utils.visualize.common import count, open_test_set, picture_parser
-from utils.visualize.grid import Tile, draw_grid, grid_image, save_png, stacked
+from utils.visualize.common import open_test_set, picture_parser
+from utils.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_png, stacked
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
@@ -19,15 +20,14 @@ ORDERS = ("worst", "best", "pid", "random")
 SHEET_NAME = "overview.png"
 SHEET_QUERIES = 40  # that the overview holds
 SHEET_HEIGHT = 72  # pixels of an image there
-NAME_LENGTH = 60
 NUM_EXAMPLES = 5  # identities that an error quotes
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write one picture per query and the overview; return the exit code 0."""
     parser = picture_parser("ranks", "Show for single queries of the test set what the model finds.")
-    parser.add_argument("--topk", type=count, default=10, metavar="K", help="ranks to show, junk not counted (10)")
-    parser.add_argument("--num-queries", type=count, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="ranks to show, without junk (10)")
+    parser.add_argument("--num-queries", type=whole_number, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
     parser.add_argument(
         "--pids",
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         help="only queries of these identities; KEY VALUE pairs stand before",
     )
     args = parser.parse_args(argv)
+    need_packages("matplotlib")
     opened = open_test_set(args)
 
     from processor.embed import embed
@@ -121,8 +122,7 @@ def draw_sheet(drawn: Sequence[tuple[Tile, Sequence[Tile]]], path: Path) -> None
 def file_name(number: int, sample: "Sample", ap: float) -> str:
     """Return a name that sorts by `number`, such as 001_ap0.03_pid12_c2_name.png."""
     score = "none" if math.isnan(ap) else f"{ap:.2f}"
-    stem = Path(sample.path).stem[:NAME_LENGTH]
-    return f"{number:03d}_ap{score}_pid{sample.pid}_c{sample.camid}_{stem}.png"
+    return f"{number:03d}_ap{score}_pid{sample.pid}_c{sample.camid}_{file_stem(sample.path)}.png"
 
 
 def _who(sample: "Sample") -> str:
