@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import processor
 import test as tester
 import train
 from model.layers.lora import LoRALinear
+from processor import outcome
 from utils.checkpoint import read_weights
 from utils.errors import DataError
 
@@ -92,9 +92,9 @@ def test_trained_without_clip_and_tested_with_it(clip, go):
 
 def test_adapters_train_resume_and_are_merged_at_test(go, monkeypatch):
     tested = []
-    original = processor.do_inference
+    original = outcome.embed
     monkeypatch.setattr(
-        processor, "do_inference", lambda cfg, model, data: tested.append(model) or original(cfg, model, data)
+        outcome, "embed", lambda cfg, model, loader: tested.append(model) or original(cfg, model, loader)
     )
     first = go(train, "first")
     start = ("MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", first / "transformer_1.pth")
