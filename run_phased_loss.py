@@ -49,12 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     command = shlex.join(["python", *(sys.argv if argv is None else ["run_phased_loss.py", *argv])])
     several = len(experiments) > 1
     outcomes: list[Outcome] = []
+    summaries: list[dict[str, Any]] = []
     written: list[Path] = []
     for number, experiment in enumerate(experiments, start=1):
         print_start(experiment, args.seeds, f"\nexperiment {number} of {len(experiments)}: " if several else "")
         outcomes.append(run_experiment(experiment, args))
-        written = save_launch(experiments, args.tag, outcomes, command)  # also where the launch is stopped later on
-    print_end(experiments, outcomes, written)
+        results = [one.results for one in outcomes]
+        summaries = compare_to_first([one.summary for one in outcomes], results)
+        # also where the launch is stopped later on
+        written = save_launch(experiments, args.tag, summaries, results, command)
+    print_end(experiments, outcomes, summaries, written)
     return next((outcome.exit_code for outcome in outcomes if outcome.exit_code), 0)
 
 
@@ -186,12 +190,15 @@ def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[
 
 
 def save_launch(
-    experiments: Sequence[Experiment], tag: str | None, outcomes: Sequence[Outcome], command: str
+    experiments: Sequence[Experiment],
+    tag: str | None,
+    summaries: Sequence[dict[str, Any]],
+    results: Sequence[Sequence[SeedResults]],
+    command: str,
 ) -> list[Path]:
     """Write the files of the whole launch as far as it has come: report, and table of several; returns the paths."""
     root, several = experiments[0].root, len(experiments) > 1
     start = (f"{tag}_ablation" if tag else "ablation") if several else experiments[0].name
-    summaries, results = compare_outcomes(outcomes), [one.results for one in outcomes]
     written = write_ablation(root / start, summaries, results) if several else []
     try:
         report = write_launch_report(root / f"{start}_report.html", experiments, summaries, results, command)
@@ -200,11 +207,6 @@ def save_launch(
         _say(f"warning: no report ({error}); the same command writes it")
         return written
     return [*written, report, root / REPORT_NAME]
-
-
-def compare_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return the summaries with the differences to the first experiment."""
-    return compare_to_first([one.summary for one in outcomes], [one.results for one in outcomes])
 
 
 def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
@@ -230,9 +232,14 @@ def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequ
     _say("\n".join(f"written: {path}" for path in written))
 
 
-def print_end(experiments: Sequence[Experiment], outcomes: Sequence[Outcome], written: Sequence[Path]) -> None:
+def print_end(
+    experiments: Sequence[Experiment],
+    outcomes: Sequence[Outcome],
+    summaries: Sequence[dict[str, Any]],
+    written: Sequence[Path],
+) -> None:
     """Print the table of the launch, the experiments that failed, and where the files are."""
-    _say(f"\n{format_ablation(compare_outcomes(outcomes))}")
+    _say(f"\n{format_ablation(summaries)}")
     for number, (experiment, outcome) in enumerate(zip(experiments, outcomes, strict=True), start=1):
         if outcome.exit_code:
             way_on = "see its error above" if outcome.exit_code == USER_ERROR_CODE else "the same command continues"

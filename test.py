@@ -43,11 +43,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _test(cfg, weight: Path, folder: Path, origin: dict, device) -> None:
     """From the configuration to the results of every test set, one call per step."""
+    from configs.titles import names_of_tests
     from datasets import make_dataloader
-    from datasets.make_dataloader import further_tests, test_names
+    from datasets.make_dataloader import further_tests
     from model import make_model
     from model.layers.lora import merge_lora
-    from processor.outcome import describe_test, test_one, warn_of_other_data
+    from processor.outcome import describe_test, evaluate_one, warn_of_other_data
     from utils.device import seed_everything
     from utils.results import METRICS
 
@@ -60,11 +61,11 @@ def _test(cfg, weight: Path, folder: Path, origin: dict, device) -> None:
     numbered = re.fullmatch(r".*_(\d+)", weight.stem)
     facts = describe_test(cfg, weight, int(numbered[1]) if numbered else None, data, origin)
     further = {
-        name: test_one(cfg, model, other, name, folder / name, facts)
+        name: evaluate_one(cfg, model, other, name, folder / name, facts)
         for name, other in further_tests(cfg, data).items()
     }
     facts["tests"] = {name: {metric: results[metric] for metric in METRICS} for name, results in further.items()}
-    test_one(cfg, model, data, test_names(cfg)[0], folder, facts)
+    evaluate_one(cfg, model, data, names_of_tests(cfg)[0], folder, facts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""The recipe that a configuration builds on, and in which keys the two differ."""
+"""The recipe that a configuration builds on."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +19,6 @@ class Base(NamedTuple):
 
     name: str  # path of the YAML that `_BASE_` names, or DEFAULTS_NAME for a recipe without one
     settings: dict[str, Any]  # value by dotted key
-
-
-class Change(NamedTuple):
-    """A key whose value differs; None stands for a key that one side does not have."""
-
-    key: str
-    old: Any
-    new: Any
 
 
 def base_path(config_file: str | Path) -> Path | None:
@@ -54,10 +45,3 @@ def base_of(config_file: str | Path) -> Base:
     if path is None:
         return Base(DEFAULTS_NAME, flatten(get_cfg_defaults()))
     return Base(str(path), flatten(load_cfg(path)))
-
-
-def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Return the keys whose values differ between two {dotted key: value}, by name."""
-    keys = sorted(old.keys() | new.keys())
-    changes = [Change(key, old.get(key), new.get(key)) for key in keys]
-    return [change for change in changes if change.old != change.new]

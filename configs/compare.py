@@ -1,7 +1,7 @@
-"""Which settings of a run may change when it continues, and which of the others did."""
+"""In which keys two sets of settings differ, and which of them may change when a run continues."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -27,6 +27,14 @@ PATH_COUNTS_FOR = ("self", "finetune")
 LAST_EPOCH_KEY = "SOLVER.MAX_EPOCHS"  # may grow: the run goes on
 
 
+class Change(NamedTuple):
+    """A key whose value differs; None stands for a key that one side does not have."""
+
+    key: str
+    old: Any
+    new: Any
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested sections as {dotted key: value}, tuples as lists (as YAML and JSON store them)."""
     flat = {}
@@ -38,6 +46,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return the keys whose values differ between two {dotted key: value}, by name."""
+    changes = [Change(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())]
+    return [change for change in changes if change.old != change.new]
+
+
 def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return `KEY old -> new` for each setting that makes `now` another training than the recorded `saved`.
 
@@ -45,9 +59,8 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     """
     old_values, new_values = flatten(get_cfg_defaults()) | flatten(saved), flatten(now)
     differing = []
-    for key in sorted(old_values.keys() | new_values.keys()):
-        old, new = old_values.get(key), new_values.get(key)
-        if old == new or key in FREE_KEYS or key.startswith(FREE_PREFIXES):
+    for key, old, new in find_changes(old_values, new_values):
+        if key in FREE_KEYS or key.startswith(FREE_PREFIXES):
             continue
         if key == PATH_KEY and not {old_values[CHOICE_KEY], new_values[CHOICE_KEY]} <= set(PATH_COUNTS_FOR):
             continue
@@ -58,6 +71,5 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def changes_from_defaults(cfg: CfgNode) -> list[str]:
-    """Return `KEY value` for each key whose value is not its default."""
-    defaults = flatten(get_cfg_defaults())
-    return [f"{key} {value}" for key, value in flatten(cfg).items() if value != defaults[key]]
+    """Return `KEY value` for each key whose value is not its default, by name."""
+    return [f"{key} {new}" for key, _, new in find_changes(flatten(get_cfg_defaults()), flatten(cfg))]

@@ -1,6 +1,7 @@
 """Closed choices, ranges and lengths of single keys; the rules between keys are in `configs/validate.py`."""
 
 from configs.schedule import METRICS
+from configs.titles import TITLES
 
 TRANSFORMER_TYPES = tuple(
     f"{family}_{size}_patch16_224_TransReID" for family in ("vit", "deit") for size in ("tiny", "small", "base")
@@ -9,7 +10,7 @@ TIMM_PREFIX = "timm/"
 DEFAULT_PATCH_SIZE = 16  # of every TransReID type
 FILTERS = ("bicubic", "bilinear", "lanczos")
 YES_NO = ("yes", "no")
-DATASETS = (*("market1501", "dukemtmc", "occ_duke", "msmt17", "msmt17_v2", "veri", "VehicleID", "table", "synthetic"),)
+DATASETS = tuple(TITLES)
 FEAT_SRCS = ("pre_bn", "bnneck")
 
 CHOICES = {

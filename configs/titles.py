@@ -1,4 +1,6 @@
-"""What the data sets of DATASETS.NAMES and DATASETS.TESTS are called in tables."""
+"""The data sets of DATASETS.NAMES and DATASETS.TESTS: which there are, which are tested, what tables call them."""
+
+from yacs.config import CfgNode
 
 TITLES = {
     "market1501": "Market-1501",
@@ -7,6 +9,7 @@ TITLES = {
     "msmt17": "MSMT17 V1",
     "msmt17_v2": "MSMT17 V2",
     "veri": "VeRi-776",
+    "VehicleID": "VehicleID",
     "table": "table",
     "synthetic": "synthetic VeRi",
 }
@@ -14,4 +17,9 @@ TITLES = {
 
 def dataset_title(name: str, vehicleid_test_size: int) -> str:
     """Return the name of a data set in tables: release and test list included, as no scores compare across them."""
-    return f"VehicleID {vehicleid_test_size}" if name == "VehicleID" else TITLES[name]
+    return f"{TITLES[name]} {vehicleid_test_size}" if name == "VehicleID" else TITLES[name]
+
+
+def names_of_tests(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the names of the test sets, the one that decides first."""
+    return tuple(cfg.DATASETS.TESTS) or tuple(cfg.DATASETS.NAMES[:1])

@@ -50,15 +50,16 @@ def do_check(cfg: "CfgNode") -> list[str]:
     DataError when the data cannot be loaded, not a single query can be evaluated, or DATASETS.VAL_IDS holds too many
     identities out.
     """
+    from configs.titles import names_of_tests
     from datasets.bases import match_findings, published_findings, statistics_table
     from datasets.join import join_training_sets
-    from datasets.make_dataloader import hold_out_ids, make_datasets, test_names
+    from datasets.make_dataloader import hold_out_ids, make_datasets
 
     trained = make_datasets(cfg, cfg.DATASETS.NAMES)
     if cfg.DATASETS.VAL_IDS:
         hold_out_ids(cfg, trained, join_training_sets(trained))
     known = dict(zip(cfg.DATASETS.NAMES, trained, strict=True))
-    foreign = [name for name in test_names(cfg) if name not in known]
+    foreign = [name for name in names_of_tests(cfg) if name not in known]
     known |= dict(zip(foreign, make_datasets(cfg, foreign), strict=True))
     datasets = list(known.values())
     print(statistics_table(datasets))
@@ -66,7 +67,7 @@ def do_check(cfg: "CfgNode") -> list[str]:
         for note in dataset.notes:
             print(f"note: {note}")
     findings = [line for dataset in datasets for line in published_findings(dataset)]
-    for name in test_names(cfg):
+    for name in names_of_tests(cfg):
         tested = known[name]
         findings += match_findings(tested)
         if name in foreign:  # the model is told none of its labels
@@ -76,7 +77,7 @@ def do_check(cfg: "CfgNode") -> list[str]:
         if cfg.MODEL.SIE_VIEW:
             findings += label_findings(tested, "viewid", "MODEL.SIE_VIEW")
     train_paths = {sample.path for dataset in trained for sample in dataset.train}
-    test_paths = {sample.path for name in test_names(cfg) for sample in known[name].query + known[name].gallery}
+    test_paths = {sample.path for name in names_of_tests(cfg) for sample in known[name].query + known[name].gallery}
     reports = read_files(sorted(train_paths | test_paths))
     findings += shorten([report.finding for report in reports if report.finding], "files that cannot be read")
     findings += shorten(shared_images(reports, train_paths, test_paths), "images shared by train and test")

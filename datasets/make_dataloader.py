@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from yacs.config import CfgNode
 
 from configs.schedule import resolve
+from configs.titles import names_of_tests
 from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
 from datasets.dukemtmcreid import load_dukemtmc
 from datasets.held_out import HeldOut, hold_out
@@ -72,11 +73,6 @@ def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
     return [loaders[name]() for name in names]
 
 
-def test_names(cfg: CfgNode) -> tuple[str, ...]:
-    """Return the names of the test sets, the one that decides first."""
-    return tuple(cfg.DATASETS.TESTS) or tuple(cfg.DATASETS.NAMES[:1])
-
-
 def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     """Return loaders and counts.
 
@@ -91,9 +87,7 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     from utils.distributed import find_ranks
 
     datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
-    first = test_names(cfg)[0]
-    by_name = dict(zip(cfg.DATASETS.NAMES, datasets, strict=True))
-    test = by_name[first] if first in by_name else make_datasets(cfg, [first])[0]
+    test, test_cameras = _find_test(cfg, names_of_tests(cfg)[0], datasets)
     _check_cameras(cfg, datasets)
     joined = join_training_sets(datasets)
     camera_num = 1 + max(sample.camid for sample in joined)
@@ -107,11 +101,10 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
-    cameras = camera_ranges(datasets)[cfg.DATASETS.NAMES.index(first)] if first in by_name else None
     return ReIDData(
         _make_loader(train_images, share, workers, sampler),
         _make_loader(plain_images, cfg.TEST.IMS_PER_BATCH, workers),
-        _test_loader(cfg, test, cameras, view_num),
+        _test_loader(cfg, test, test_cameras, view_num),
         len(test.query),
         1 + max(sample.pid for sample in train),
         camera_num,
@@ -142,16 +135,25 @@ def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence
 
 def further_tests(cfg: CfgNode, data: ReIDData) -> dict[str, ReIDData]:
     """Return, by name, the data with each test set of DATASETS.TESTS but the first in place of that one."""
-    names = test_names(cfg)[1:]
+    names = names_of_tests(cfg)[1:]
     if not names:
         return {}
-    cameras = dict(zip(cfg.DATASETS.NAMES, camera_ranges(make_datasets(cfg, cfg.DATASETS.NAMES)), strict=True))
+    trained = make_datasets(cfg, cfg.DATASETS.NAMES)
     tests = {}
-    for name, dataset in zip(names, make_datasets(cfg, names), strict=True):
+    for name in names:
+        dataset, cameras = _find_test(cfg, name, trained)
         _log_findings([], dataset)
-        loader = _test_loader(cfg, dataset, cameras.get(name), data.view_num)
+        loader = _test_loader(cfg, dataset, cameras, data.view_num)
         tests[name] = data._replace(val_loader=loader, num_query=len(dataset.query))
     return tests
+
+
+def _find_test(cfg: CfgNode, name: str, trained: Sequence[ReIDDataset]) -> tuple[ReIDDataset, range | None]:
+    """Return a test set and the cameras of training that are its own; None: it is none of the training sets."""
+    if name not in cfg.DATASETS.NAMES:
+        return make_datasets(cfg, [name])[0], None
+    place = cfg.DATASETS.NAMES.index(name)
+    return trained[place], camera_ranges(trained)[place]
 
 
 def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view_num: int) -> DataLoader:

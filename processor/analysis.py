@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,19 +32,24 @@ class Analysis(NamedTuple):
     worst: list[dict[str, Any]]  # see `worst_queries`
 
 
-def analyse(cfg: CfgNode, data: ReIDData, trial: Trial, results: dict[str, Any]) -> Analysis:
-    """Return the `Analysis` of a test: `results` of `do_inference` and the trial 0 that they come from.
+def verify_pairs(trial: Trial, fprs: Sequence[float]) -> Verification | None:
+    """Return the `Verification` of the pairs of a trial; None, with a warning, when all images are of one identity."""
+    if len(np.union1d(trial.q_pids, trial.g_pids)) > 1:
+        return verify(trial.distances, *trial.labels, fprs)
+    logger.warning("the test set has one identity, so no negative pairs: distances and ROC are left out")
+    return None
+
+
+def analyse(
+    cfg: CfgNode, data: ReIDData, trial: Trial, results: dict[str, Any], verification: Verification | None
+) -> Analysis:
+    """Return the `Analysis` of a test: `results` of `do_inference`, the trial 0 that they come from, and its pairs.
 
     Viewpoint, brightness and matches are sliced over all trials, the rest is that of trial 0.
     """
     per_query = results["per_query"]
     slices = camera_pair_slices(trial.distances, *trial.labels)
     slices += query_slices(per_query, cfg.LOSS.BRIGHTNESS.THRESH)
-    verification = None
-    if len(np.union1d(trial.q_pids, trial.g_pids)) > 1:
-        verification = verify(trial.distances, *trial.labels, cfg.TEST.ROC_FPR)
-    else:
-        logger.warning("the test set has one identity, so no negative pairs: distances and ROC are left out")
     first = per_query["trial"] == 0
     scores = {name: per_query[name][first] for name in ("ap", "num_pos", "first_hit")}
     paths = [sample.path for sample in data.val_loader.dataset.samples]
@@ -80,7 +87,7 @@ def save_analysis(analysis: Analysis, folder: Path) -> None:
     """Write slices.csv, slices.png and analysis.json into an existing folder; each replaces an older one whole.
 
     analysis.json holds schema, worst, and unless the test set has one identity: distance (edges [n + 1], counts [n] of
-    positive and negative pairs), roc (fpr, tpr: rising) and tpr_at_fpr {rate: fraction}.
+    positive and negative pairs), roc (fpr, tpr: rising) and what `pair_rates` returns.
     """
     from utils import charts
 
@@ -98,5 +105,17 @@ def _pairs(verification: Verification | None) -> dict[str, Any]:
     return {
         "distance": {name: arrays[name] for name in ("edges", "positive", "negative")},
         "roc": {name: arrays[name] for name in ("fpr", "tpr")},
-        "tpr_at_fpr": {f"{rate:g}": value for rate, value in verification.tpr_at_fpr.items()},
+        **pair_rates(verification),
+    }
+
+
+def pair_rates(verification: Verification) -> dict[str, Any]:
+    """Return tpr_at_fpr {rate: fraction} and threshold {rate: the distance up to which a pair is accepted}, for JSON.
+
+    Distances are those of `utils.metrics.make_distances`; None accepts all pairs.
+    """
+    thresholds = verification.threshold.items()
+    return {
+        "tpr_at_fpr": {str(float(rate)): tpr for rate, tpr in verification.tpr_at_fpr.items()},
+        "threshold": {str(float(rate)): value if math.isfinite(value) else None for rate, value in thresholds},
     }

@@ -11,8 +11,9 @@ from yacs.config import CfgNode
 from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData
 from processor.embed import Embedded, embed
+from utils.bootstrap import query_values
 from utils.distance import Distances
-from utils.metrics import Ranking, make_distances, rank
+from utils.metrics import make_distances, rank
 from utils.results import METRICS
 
 logger = logging.getLogger(__name__)
@@ -70,13 +71,21 @@ def make_trial(data: ReIDData, feat: torch.Tensor, options: RankOptions, number:
     """Return trial `number` of the test set for the features [N, D] of its query and gallery images."""
     images = data.val_loader.dataset
     pids, camids = np.array([(sample.pid, sample.camid) for sample in images.samples], dtype=np.int64).T
-    rows = np.arange(len(pids))
-    query, gallery = images.trials[number] if images.trials else (rows[: data.num_query], rows[data.num_query :])
+    query, gallery = _trial_rows(data, number)
     q_camids, g_camids = camids[query], camids[gallery]
     if images.trials:
         q_camids, g_camids = np.zeros_like(query), np.ones_like(gallery)
     distances = make_distances(feat[query], feat[gallery], options.expand, options.rerank)
     return Trial(query, gallery, pids[query], pids[gallery], q_camids, g_camids, distances)
+
+
+def _trial_rows(data: ReIDData, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the query and of the gallery images of trial `number` among those of the test loader."""
+    images = data.val_loader.dataset
+    if images.trials:
+        return images.trials[number]
+    rows = np.arange(len(images.samples))
+    return rows[: data.num_query], rows[data.num_query :]
 
 
 def evaluate_features(
@@ -108,7 +117,7 @@ def evaluate_features(
                 "trial": np.full(len(samples), number),
             }
         )
-    values = {name: [_metric(ranking, name) for ranking in rankings] for name in METRICS}
+    values = {name: [float(query_values(one._asdict(), name).mean()) for one in rankings] for name in METRICS}
     results: dict[str, Any] = {name: float(np.mean(value)) for name, value in values.items()}
     if num_trials > 1:
         results["trial_sd"] = {name: float(np.std(value, ddof=1)) for name, value in values.items()}
@@ -126,19 +135,9 @@ def evaluate_features(
 def fingerprint_of_test(data: ReIDData) -> str:
     """Return the fingerprint of the test set's query and gallery images (of its first trial)."""
     images = data.val_loader.dataset
-    rows = np.arange(len(images.samples))
-    query, gallery = images.trials[0] if images.trials else (rows[: data.num_query], rows[data.num_query :])
+    query, gallery = _trial_rows(data, 0)
     splits = {"query": [images.samples[row] for row in query], "gallery": [images.samples[row] for row in gallery]}
     return fingerprint(splits)
-
-
-def _metric(ranking: Ranking, name: str) -> float:
-    if name == "mAP":
-        return float(ranking.mAP)
-    if name == "mINP":
-        return float(ranking.mINP)
-    first_hit = ranking.first_hit[ranking.first_hit >= 0]
-    return float(np.mean(first_hit < int(name.removeprefix("Rank-"))))
 
 
 def log_results(results: dict[str, Any], title: str) -> None:

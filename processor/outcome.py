@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from configs.titles import dataset_title
 from datasets.bases import fingerprint
 from datasets.make_dataloader import ReIDData
-from processor.analysis import PICTURE_NAME, analyse, save_analysis
+from processor.analysis import PICTURE_NAME, analyse, pair_rates, save_analysis, verify_pairs
 from processor.embed import embed
 from processor.inference import evaluate, fingerprint_of_test, log_results, make_trial, rank_options
 from processor.trained import data_differences, read_run
@@ -21,7 +21,7 @@ from utils.checkpoint import sha256_of
 from utils.report import REPORT_NAME, write_test_report
 from utils.report.files import ANALYSIS_NAME
 from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, result_settings
-from utils.run_folder import make_folder, write_text_atomic
+from utils.run_folder import make_folder, replacing, write_text_atomic
 from utils.slices import SLICES_NAME
 from utils.summary import WITH_INTERVAL
 
@@ -60,7 +60,7 @@ def describe_test(
     }
 
 
-def test_one(
+def evaluate_one(
     cfg: CfgNode, model: nn.Module, data: ReIDData, name: str, folder: Path, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """Test the model on the test set of `data`, leave all files in `folder`, and return the results.
@@ -75,13 +75,13 @@ def test_one(
     results = evaluate(cfg, data, embedded, trial)
     results["interval"] = {metric: interval(results["per_query"], metric) for metric in WITH_INTERVAL}
     title = dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE)
-    analysis = analyse(cfg, data, trial, results)
-    if analysis.verification is not None:
-        rates = analysis.verification.tpr_at_fpr
-        results["tpr_at_fpr"] = {f"{fpr:g}": tpr for fpr, tpr in rates.items()}
+    verification = verify_pairs(trial, cfg.TEST.ROC_FPR)
+    if verification is not None:
+        results |= pair_rates(verification)
+    analysis = analyse(cfg, data, trial, results, verification) if cfg.TEST.REPORT else None
     log_results(results, f"Test Results - {title} - {facts['weight']}")
     save_results(results, folder, {"dataset": title, **facts})
-    if cfg.TEST.REPORT:
+    if analysis is not None:
         try:
             save_analysis(analysis, folder)
             write_test_report(folder)
@@ -96,9 +96,8 @@ def save_results(results: dict[str, Any], folder: Path, facts: dict[str, Any]) -
     per_query.npz holds, per query: ap, inp (float), first_hit (0-based rank, -1 = no match, query excluded), num_pos,
     pid, camid, viewid, brightness (of the clean image, 0..1), path (unicode), trial. Read it with allow_pickle=False.
     """
-    temporary = folder / "per_query.tmp.npz"
-    np.savez_compressed(temporary, **results["per_query"])
-    temporary.replace(folder / PER_QUERY_NAME)
+    with replacing(folder / PER_QUERY_NAME) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, **results["per_query"])
     own = {key: value for key, value in results.items() if key not in (*METRICS, "per_query", "cmc")}
     summary = {
         "schema": SUMMARY_SCHEMA,

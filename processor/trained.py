@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import nn
 from yacs.config import CfgNode
 
 from configs import load_cfg, restore_cfg
-from datasets.make_dataloader import ReIDData, test_names
+from configs.titles import names_of_tests
+from datasets.make_dataloader import ReIDData
 from model import make_model
 from model.backbones.vit import VisionTransformer
 from model.layers.lora import merge_lora
@@ -52,7 +54,7 @@ def describe_run(
         "camera_num": data.camera_num,
         "view_num": data.view_num,
         "datasets": list(cfg.DATASETS.NAMES),
-        "tested_on": test_names(cfg)[0],
+        "tested_on": names_of_tests(cfg)[0],
         "train_fingerprint": train_fingerprint,
         "test_fingerprint": test_fingerprint,
     }
@@ -91,11 +93,15 @@ def data_differences(
     differences = []
     names, before = list(cfg.DATASETS.NAMES), provenance["datasets"]
     if (names, train_fingerprint) != (before, provenance["train_fingerprint"]):
-        differences.append(
+        line = (
             f"the checkpoint was trained on {', '.join(before)} (fingerprint {provenance['train_fingerprint']}), the "
             f"training set here is {', '.join(names)} (fingerprint {train_fingerprint})"
         )
-    same_test = test_names(cfg)[0] == provenance["tested_on"]
+        held_out = yaml.safe_load(provenance["config"])["DATASETS"].get("VAL_IDS", 0)
+        if held_out != cfg.DATASETS.VAL_IDS:
+            line += f"; DATASETS.VAL_IDS was {held_out} then and is {cfg.DATASETS.VAL_IDS} here"
+        differences.append(line)
+    same_test = names_of_tests(cfg)[0] == provenance["tested_on"]
     if same_test and test_fingerprint != provenance["test_fingerprint"]:
         differences.append(
             f"{provenance['tested_on']}: its test images had the fingerprint {provenance['test_fingerprint']} at "
@@ -108,14 +114,16 @@ def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     """Return the checkpoint of `epoch` in a run folder, None = the last one. ConfigError when there is none."""
     folder = Path(output_dir)
     if not str(output_dir) or not folder.is_dir():  # Path("") is the working directory
-        raise ConfigError(f"--run '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
+        raise ConfigError(f"run folder '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
     found = {int(match[1]): path for path in folder.glob("*.pth") if (match := NUMBERED.fullmatch(path.name))}
     if not found:
         raise ConfigError(
-            f"--run '{output_dir}' holds no checkpoint <name>_<epoch>.pth; is it the OUTPUT_DIR of a training?"
+            f"run folder '{output_dir}' holds no checkpoint <name>_<epoch>.pth; is it the OUTPUT_DIR of a training?"
         )
     if epoch is not None and epoch not in found:
-        raise ConfigError(f"--epoch {epoch}: '{output_dir}' holds epochs {', '.join(map(str, sorted(found)))}")
+        raise ConfigError(
+            f"run folder '{output_dir}' has no epoch {epoch}; it holds epochs {', '.join(map(str, sorted(found)))}"
+        )
     return found[max(found) if epoch is None else epoch]
 
 
@@ -128,15 +136,15 @@ def load_trained(weight: str | Path, config_file: str | Path | None = None, opts
     """
     weight = Path(weight)
     if weight.is_dir():
-        raise ConfigError(f"--weights '{weight}' is a folder; name a checkpoint file, or the run with --run")
-    weights = read_weights(weight, "--weights")
+        raise ConfigError(f"checkpoint '{weight}' is a folder; name a file in it, or give it as a run folder")
+    weights = read_weights(weight, "checkpoint")
     provenance = read_run(weight)
     cfg = _configuration(weight, config_file, opts, provenance)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     model_cfg = cfg if provenance is not None else _with_known_sides(cfg, weights, weight)
     undivided = model_cfg.MODEL.SIE_CAMERA and model_cfg.MODEL.SIE_VIEW != cfg.MODEL.SIE_VIEW
     model = make_model(model_cfg, *_counts(cfg, weights, provenance), pretrained=False).to(device)
-    model.load_param(weight, "--weights")
+    model.load_param(weight, "checkpoint")
     if undivided and isinstance(model.base, VisionTransformer):
         _keep_neutral_side(model.base, weight)
     merge_lora(model)
@@ -153,14 +161,12 @@ def _configuration(
     beside = weight.parent / "config.yaml"
     if not beside.is_file():
         raise ConfigError(
-            f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML with --config_file"
+            f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML as config_file"
         )
     try:
         text = beside.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"'{beside}' is no text ({error}); copy it again, or name the YAML with --config_file"
-        ) from error
+        raise ConfigError(f"'{beside}' is no text ({error}); copy it again, or name the YAML as config_file") from error
     return restore_cfg(text, str(beside), opts)
 
 

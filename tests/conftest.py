@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+import train
 from tests import fake_runner
 from tests.datasets.trees import EMOJI, view_line, write_text
 
@@ -87,6 +88,19 @@ def tiny_config(tiny_root, tmp_path) -> Path:
     path = tmp_path / "tiny.yml"
     path.write_text(TINY_YAML.format(root=tiny_root, output=tmp_path / "run"))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_root, tmp_path_factory) -> Path:
+    """The OUTPUT_DIR of two epochs on the tiny archive, with JPM and sides of 3 cameras x 2 views; read only.
+
+    Its configuration lies beside it, as tiny.yml.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    config = folder / "tiny.yml"
+    config.write_text(TINY_YAML.format(root=tiny_root, output=folder / "run"))
+    train.main(["--config_file", str(config), "SOLVER.MAX_EPOCHS", "2"])
+    return folder / "run"
 
 
 @pytest.fixture

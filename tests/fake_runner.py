@@ -102,7 +102,7 @@ class FakeRunner:
         for place in (folder, *(folder / other for other in content["tests"])):
             place.mkdir(exist_ok=True)
             np.savez(place / "per_query.npz", **queries(metrics["mAP"]))
-        (folder / "summary.json").write_text(json.dumps(content))
+            (place / "summary.json").write_text(json.dumps(content))
         return 0
 
     def trained(self):

@@ -94,13 +94,6 @@ def test_all_kinds_of_flags_work_together(launch, runner, three, logs):
     assert summary_of(logs, "veri776_t_b")["pxk"] == "4x4 / 2x8"
 
 
-def test_the_same_launch_again_runs_nothing(launch, runner):
-    launch()
-    runner.take()
-    assert launch() == 0
-    assert runner.take() == []
-
-
 def test_train_gets_seed_and_folder_and_tests_get_weight_and_folder(launch, runner, logs):
     launch(seeds=("7",))
     (_, train), (_, test) = runner.commands[0], runner.commands[1]
@@ -110,42 +103,6 @@ def test_train_gets_seed_and_folder_and_tests_get_weight_and_folder(launch, runn
         "TEST.WEIGHT": str(run / "transformer_1.pth"),
         "OUTPUT_DIR": str(logs / "veri776_mine_seed7_test" / "epoch_1"),
     }
-
-
-def test_enlarging_the_epochs_continues_the_training(launch, runner):
-    launch()
-    runner.take()
-    assert launch("--epochs", "5") == 0
-    assert runner.take() == ["train 0", "test 0 4", "test 0 5"]
-
-
-def test_a_deleted_epoch_folder_is_tested_again(launch, runner, logs):
-    launch()
-    runner.take()
-    folder = logs / "veri776_mine_seed0_test" / "epoch_2"
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    assert launch() == 0
-    assert runner.take() == ["test 0 2"] and (folder / "summary.json").is_file()
-
-
-def test_a_checkpoint_that_appears_later_is_tested(launch, runner, logs):
-    launch("--save-every", "3")
-    assert runner.take() == ["train 0", "test 0 3"]
-    (logs / "veri776_mine_seed0_run" / "transformer_2.pth").write_text("weights")
-    launch("--save-every", "3")
-    assert runner.take() == ["test 0 2"]
-
-
-@pytest.mark.parametrize("content", ['{"mAP": 0.5, "Rank', "", "[]", '{"mAP": 0.5}', '{"mAP": NaN}'])
-def test_a_half_written_summary_counts_as_untested(launch, runner, logs, content):
-    launch()
-    runner.take()
-    path = logs / "veri776_mine_seed0_test" / "epoch_1" / "summary.json"
-    path.write_text(content)
-    assert launch() == 0
-    assert runner.take() == ["test 0 1"] and json.loads(path.read_text())["epoch"] == 1
 
 
 def test_save_every_0_keeps_and_tests_the_last_epoch_alone(launch, runner):
@@ -221,55 +178,11 @@ def test_without_tests_only_training_runs(launch, runner, logs, flag):
     assert summary_of(logs)["seeds"]["0"]["best"] is None
 
 
-def test_other_test_settings_test_again_and_other_workers_do_not(launch, runner, capsys):
-    launch()
-    runner.take()
-    launch("--opts", "DATALOADER.NUM_WORKERS", "0", "TEST.IMS_PER_BATCH", "7")
-    assert runner.take() == []
-    capsys.readouterr()
-    launch("--opts", "TEST.NECK_FEAT", "before")
-    assert runner.take() == ["test 0 1", "test 0 2", "test 0 3"]
-    assert "TEST.NECK_FEAT after -> before" in capsys.readouterr().out
-
-
-def test_another_data_folder_tests_again(launch, runner):
-    launch()
-    runner.take()
-    launch("--opts", "DATASETS.ROOT_DIR", "/elsewhere")
-    assert runner.take() == ["test 0 1", "test 0 2", "test 0 3"]
-
-
 def test_a_recipe_for_several_gpus_is_trained_by_torchrun(launch, monkeypatch):
     commands = []
     monkeypatch.setattr(run_phased_loss, "run_child", lambda command: commands.append(command) or 2)
     assert launch("--opts", "MODEL.DIST_TRAIN", "True") == 2
     assert commands[0][1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto", "train.py"]
-
-
-def test_results_of_other_test_settings_stay_out_of_the_summary(launch, runner, logs):
-    launch()
-    runner.take()
-    launch("--no-test", "--opts", "TEST.NECK_FEAT", "before")
-    assert summary_of(logs)["seeds"]["0"]["last"] is None
-
-
-def test_a_checkpoint_trained_anew_is_tested_again_and_a_touched_one_is_not(launch, runner, logs):
-    launch()
-    runner.take()
-    run = logs / "veri776_mine_seed0_run"
-    (run / "transformer_1.pth").write_text("other weights")
-    for epoch in (1, 2):
-        os.utime(run / f"transformer_{epoch}.pth", (4e9, 4e9))
-    launch()
-    assert runner.take() == ["test 0 1"]
-
-
-def test_a_finished_run_of_other_settings_is_refused(launch, runner, capsys):
-    launch()
-    runner.take()
-    assert launch("--opts", "SOLVER.BASE_LR", "0.5") == 2
-    error = capsys.readouterr().err
-    assert "SOLVER.BASE_LR 0.0003 -> 0.5" in error and error.count("\n") == 1 and runner.take() == []
 
 
 def test_a_child_runs_in_the_repository_and_its_exit_code_comes_back(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import train
 from configs import load_cfg
 from datasets import make_dataloader
 from datasets.make_dataloader import further_tests, held_out_test
+from processor import outcome
 from tests.datasets.trees import write_person_archive
 from utils.errors import ConfigError
 from utils.run_folder import read_metrics
@@ -93,15 +94,19 @@ def test_every_test_set_leaves_its_own_result_and_the_first_one_lists_them(tiny_
         assert all("market1501" in path for path in per_query["path"])
 
 
-def test_a_test_without_a_report_leaves_none_of_an_older_test(tiny_config, tmp_path):
+def test_a_test_without_a_report_leaves_none_of_an_older_test_and_all_its_figures(tiny_config, tmp_path, monkeypatch):
     train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
     command = ["--config_file", str(tiny_config), "TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth")]
     command += ["OUTPUT_DIR", str(tmp_path / "out")]
     test_command.main(command)
     assert {"report.html", "analysis.json", "slices.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    whole = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(whole["threshold"]) == set(whole["tpr_at_fpr"]) == {"0.0001", "0.001", "0.01"}
+    monkeypatch.setattr(outcome, "analyse", lambda *args: pytest.fail("what only the report shows is not computed"))
     test_command.main([*command, "TEST.FLIP", "True", "TEST.REPORT", "False"])
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"summary.json", "per_query.npz", "test_log.txt"}
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()).keys() == whole.keys()
 
 
 def test_a_test_is_re_ranked_once(tiny_config, tmp_path, monkeypatch):

@@ -12,9 +12,9 @@ from utils.summary import (
     CSV_HEADER,
     KINDS,
     SeedResults,
-    align_tables,
     csv_rows,
     further_tables,
+    pair_tables,
     percent_range,
     percents,
     tables_at,
@@ -104,7 +104,7 @@ def _last_tables(summary: Summary, results: Sequence[SeedResults]) -> list[PerQu
 
 def _compare(first: Sequence[PerQuery], second: Sequence[PerQuery]) -> Comparison | None:
     """Compare two experiments; None where a result is missing or the test sets differ."""
-    tables = align_tables([*first, *second]) if first and second else []
+    tables = pair_tables([*first, *second]) if first and second else []
     return compare_tables(tables[: len(first)], tables[len(first) :], TESTED_METRIC) if tables else None
 
 

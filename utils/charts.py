@@ -6,7 +6,6 @@ stay apart for colour-blind readers. Reference: Okabe and Ito, Color Universal D
 
 import hashlib
 import io
-import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from utils.run_folder import replacing
 from utils.slices import Slice
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -193,9 +193,8 @@ def to_svg(figure: Figure) -> str:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG of 150 dots per inch; the file is never half-written."""
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
 
 
 def _figure(title: str, height: float) -> Figure:

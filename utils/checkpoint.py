@@ -1,7 +1,6 @@
 """Read and write weight files: nothing in a file is executed, and a half-written file never replaces a whole one."""
 
 import hashlib
-import os
 import pickle
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from utils.errors import ConfigError, DataError, RunError
+from utils.run_folder import replacing
 
 MAX_REASON = 120  # characters of a library's message that ours quotes
 WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
@@ -37,10 +37,13 @@ def load_file(path: str | Path, key: str) -> Any:
             from safetensors.torch import load_file as load_safetensors
 
             return load_safetensors(path)
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0][:MAX_REASON]
-        raise DataError(f"{key}: '{path}' is not a plain weight file and was not loaded ({reason})") from error
+    except pickle.UnpicklingError as error:  # its message advises to load code
+        raise DataError(
+            f"{key}: '{path}' is not a plain weight file and was not loaded: it is damaged, or holds more than tensors "
+            "and plain values"
+        ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON]
         raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
@@ -71,15 +74,10 @@ def save_atomic(content: Any, path: str | Path) -> None:
     Raises RunError when the disk refuses; the old file stays.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write '{path}' ({error}); make room, then the same command continues") from error
 
 
@@ -108,11 +106,21 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile where an archive's part has another checksum than was written: torch.load does not look."""
+    if not zipfile.is_zipfile(path):  # an older format
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"its part '{damaged}' is damaged")
+
+
 def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(PurePosixPath(name).name == TORCHSCRIPT_FILE for name in archive.namelist())
-    except zipfile.BadZipFile:  # an older format, or damaged: torch.load says which
+    except Exception:  # an older format, or damaged in any way: loading says which
         return False
 
 

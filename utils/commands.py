@@ -1,16 +1,11 @@
 """The command line that train.py, test.py and the tools share."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from utils.errors import USER_ERROR_CODE, ConfigError
-
-if TYPE_CHECKING:
-    from processor.trained import Trained
 
 PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported name -> package
 
@@ -50,29 +45,3 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got '{text}', need a whole number of at least 1")
     return int(text)
-
-
-def source_parser(prog: str, description: str) -> OneLineParser:
-    """Return a parser of the arguments that say which trained model to use, for `load_source`."""
-    parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
-    group = parser.add_argument_group("the model: a run folder, or a checkpoint")
-    group.add_argument("--run", metavar="OUTPUT_DIR", help="run folder of a training")
-    group.add_argument("--epoch", type=int, metavar="N", help="epoch of the run (default: the last one kept)")
-    group.add_argument("--weights", metavar="W", help="checkpoint file")
-    group.add_argument(
-        "--config_file", "--config", metavar="F", help="YAML of a checkpoint that holds no configuration of its own"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the configuration")
-    return parser
-
-
-def load_source(args: argparse.Namespace) -> Trained:
-    """Return the model that the arguments of a `source_parser` name; ConfigError when they contradict each other."""
-    from processor.trained import find_weight, load_trained
-
-    if (args.run is None) == (args.weights is None):
-        raise ConfigError("name the model by --run OUTPUT_DIR or by --weights FILE, one of the two")
-    if args.run is None and args.epoch is not None:
-        raise ConfigError(f"--epoch {args.epoch} goes with --run; --weights names the file of an epoch itself")
-    weight = args.weights if args.run is None else find_weight(args.run, args.epoch)
-    return load_trained(weight, args.config_file, args.opts)

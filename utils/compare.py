@@ -14,10 +14,10 @@ from configs.titles import dataset_title
 from utils.bootstrap import UNITS, PerQuery
 from utils.commands import OneLineParser
 from utils.errors import ConfigError, DataError, run_command
-from utils.paired import SIGNIFICANCE, Comparison, align, compare_tables
+from utils.paired import SIGNIFICANCE, Comparison, compare_tables, pair_queries
 from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, read_per_query, read_result
 from utils.run_folder import write_text_atomic
-from utils.tables import align as align_rows
+from utils.tables import align, percent
 
 UNIT_NAMES = {"identity": "identities", "query": "query images"}
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
     check_same_test_set(runs)
-    tables = align(
+    tables = pair_queries(
         [(str(folder), table) for run in runs for folder, table in zip(run.folders, run.tables, strict=True)]
     )
     count = len(runs[0].folders)
@@ -113,7 +113,8 @@ def find_tests(words: str, epoch: int | None) -> list[Path]:
 
 def tested_epoch(folder: Path, epoch: int | None) -> Path | None:
     """Return the folder of an epoch (None: the last) in a ..._test folder, None where there is none."""
-    numbers = [int(path.name[6:]) for path in folder.glob("epoch_*") if path.name[6:].isdigit()]
+    names = [path.name.removeprefix("epoch_") for path in folder.glob("epoch_*")]
+    numbers = [int(name) for name in names if name.isdigit()]
     found = max(numbers, default=None) if epoch is None else epoch
     return folder / f"epoch_{found}" if found in numbers else None
 
@@ -140,9 +141,9 @@ def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
     data = next((name for run in runs for name in run.datasets if name is not None), "-")  # all tests share it
     for label, run, value in zip("AB", runs, (comparison.first, comparison.second), strict=True):
         values = comparison.seeds[label == "B"]
-        sd = f"{100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else "-"
+        sd = percent(np.std(values, ddof=1) if len(values) > 1 else None)
         epoch = run.folders[0].name.removeprefix("epoch_") if run.folders[0].name.startswith("epoch_") else "-"
-        rows.append([f"{label}  {run.name}", data, f"{100 * value:.2f}", sd, str(len(values)), epoch])
+        rows.append([f"{label}  {run.name}", data, percent(value), sd, str(len(values)), epoch])
     low, high = (100 * bound for bound in comparison.interval)
     unit = UNIT_NAMES[args.unit]
     needed = "- (needs two seeds on each side)"
@@ -152,7 +153,7 @@ def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
         [f"p over {unit}", f"{comparison.p_units:.4f} (paired permutation test, {comparison.num_units} {unit})"],
         ["p over seeds", p_seeds],
     ]
-    return f"{align_rows(rows, (0, 1))}\n\n{align_rows(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
+    return f"{align(rows, (0, 1))}\n\n{align(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
 
 
 def verdict(comparison: Comparison, metric: str, unit: str) -> str:

@@ -38,10 +38,7 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"error: {error.filename or 'a file'}: {error.strerror or error}; the same command continues",
-            file=sys.stderr,
-        )
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -52,5 +49,5 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         )
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where the last finished epoch ended", file=sys.stderr)
+        print("interrupted; the same command continues with what was kept", file=sys.stderr)
         return 130

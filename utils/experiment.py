@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from configs import find_notices, load_cfg
 from configs.compare import find_differences, flatten
-from configs.titles import dataset_title
+from configs.titles import dataset_title, names_of_tests
 from utils.ablation import describe_plan
 from utils.errors import ConfigError
 from utils.launch_args import config_label, default_prefix, experiment_name
@@ -62,7 +62,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         "save_every": cfg.SOLVER.CHECKPOINT_PERIOD,
         "config": os.path.abspath(config),
         "opts": opts,
-        "dataset": dataset_title((*cfg.DATASETS.TESTS, *cfg.DATASETS.NAMES)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE),
+        "dataset": dataset_title(names_of_tests(cfg)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE),
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
         "recipe": "_".join((label, *words)),

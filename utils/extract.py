@@ -12,20 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.commands import OneLineParser, load_source, source_parser
 from utils.errors import ConfigError, DataError, run_command
+from utils.loose_images import LOG_FORMAT, SKIP_HINT, add_skip_broken, find_images
+from utils.source import load_source, source_parser
 
 if TYPE_CHECKING:
     from utils.feature_extractor import FeatureExtractor
-
-LOG_FORMAT = "%(levelname)s: %(message)s"
-SKIP_HINT = "--skip-broken leaves such images out"
-
-
-def add_skip_broken(parser: OneLineParser) -> None:
-    """Add --skip-broken."""
-    help_text = "leave out images that cannot be read, naming each (default: an error)"
-    parser.add_argument("--skip-broken", action="store_true", help=help_text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +33,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file that takes the embeddings")
     add_skip_broken(parser)
     args = parser.parse_args(argv)
-    from utils.loose_images import find_images
     from utils.run_folder import make_folder
 
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)  # to stderr
@@ -70,7 +61,7 @@ def extract_to(file: Path, extractor: FeatureExtractor, paths: Sequence[str], sk
     import numpy as np
 
     from utils.checkpoint import sha256_of
-    from utils.index import save_arrays
+    from utils.run_folder import save_arrays
 
     rows, parts = [], []
     for batch_rows, feat in extractor.stream(paths, skip_broken=skip_broken):

@@ -2,6 +2,8 @@
 
 extractor = FeatureExtractor.from_run("logs/my_run")
 feat = extractor(["a.jpg", Image.open("b.png")])  # [2, D]
+
+Stands with the commands above processor, which it imports; nothing below may import it.
 """
 
 import hashlib
@@ -25,7 +27,7 @@ from tqdm import tqdm
 from configs.compare import flatten
 from datasets.make_dataloader import make_transforms
 from datasets.torch_datasets import leave_interrupts_to_the_parent, read_image, resize
-from model.backbones.vit import VisionTransformer
+from model.backbones.vit import VisionTransformer, side_counts
 from processor.embed import embed_batch
 from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
 from utils.checkpoint import sha256_of
@@ -58,9 +60,8 @@ class FeatureExtractor:
         self.cfg, self.model, self.device, self.weight = trained.cfg, trained.model, trained.device, trained.weight
         _, self._transform = make_transforms(self.cfg)
         base = self.model.base
-        has_sides = isinstance(base, VisionTransformer)
-        self._counts = (base.camera_num, base.view_num) if has_sides else (0, 0)
-        self._is_divided = not has_sides or base.side_rows != NEUTRAL_ROWS
+        self._counts = side_counts(base)
+        self._is_divided = not isinstance(base, VisionTransformer) or base.side_rows != NEUTRAL_ROWS
         self._told: set[str] = set()
 
     @classmethod

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.errors import ConfigError, DataError, RunError
+from utils.errors import ConfigError, DataError
 from utils.loose_images import list_images
-from utils.run_folder import make_folder
+from utils.run_folder import make_folder, save_arrays
 
 if TYPE_CHECKING:
     from utils.feature_extractor import FeatureExtractor
@@ -146,23 +146,6 @@ def _why_unusable(
     if shapes != [(number,), (number, 2), (number, width)] or index.feat.dtype != np.float32:
         return f"has parts of shapes {', '.join(map(str, shapes))}, in {index.feat.dtype}"
     return None
-
-
-def save_arrays(file: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write arrays and, as JSON under the name meta, plain values as npz, so that the old or the whole new file exists.
-
-    Read it with allow_pickle=False. Raises RunError when the disk refuses; the old file stays.
-    """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays, meta=np.array(json.dumps(meta)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write '{file}' ({error.strerror}); choose another place or make room") from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

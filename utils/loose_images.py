@@ -5,17 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from datasets.archive import IMAGE_SUFFIXES
+from utils.commands import OneLineParser
 from utils.errors import ConfigError, DataError
+
+LOG_FORMAT = "%(levelname)s: %(message)s"  # of the tools that embed loose images
+SKIP_HINT = "--skip-broken leaves such images out"
+
+
+def add_skip_broken(parser: OneLineParser) -> None:
+    """Add --skip-broken."""
+    help_text = "leave out images that cannot be read, naming each (default: an error)"
+    parser.add_argument("--skip-broken", action="store_true", help=help_text)
 
 
 def list_images(folder: str | Path, key: str) -> list[str]:
     """Return the images in a folder and all folders below it, relative to it, with / between names, sorted.
 
-    Hidden files and folders do not count, links to folders are followed, and each folder counts once. `key` is the
-    argument that named the folder. Raises ConfigError when there is no such folder, DataError when it holds no image or
-    one of its folders cannot be read.
+    Hidden files and folders do not count, nor pipes and devices; a link that leads nowhere does, as a broken image.
+    Links to folders are followed, and each folder counts once. `key` is the argument that named the folder. Raises
+    ConfigError when there is no such folder, DataError when it holds no image or one of its folders cannot be read.
     """
+    from datasets.archive import IMAGE_SUFFIXES
+
     if not os.fspath(folder):  # Path("") is the working directory
         raise ConfigError(f"{key} is empty; name a folder of images")
     folder = Path(folder)
@@ -31,7 +42,11 @@ def list_images(folder: str | Path, key: str) -> list[str]:
         visited.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(parent).relative_to(folder)
-        names += [(below / name).as_posix() for name in files if _is_image(name)]
+        names += [
+            (below / name).as_posix()
+            for name in files
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and _is_no_pipe(Path(parent) / name)
+        ]
     if not names:
         raise DataError(f"{key} '{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}), nor does a folder below it")
     return sorted(names)
@@ -64,8 +79,9 @@ def find_images(sources: Sequence[str], key: str) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def _is_no_pipe(path: Path) -> bool:
+    """Return False for what is no regular file, which might block whoever reads it; True for a dangling link."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -38,17 +38,17 @@ class Comparison(NamedTuple):
         return self.p_units if self.p_seeds is None else max(self.p_units, self.p_seeds)
 
 
-def align(tables: Sequence[tuple[str, PerQuery]]) -> list[PerQuery]:
+def pair_queries(tables: Sequence[tuple[str, PerQuery]]) -> list[PerQuery]:
     """Return the tables, given with their names, with their queries in the order of the first.
 
     Queries are one by path and trial; where the whole paths differ (another root folder), by parent folder and file
     name. Raises DataError, naming two tables, when they hold other queries, or other identities or matches of them.
     """
     (name, first), *others = tables
-    return [first, *(_align_one(name, first, other_name, other) for other_name, other in others)]
+    return [first, *(_pair_one(name, first, other_name, other) for other_name, other in others)]
 
 
-def _align_one(name: str, first: PerQuery, other_name: str, other: PerQuery) -> PerQuery:
+def _pair_one(name: str, first: PerQuery, other_name: str, other: PerQuery) -> PerQuery:
     if any(not np.array_equal(first[key], other[key]) for key in ("path", "trial")):
         wanted, found = _short_keys(name, first), _short_keys(other_name, other)
         unmatched = sorted(wanted.keys() ^ found.keys())
@@ -82,14 +82,14 @@ def _short_keys(name: str, table: PerQuery) -> dict[tuple[str, int], int]:
 
 
 def mean_values(tables: Sequence[PerQuery], metric: str) -> np.ndarray:
-    """Return the values of the valid queries [V], averaged over aligned tables (the seeds)."""
+    """Return the values of the valid queries [V], averaged over paired tables (the seeds)."""
     return np.mean([query_values(table, metric) for table in tables], axis=0)
 
 
 def compare_tables(
     first: Sequence[PerQuery], second: Sequence[PerQuery], metric: str, unit: str = "identity"
 ) -> Comparison:
-    """Compare two experiments, one aligned table a seed each, by a metric (mAP, mINP, Rank-k)."""
+    """Compare two experiments, one paired table a seed each, by a metric (mAP, mINP, Rank-k)."""
     units = query_units(first[0], unit)
     means = [mean_values(tables, metric) for tables in (first, second)]
     change = means[1] - means[0]

@@ -64,6 +64,9 @@ def why_untested(folder: Path, weight: Path, settings: dict[str, Any]) -> str | 
     changes = [f"{key} {saved.get(key)} -> {new}" for key, new in settings.items() if saved.get(key) != new]
     if changes:
         return f"tested with other settings: {'; '.join(changes)}"
+    for name in result.get("tests", {}):  # further test sets, each with a folder of its name
+        if read_result(folder / name) is None:
+            return f"no whole result on {name}"
     if not weight.is_file() or weight.stat().st_mtime <= (folder / RESULT_NAME).stat().st_mtime:
         return None
     from utils.checkpoint import sha256_of

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.commands import load_source, need_packages, source_parser, whole_number
+from utils.commands import need_packages, whole_number
 from utils.errors import DataError, run_command
-from utils.extract import LOG_FORMAT, SKIP_HINT, add_skip_broken
+from utils.loose_images import LOG_FORMAT, SKIP_HINT, add_skip_broken, check_paths, list_images
+from utils.source import load_source, source_parser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
     """Search, print and draw. Returns the exit code 0."""
     args = _parse(argv)
     need_packages("matplotlib")
-    from utils.loose_images import check_paths, list_images
     from utils.run_folder import make_folder
 
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)  # to stderr

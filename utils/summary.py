@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from utils.bootstrap import PerQuery, mean_interval, query_units
 from utils.errors import DataError
-from utils.paired import align, mean_values
+from utils.paired import mean_values, pair_queries
 from utils.results import METRICS
 from utils.run_folder import write_text_atomic
-from utils.tables import align as align_rows
+from utils.tables import align, percent
 
 SUMMARY_SCHEMA = 1
 CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_held_out", "data")
@@ -81,19 +81,19 @@ def mean_and_sd(rows: Sequence[Metrics]) -> tuple[Metrics, Metrics]:
     return mean, sd
 
 
-def align_tables(tables: Iterable[PerQuery | None]) -> list[PerQuery]:
+def pair_tables(tables: Iterable[PerQuery | None]) -> list[PerQuery]:
     """Return the tables in one order of queries; none where a file is absent or the test sets differ."""
     named = [(f"table {number}", table) for number, table in enumerate(tables)]
     if not named or any(table is None for _, table in named):
         return []
     try:
-        return align(named)
+        return pair_queries(named)
     except DataError:  # the launcher warns of differing fingerprints
         return []
 
 
 def find_intervals(tables: Sequence[PerQuery]) -> dict[str, list[float]]:
-    """Return {metric: [low, high]}, 95 % over test identities of the mean over aligned seeds; empty without tables."""
+    """Return {metric: [low, high]}, 95 % over test identities of the mean over paired seeds; empty without tables."""
     if not tables:
         return {}
     units = query_units(tables[0])
@@ -101,14 +101,14 @@ def find_intervals(tables: Sequence[PerQuery]) -> dict[str, list[float]]:
 
 
 def tables_at(results: Sequence[SeedResults], epochs: Sequence[int | None]) -> list[PerQuery]:
-    """Return the aligned tables of the seeds that have a result at their one of `epochs`."""
+    """Return the paired tables of the seeds that have a result at their one of `epochs`."""
     pairs = zip(results, epochs, strict=True)
-    return align_tables([result.per_query.get(epoch) for result, epoch in pairs if epoch in result.epochs])
+    return pair_tables([result.per_query.get(epoch) for result, epoch in pairs if epoch in result.epochs])
 
 
 def further_tables(results: Sequence[SeedResults], name: str) -> list[PerQuery]:
-    """Return the aligned tables of the seeds on a further test set."""
-    return align_tables([result.further[name].per_query for result in results if name in result.further])
+    """Return the paired tables of the seeds on a further test set."""
+    return pair_tables([result.further[name].per_query for result in results if name in result.further])
 
 
 def build_summary(
@@ -189,7 +189,7 @@ def write_files(start: Path, content: Any, rows: Iterable[Sequence[Any]], text: 
 
 def format_table(summary: dict[str, Any]) -> str:
     """Return the summary as aligned text, metrics in percent."""
-    return align_rows(seed_rows(summary), (0, 1))
+    return align(seed_rows(summary), (0, 1))
 
 
 def seed_rows(summary: dict[str, Any]) -> list[list[str]]:
@@ -225,15 +225,10 @@ def _mean_rows(
 
 def percents(metrics: Metrics, sd: Metrics | None = None) -> list[str]:
     """Return a cell for each of METRICS, e.g. 45.00 or 45.00 +- 7.07; - where there is none."""
-    cells = []
-    for name in METRICS:
-        if name not in metrics:
-            cells.append("-")
-        else:
-            cells.append(f"{100 * metrics[name]:.2f}" + (f" +- {100 * sd[name]:.2f}" if sd else ""))
-    return cells
+    spread = {name: f" +- {percent(value)}" for name, value in (sd or {}).items()}
+    return [percent(metrics.get(name)) + spread.get(name, "") for name in METRICS]
 
 
 def percent_range(interval: Sequence[float] | None) -> str:
     """Return an interval of fractions as a cell, e.g. 41.20 - 48.90; - where there is none."""
-    return f"{100 * interval[0]:.2f} - {100 * interval[1]:.2f}" if interval else "-"
+    return " - ".join(map(percent, interval)) if interval else percent(None)

@@ -1,5 +1,6 @@
-"""Rows of cells as text: aligned for the terminal, or as a Markdown table."""
+"""Rows of cells as text: aligned for the terminal, or as a Markdown table; and fractions as cells."""
 
+import math
 from collections.abc import Sequence
 
 Rows = Sequence[Sequence[str]]
@@ -22,3 +23,8 @@ def markdown(rows: Rows) -> str:
     """Return a Markdown table whose head is the first row; a | within a cell is escaped."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction in percent, e.g. 45.00; - for None and NaN."""
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"

@@ -22,10 +22,8 @@ FPR_STEPS = 50  # FPR in this many steps per power of ten
 
 
 class Verification(NamedTuple):
-    """Rates are fractions in 0..1; P positive and N negative pairs."""
+    """Rates are fractions in 0..1."""
 
-    num_positive: int
-    num_negative: int
     tpr_at_fpr: dict[float, float]  # {false positive rate asked for: true positive rate}, exact
     threshold: dict[float, float]  # {false positive rate asked for: threshold}; infinity where all may be accepted
     fpr: np.ndarray  # float64 [n], rising: exact points of the ROC curve from (0, 0) to (1, 1), for a picture
@@ -77,7 +75,7 @@ def verify(
         limit = refused[number] if number < num_negative else np.inf
         tpr[fpr] = int(positive.searchsorted(limit)) / len(positive)
         threshold[fpr] = float(np.nextafter(limit, -np.inf)) if number < num_negative else np.inf
-    return Verification(len(positive), num_negative, tpr, threshold, *_curves(histogram, same, positive, bins))
+    return Verification(tpr, threshold, *_curves(histogram, same, positive, bins))
 
 
 def _allowed(fpr: float, num_negative: int) -> int:

@@ -234,3 +234,8 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int], stride:
         (size - patch) // step + 1 for size, patch, step in zip(image_size, patch_size, stride, strict=True)
     )
     return rows, columns
+
+
+def side_counts(trunk: nn.Module) -> tuple[int, int]:
+    """Return how many cameras and viewpoints the side information of a trunk tells apart; 0 = that side is off."""
+    return (trunk.camera_num, trunk.view_num) if isinstance(trunk, VisionTransformer) else (0, 0)

@@ -1,9 +1,9 @@
-"""The recipe below a recipe, and what differs."""
+"""The recipe below a recipe."""
 
 import pytest
 
 from configs import get_cfg_defaults, load_cfg
-from configs.base import DEFAULTS_NAME, Change, base_of, base_path, find_changes
+from configs.base import DEFAULTS_NAME, base_of, base_path
 from configs.compare import flatten
 from utils.errors import ConfigError
 
@@ -38,8 +38,3 @@ def test_a_file_that_is_gone_or_no_yaml_is_named(tmp_path, text):
         path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"a\.yml"):
         base_path(path)
-
-
-def test_changes_hold_keys_of_either_side_by_name():
-    changes = find_changes({"b": 1, "a": [1], "same": 0}, {"b": 2, "a": [1], "same": 0, "c": "x"})
-    assert changes == [Change("b", 1, 2), Change("c", None, "x")]

@@ -1,10 +1,10 @@
-"""Which settings make another training."""
+"""What differs between settings, and which of it makes another training."""
 
 import pytest
 import yaml
 
 from configs import get_cfg_defaults
-from configs.compare import find_differences, flatten
+from configs.compare import Change, changes_from_defaults, find_changes, find_differences, flatten
 
 
 def changed(*pairs):
@@ -15,6 +15,17 @@ def changed(*pairs):
 
 def test_sections_become_dotted_keys_and_tuples_lists():
     assert flatten({"A": {"B": (1, 2), "C": {"D": "x"}}, "E": 3}) == {"A.B": [1, 2], "A.C.D": "x", "E": 3}
+
+
+def test_changes_hold_keys_of_either_side_by_name():
+    changes = find_changes({"b": 1, "a": [1], "same": 0}, {"b": 2, "a": [1], "same": 0, "c": "x"})
+    assert changes == [Change("b", 1, 2), Change("c", None, "x")]
+
+
+def test_the_log_names_what_is_not_default_by_key():
+    cfg = get_cfg_defaults()
+    cfg.merge_from_list(["TEST.FLIP", True, "INPUT.SIZE_TRAIN", [256, 128]])
+    assert changes_from_defaults(cfg) == ["INPUT.SIZE_TRAIN [256, 128]", "TEST.FLIP True"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import get_cfg_defaults
 from datasets.bases import Sample
-from processor.analysis import Analysis, analyse, save_analysis
+from processor.analysis import Analysis, analyse, pair_rates, save_analysis, verify_pairs
 from processor.inference import RankOptions, Trial, evaluate_features, make_trial
 from tests.reference import retrieval, slow_slices
 from utils.slices import read_slices
@@ -44,7 +44,7 @@ def analysed(cfg, pids, camids, trials=()) -> tuple[Analysis, Trial, dict]:
     feat, luma = torch.from_numpy(feat.astype(np.float32)), rng.uniform(size=len(pids)).astype(np.float32)
     data = make_data(pids, camids, trials)
     results, trial = evaluate_features(data, feat, luma, OPTIONS), make_trial(data, feat, OPTIONS)
-    return analyse(cfg, data, trial, results), trial, results
+    return analyse(cfg, data, trial, results, verify_pairs(trial, cfg.TEST.ROC_FPR)), trial, results
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_three_whole_files_are_written(whole, tmp_path):
     for _ in range(2):  # the second time over the first
         content = content_of(whole[0], tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"slices.csv", "slices.png", "analysis.json"}
-    assert set(content) == {"schema", "distance", "roc", "tpr_at_fpr", "worst"} and content["schema"] == 1
+    assert set(content) == {"schema", "distance", "roc", "tpr_at_fpr", "threshold", "worst"} and content["schema"] == 1
     with Image.open(tmp_path / "slices.png") as picture:
         picture.load()
     written = read_slices(tmp_path / "slices.csv")
@@ -99,11 +99,19 @@ def test_distances_and_rates_are_those_of_all_valid_pairs(whole, tmp_path):
     for name, values in (("positive", positive), ("negative", negative)):
         assert sum(content["distance"][name]) == len(values)
         assert len(content["distance"]["edges"]) == 1 + len(content["distance"][name])
-    assert set(content["tpr_at_fpr"]) == {"0.01", "0.1"}
+    assert set(content["tpr_at_fpr"]) == set(content["threshold"]) == {"0.01", "0.1"}
     for rate, found in content["tpr_at_fpr"].items():
         accepted = [t for t in np.unique(distmat) if np.mean(negative <= t) <= float(rate)]
         assert found == pytest.approx(np.mean(positive <= max(accepted)))
+        threshold = content["threshold"][rate]
+        assert found == np.mean(positive <= threshold) and np.mean(negative <= threshold) <= float(rate)
     assert content["roc"]["fpr"][-1] == content["roc"]["tpr"][-1] == 1.0
+
+
+def test_rates_alike_in_six_digits_keep_their_own_keys_and_a_threshold_that_accepts_all_is_null(whole):
+    rates = pair_rates(verify_pairs(whole[1], [0.1234567, 0.1234568, 1]))
+    assert list(rates["tpr_at_fpr"]) == list(rates["threshold"]) == ["0.1234567", "0.1234568", "1.0"]
+    assert rates["threshold"]["1.0"] is None and rates["tpr_at_fpr"]["1.0"] == 1.0
 
 
 def test_the_worst_queries_come_with_the_ranking_that_made_them_bad(whole, tmp_path):

@@ -7,25 +7,20 @@ import pytest
 import torch
 
 import test as test_command
-import train
 from configs import load_cfg
 from datasets import make_dataloader
 from datasets.bases import fingerprint
 from model import make_model
 from processor.embed import embed
 from processor.trained import data_differences, find_weight, load_trained
-from tests.conftest import TINY_YAML
 from utils.checkpoint import read_provenance, save_weights
 from utils.errors import ConfigError, DataError
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_root, tmp_path_factory):
-    """A finished run of two epochs, with its YAML beside the folder `run`."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.yml").write_text(TINY_YAML.format(root=tiny_root, output=folder / "run"))
-    train.main(["--config_file", str(folder / "tiny.yml"), "SOLVER.MAX_EPOCHS", "2"])
-    return folder
+@pytest.fixture
+def finished(trained_run):
+    """The folder of tiny.yml and of its finished run of two epochs, `run`."""
+    return trained_run.parent
 
 
 def test_the_newest_or_the_asked_epoch_is_found(finished):
@@ -58,7 +53,7 @@ def test_the_checkpoint_is_still_a_bare_state_dict(finished):
 def test_a_bare_file_needs_a_configuration_and_takes_the_one_beside_it(finished, tmp_path):
     weights = dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True))
     torch.save(weights, tmp_path / "bare.pth")
-    with pytest.raises(ConfigError, match="holds no configuration and no config.yaml.*--config_file"):
+    with pytest.raises(ConfigError, match="holds no configuration and no config.yaml.*name its YAML as config_file"):
         load_trained(tmp_path / "bare.pth")
     from_yaml = load_trained(tmp_path / "bare.pth", finished / "tiny.yml")
     (tmp_path / "config.yaml").write_text((finished / "run" / "config.yaml").read_text())
@@ -80,9 +75,9 @@ def test_pairs_override_the_kept_configuration(finished):
 @pytest.mark.parametrize(
     ("folder", "epoch", "message"),
     [
-        ("nowhere", None, "--run '.*nowhere': no such folder"),
+        ("nowhere", None, "run folder '.*nowhere': no such folder"),
         ("", None, "holds no checkpoint"),
-        ("run", 7, "--epoch 7: .* holds epochs 1, 2"),
+        ("run", 7, "run folder '.*run' has no epoch 7; it holds epochs 1, 2"),
     ],
 )
 def test_a_wrong_run_or_epoch_is_named(finished, folder, epoch, message):
@@ -180,9 +175,9 @@ def test_side_information_that_a_file_lacks_is_off_and_this_is_said(finished, tm
 
 
 def test_mistaken_paths_of_a_model_are_told(finished, tmp_path):
-    with pytest.raises(ConfigError, match="--weights '.*run' is a folder; name a checkpoint file"):
+    with pytest.raises(ConfigError, match="checkpoint '.*run' is a folder; name a file in it"):
         load_trained(finished / "run")
-    with pytest.raises(ConfigError, match="--run '': no such folder"):
+    with pytest.raises(ConfigError, match="run folder '': no such folder"):
         find_weight("")
     torch.save(dict(torch.load(finished / "run" / "transformer_2.pth", weights_only=True)), tmp_path / "bare.pth")
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")

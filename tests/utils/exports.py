@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from model import make_model
+from model.layers.lora import merge_lora
 from processor.trained import Trained
 from tests.model import clips
 from tests.model.builds import TINY_VIT, make_cfg
@@ -26,6 +27,7 @@ def make_trained(cfg, folder: Path) -> Trained:
             layer.running_var.uniform_(0.5, 2)
     weight = folder / "transformer_7.pth"
     save_weights(model.state_dict(), weight, PROVENANCE)
+    merge_lora(model)
     return Trained(cfg, model, torch.device("cpu"), weight, PROVENANCE)
 
 

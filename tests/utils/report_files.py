@@ -115,6 +115,9 @@ def write_folder(
     """Write the files of a test."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary))
+    for name, metrics in summary.get("tests", {}).items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "summary.json").write_text(json.dumps(metrics))
     if analysis is not None:
         (folder / "analysis.json").write_text(json.dumps(analysis))
     if with_slices:

@@ -39,7 +39,7 @@ def test_a_damaged_file_is_one_line(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         load_file(path, "TEST.WEIGHT")
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "PyTorch" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
@@ -61,6 +61,25 @@ def test_a_checkpoint_cut_in_half_is_refused(tmp_path):
     save_atomic({"weight": torch.randn(100, 100)}, path)
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(DataError, match="copy it again"):
+        load_file(path, "TEST.WEIGHT")
+
+
+def test_a_checkpoint_with_one_changed_byte_is_refused_or_loads_whole(tmp_path):
+    path, weight = tmp_path / "x.pth", torch.randn(20, 20)
+    save_atomic({"weight": weight}, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            assert torch.equal(load_file(path, "TEST.WEIGHT")["weight"], weight)
+        except DataError:
+            refused += 1
+    assert refused > weight.nbytes // 7
+    place = whole.index(weight.numpy().tobytes())
+    path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+    with pytest.raises(
+        DataError, match=r"as a weight file \(BadZipFile: its part 'archive/data/0' is damaged\); copy it"
+    ):
         load_file(path, "TEST.WEIGHT")
 
 

@@ -1,4 +1,4 @@
-"""How the tools are told which trained model to use."""
+"""What the command lines share."""
 
 import argparse
 import importlib.util
@@ -6,31 +6,10 @@ import importlib.util
 import pytest
 
 from utils import search
-from utils.commands import load_source, source_parser, whole_number
-from utils.errors import ConfigError, run_command
+from utils.commands import whole_number
+from utils.errors import run_command
 from utils.report import __main__ as report
 from utils.visualize import __main__ as visualize
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "by --run OUTPUT_DIR or by --weights FILE"),
-        (("--run", "a", "--weights", "b"), "one of the two"),
-        (("--weights", "b.pth", "--epoch", "3"), "--epoch 3 goes with --run"),
-        (("--run", "nowhere"), "--run 'nowhere': no such folder"),
-        (("--weights", "nowhere/x.pth"), "no file 'nowhere/x.pth'"),
-    ],
-)
-def test_a_model_that_is_not_named_rightly_is_refused(words, message):
-    with pytest.raises(ConfigError, match=message):
-        load_source(source_parser("tool", "A tool.").parse_args(words))
-
-
-def test_an_unknown_flag_is_one_line(capsys):
-    with pytest.raises(SystemExit):
-        source_parser("tool", "A tool.").parse_args(["--rum", "x"])
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

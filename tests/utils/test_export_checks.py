@@ -113,7 +113,7 @@ def test_command_exports_a_checkpoint_and_says_how_exact_it_is(tmp_path, capsys)
     argv = ["--format", "torchscript", "--run", str(tmp_path), "--out", str(out), "--normalise", "TEST.FLIP", "True"]
     assert main(argv) == 0
     line = capsys.readouterr().out
-    assert line.startswith(f"{out}: torchscript, images, camids -> embedding [batch, 24]; 20 random images")
+    assert line.startswith(f"{out}: torchscript, images -> embedding [batch, 24]; 20 random images")
     assert "smallest cosine 1.0000000" in line or "smallest cosine 0.99999" in line
     extra = {graphs.METADATA: ""}
     torch.jit.load(out, _extra_files=extra)

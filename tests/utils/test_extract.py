@@ -98,7 +98,7 @@ def test_a_folder_of_broken_images_is_an_error(trained_run, tmp_path, capsys):
         (["--run", "RUN", "--images", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp)"),
         (["--run", "RUN", "--weights", "w.pth", "--images", "PHOTOS"], "one of the two"),
         (["--images", "PHOTOS"], "--run OUTPUT_DIR or by --weights"),
-        (["--run", "no_run", "--images", "PHOTOS"], "--run 'no_run': no such folder"),
+        (["--run", "no_run", "--images", "PHOTOS"], "run folder 'no_run': no such folder"),
         (["--run", "EMPTY", "--images", "PHOTOS"], "holds no checkpoint"),
         (["--run", "RUN", "--epoch", "7", "--images", "PHOTOS"], "holds epochs 1, 2"),
         (["--weights", "w.pth", "--images", "PHOTOS"], "no file 'w.pth'"),

@@ -22,6 +22,14 @@ def test_linked_folders_are_followed_and_each_folder_counts_once(tmp_path):
     assert list_images(tmp_path / "links", "--images") == [f"there/{name}" for name in NAMES]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_named_as_an_image_is_not_listed_but_a_dangling_link_is(tmp_path):
+    write_photos(tmp_path)
+    os.mkfifo(tmp_path / "x.png")
+    (tmp_path / "y.png").symlink_to(tmp_path / "gone.png")
+    assert list_images(tmp_path, "--images") == sorted([*NAMES, "y.png"])
+
+
 def test_files_and_folders_mix_in_the_order_given_and_each_image_counts_once(tmp_path):
     paths = write_photos(tmp_path)
     note, last = str(tmp_path / "notes.txt"), paths[-1]

@@ -7,7 +7,7 @@ from tests.reference import slow_statistics as slow
 from utils import paired
 from utils.bootstrap import interval, mean_interval
 from utils.errors import DataError
-from utils.paired import align, compare_tables, holm, sign_flip_test, welch_test
+from utils.paired import compare_tables, holm, pair_queries, sign_flip_test, welch_test
 
 # extra hours of sleep under two drugs (Student 1908), and p of Welch's test as R's manual prints it
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -70,20 +70,20 @@ def test_queries_are_paired_by_folder_and_file_under_any_root_and_in_any_order()
     first = slow.simulated_queries(np.random.default_rng(0), 8, 3)
     other = shuffled(slow.table_of(first["ap"], first["pid"], root="/elsewhere/data"))
     assert not np.array_equal(other["ap"], first["ap"])
-    np.testing.assert_array_equal(align([("a", first), ("b", other)])[1]["ap"], first["ap"])
+    np.testing.assert_array_equal(pair_queries([("a", first), ("b", other)])[1]["ap"], first["ap"])
 
 
 def test_the_trials_of_one_image_are_kept_apart():
     first = slow.table_of([0.1, 0.2], [1, 1])
     first = {key: np.concatenate([column, column]) for key, column in first.items()}
     first |= {"trial": np.array([0, 0, 1, 1]), "ap": np.array([0.1, 0.2, 0.3, 0.4])}
-    np.testing.assert_array_equal(align([("a", first), ("b", shuffled(first, 1))])[1]["ap"], first["ap"])
+    np.testing.assert_array_equal(pair_queries([("a", first), ("b", shuffled(first, 1))])[1]["ap"], first["ap"])
 
 
 def test_windows_paths_pair_with_others():
     first = slow.table_of([0.1, 0.2], [1, 2])
     other = first | {"path": np.array([path.replace("/", "\\") for path in first["path"]])}
-    assert len(align([("a", first), ("b", other)])) == 2
+    assert len(pair_queries([("a", first), ("b", other)])) == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_windows_paths_pair_with_others():
 def test_other_queries_are_refused_in_one_line_that_names_both(change, said):
     table = slow.table_of([0.1, 0.2, 0.3, 0.4], [1, 1, 2, 2])
     with pytest.raises(DataError, match=said) as error:
-        align([("run_a", table), ("run_b", change(table))])
+        pair_queries([("run_a", table), ("run_b", change(table))])
     assert "'run_b'" in str(error.value) and "\n" not in str(error.value)
 
 

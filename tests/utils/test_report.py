@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from configs import load_cfg
-from tests.utils.browser import CHROMIUM, DRIVER, browser
 from tests.utils.report_files import (
     METRICS,
     Page,
@@ -244,14 +243,3 @@ def test_a_folder_without_a_result_is_one_clear_error(tmp_path, capsys, state):
         write_test_report(folder)
     assert run_command(main, [str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
-def test_chromium_shows_the_page_without_an_error_or_a_sideways_scroll(whole, tmp_path):
-    with browser(tmp_path) as window:
-        for width in (1280, 390):
-            window.resize(width)
-            window.open(whole / REPORT_NAME)
-            assert window.ask("document.documentElement.scrollWidth") <= width == window.ask("innerWidth")
-        assert window.ask("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-        assert not window.console()

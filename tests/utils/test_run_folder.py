@@ -10,7 +10,7 @@ import time
 import pytest
 
 from utils.errors import ConfigError
-from utils.run_folder import LOCK_NAME, Recorder, locked, make_folder, read_metrics
+from utils.run_folder import LOCK_NAME, Recorder, locked, make_folder, read_metrics, replacing, write_text_atomic
 
 HOLD = "import sys, time; from pathlib import Path; from utils.run_folder import locked\n"
 HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -56,6 +56,19 @@ def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot write there"):
         make_folder(str(tmp_path / "run"), "OUTPUT_DIR")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, error):
+    path = tmp_path / "x.txt"
+    write_text_atomic(path, "old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_records_of_an_unfinished_epoch_are_dropped_at_the_next_start(tmp_path):

@@ -1,6 +1,6 @@
 """Rows of cells as aligned text and as Markdown."""
 
-from utils.tables import align, markdown
+from utils.tables import align, markdown, percent
 
 ROWS = [["ID", "name", "value"], ["1", "a|b", "10.5"], ["12", "", "-"]]
 
@@ -20,3 +20,7 @@ def test_markdown_has_a_head_and_escapes_the_separator():
         "| 1 | a\\|b | 10.5 |",
         "| 12 |  | - |",
     ]
+
+
+def test_a_fraction_is_shown_in_percent_and_none_as_a_dash():
+    assert [percent(value) for value in (0.45, 1, 0.0, None, float("nan"))] == ["45.00", "100.00", "0.00", "-", "-"]

@@ -14,7 +14,7 @@ from utils.visualize import grid
 from utils.visualize.attention import heat_map, overlay
 from utils.visualize.embedding import choose_ids, coordinates, palette, project, scatter
 from utils.visualize.grid import Tile, draw_grid
-from utils.visualize.ranks import SHEET_QUERIES, choose, draw_sheet, file_name, query_tile, result_tiles
+from utils.visualize.ranks import SHEET_QUERIES, check_pids, choose, draw_sheet, file_name, query_tile, result_tiles
 
 GREEN, RED, GREY = (26, 127, 55), (207, 34, 46), (110, 119, 129)
 BLUE, WHITE = (9, 105, 218), (255, 255, 255)
@@ -133,7 +133,8 @@ def test_a_random_choice_depends_on_the_seed_alone():
 def test_only_queries_of_the_wanted_identities_are_chosen():
     assert choose(AP, PIDS, "worst", 9, [9, 4]).tolist() == [4, 0, 1]
     with pytest.raises(DataError, match=r"--pids 5: no query shows this identity; the 4 of the test set begin 2, 3, 4"):
-        choose(AP, PIDS, "worst", 9, [4, 5])
+        check_pids([4, 5], PIDS)
+    check_pids([4, 9], PIDS)
 
 
 def test_file_names_sort_by_rank_and_say_what_is_shown():

@@ -2,8 +2,8 @@
 
 import sys
 
-from utils.commands import load_source, source_parser
 from utils.errors import run_command
+from utils.source import load_source, source_parser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from processor.trained import Trained
 from utils.checkpoint import sha256_of
 from utils.errors import ConfigError, RunError
 from utils.export.graphs import RUNNERS, WRITERS, Embedder, Runner, check_packages, label_inputs
-from utils.run_folder import make_folder
+from utils.run_folder import make_folder, replacing
 
 SCHEMA = 1
 PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
@@ -49,8 +49,7 @@ def export_model(trained: Trained, path: str | Path, fmt: str, normalise: bool =
     cfg = trained.cfg
     pixels = (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD) if normalise else None
     embedder = Embedder(trained.model, pixels, cfg.TEST.FLIP, cfg.TEST.FEAT_NORM == "yes")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with replacing(path) as temporary:
         _write(embedder, trained, fmt, temporary)
         parity = compare(embedder, trained, RUNNERS[fmt](temporary))
         if not parity.cosine >= LEAST_COSINE:  # NaN is no agreement either
@@ -58,9 +57,6 @@ def export_model(trained: Trained, path: str | Path, fmt: str, normalise: bool =
                 f"--out '{path}' was not written: the {fmt} graph differs from the model, smallest cosine "
                 f"{parity.cosine:.6f}, needed {LEAST_COSINE}; try the other --format"
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return parity
 
 

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones.vit import VisionTransformer
-from model.layers.lora import merge_lora
+from model.backbones.vit import side_counts
 from utils.errors import ConfigError
 
 METADATA = "preprocessing"  # name of the JSON text in either format
@@ -40,7 +39,6 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
-        merge_lora(self.model)
         self.flip, self.unit, self.normalise = flip, unit, pixels is not None
         if pixels is not None:
             mean, std = (torch.tensor(row, dtype=torch.float32).reshape(3, 1, 1) for row in pixels)
@@ -81,9 +79,7 @@ class WithDefaults(nn.Module):
 
 def label_inputs(model: nn.Module) -> dict[str, int]:
     """Return the side information that a model reads: {"camids": cameras, "viewids": viewpoints} of the sides on."""
-    base = model.base
-    counts = (base.camera_num, base.view_num) if isinstance(base, VisionTransformer) else (0, 0)
-    return {name: count for name, count in zip(("camids", "viewids"), counts, strict=True) if count}
+    return {name: count for name, count in zip(("camids", "viewids"), side_counts(model.base), strict=True) if count}
 
 
 def check_packages(fmt: str) -> None:

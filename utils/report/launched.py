@@ -26,14 +26,13 @@ from utils.report.page import (
     try_part,
 )
 from utils.report.settings import base_changes, experiment_changes
-from utils.report.tested import ENVIRONMENT, SHOWN_WORST, pairs_part, worst_part
+from utils.report.tested import ENVIRONMENT, pairs_part, worst_part
 from utils.run_folder import read_metrics
 from utils.slices import SLICES_NAME, mean_slices
 from utils.summary import SeedResults, seed_rows
 
 SEED_TEXT_COLUMNS = (0, 1)  # result, data
 ENVIRONMENT_NAME = "env.json"
-FEWEST_WORST = 3  # worst queries that each of many experiments shows
 
 
 class Launched(NamedTuple):
@@ -74,10 +73,9 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
         make_section("progress", "mAP over epochs", progress, launched),
         make_section("cmc", "CMC curves" if several else "CMC curve", mean_cmc, launched),
     ]
-    shown = max(FEWEST_WORST, SHOWN_WORST // len(launched))
     for number, one in enumerate(launched, start=1):
         title = f"Last epoch: {one.name}" if several else "Last epoch"
-        sections.append(make_section(f"last-{number}", title, last_epoch, one, shown))
+        sections.append(make_section(f"last-{number}", title, last_epoch, one, len(launched)))
     sections.append(make_section("data", "Data and environment", _each, launched, environment))
     sections.append(make_section("reproduce", "Reproduce", result.command_part, command))
     names = f"{len(launched)} experiments" if several else launched[0].experiment.name
@@ -158,8 +156,11 @@ def mean_cmc(launched: Sequence[Launched]) -> str:
     return pictures([figures.cmc(curves, "CMC at the last epoch, mean over the seeds")])
 
 
-def last_epoch(one: Launched, worst_shown: int) -> str:
-    """Return slices (means over the seeds), pairs and worst queries (of the first seed) of the last epoch."""
+def last_epoch(one: Launched, num_experiments: int) -> str:
+    """Return slices (means over the seeds), pairs and worst queries (of the first seed) of the last epoch.
+
+    The worst queries are fewer where several experiments share the page.
+    """
     if not one.tested:
         return missing(f"Epoch {one.experiment.last_epoch} has no result yet.")
     any_test, of = next(iter(one.tested.values())), f", {one.name}"
@@ -174,7 +175,7 @@ def last_epoch(one: Launched, worst_shown: int) -> str:
         return join([*parts, part("Pairs and worst queries", missing(any_test.absent[ANALYSIS_NAME]))])
     seed, analysis = next(iter(analyses.items()))
     pairs = try_part("Distances and ROC", pairs_part, analysis, of)
-    worst = try_part("Worst queries", worst_part, analysis, worst_shown)
+    worst = try_part("Worst queries", worst_part, analysis, num_experiments)
     return join([*parts, part(f"Distances and ROC, seed {seed}", pairs), part(f"Worst queries, seed {seed}", worst)])
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.base import Change, base_of, find_changes
-from configs.compare import flatten
+from configs.base import base_of
+from configs.compare import Change, find_changes, flatten
 from utils.errors import ConfigError
 from utils.report.page import missing, paragraph, table
 

@@ -11,7 +11,7 @@ from utils.report.settings import base_changes
 from utils.report.thumbnails import worst_queries
 from utils.slices import SLICES_NAME
 
-SHOWN_WORST = 12
+FEWEST_WORST = 3  # worst queries that each of many experiments shows
 ENVIRONMENT = ("python", "torch", "torchvision", "timm", "platform", "device", "device_name", "threads", "git_commit")
 
 
@@ -66,9 +66,10 @@ def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
     return join([pictures(drawn), result.tpr_table(points)])
 
 
-def worst_part(analysis: dict[str, Any], shown: int = SHOWN_WORST) -> str:
-    """Return the first `shown` of the worst queries with their rank lists."""
-    return worst_queries(analysis["worst"], shown)
+def worst_part(analysis: dict[str, Any], share: int = 1) -> str:
+    """Return the first of `share` equal parts of the worst queries, at least FEWEST_WORST, with their rank lists."""
+    worst = analysis["worst"]
+    return worst_queries(worst[: max(FEWEST_WORST, len(worst) // share)])
 
 
 def fingerprints_part(summary: dict[str, Any]) -> str:

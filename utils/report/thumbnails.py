@@ -37,17 +37,17 @@ def thumbnail(path: str) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def worst_queries(worst: Sequence[Entry], shown: int) -> str:
-    """Return the first `shown` entries of analysis.json's `worst`, the first half of them open."""
+def worst_queries(worst: Sequence[Entry]) -> str:
+    """Return entries of analysis.json's `worst`, the first half of them open."""
     if not worst:
         return missing("No query has a match, so none can be ranked.")
     parts = [paragraph(LEGEND, "note")]
-    paths = [entry["path"] for query in worst[:shown] for entry in (query, *query["ranks"])]
+    paths = [entry["path"] for query in worst for entry in (query, *query["ranks"])]
     images = {path: thumbnail(path) for path in dict.fromkeys(paths)}  # one gallery image is near many queries
     absent = sum(image is None for image in images.values())
     if absent:
         parts.append(missing(f"{absent} of {len(images)} images cannot be read where the test found them."))
-    rows = [_query_row(number, query, images) for number, query in enumerate(worst[:shown], start=1)]
+    rows = [_query_row(number, query, images) for number, query in enumerate(worst, start=1)]
     half = (len(rows) + 1) // 2
     parts += rows[:half]
     if rows[half:]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.commands import need_packages, whole_number
+from utils.source import load_source
 from utils.visualize.common import picture_parser
 from utils.visualize.grid import Tile, draw_grid, file_stem, open_rgb
 
@@ -37,7 +38,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     need_packages("matplotlib")
 
-    from utils.commands import load_source
     from utils.run_folder import make_folder
 
     folder = make_folder(args.out, "--out")

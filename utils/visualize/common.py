@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.commands import OneLineParser, source_parser
+from utils.commands import OneLineParser
+from utils.source import load_source, source_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +24,15 @@ class Opened(NamedTuple):
 
 
 def picture_parser(command: str, description: str) -> OneLineParser:
-    """Return a `source_parser` with --out DIR and --seed."""
+    """Return a `source_parser` with --out DIR."""
     parser = source_parser(f"python -m utils.visualize {command}", description)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder that takes the pictures")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default 0)")
     return parser
+
+
+def add_seed(parser: OneLineParser) -> None:
+    """Add --seed."""
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default 0)")
 
 
 def seed(text: str) -> int:
@@ -40,7 +45,6 @@ def seed(text: str) -> int:
 def open_test_set(args: argparse.Namespace) -> Opened:
     """Return output folder, trained model and its test data; ConfigError or DataError for what does not exist."""
     from datasets.make_dataloader import make_dataloader
-    from utils.commands import load_source
     from utils.run_folder import make_folder
 
     folder = make_folder(args.out, "--out")

@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.commands import need_packages, whole_number
 from utils.errors import ConfigError, DataError
-from utils.visualize.common import open_test_set, picture_parser
+from utils.visualize.common import add_seed, open_test_set, picture_parser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +38,7 @@ DISTINCT = (  # Trubetskoy, List of 20 simple, distinct colors, 2017, the strong
 def main(argv: list[str] | None = None) -> int:
     """Write <method>_<colour>.png and <method>.csv; return the exit code 0."""
     parser = picture_parser("embedding", "Draw the embeddings of some test identities in the plane.")
+    add_seed(parser)
     parser.add_argument("--method", choices=METHODS, default="tsne", help="how the plane is found (default tsne)")
     parser.add_argument("--num-ids", type=whole_number, default=20, metavar="N", help="identities, drawn by --seed")
     parser.add_argument("--colour", "--color", choices=LABELS, default="pid", help="what colours show (default pid)")

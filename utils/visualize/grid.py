@@ -1,13 +1,13 @@
 """One picture of a query and what was found for it; the drawing that all commands share."""
 
 import math
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.errors import DataError
+from utils.run_folder import replacing
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -37,7 +37,7 @@ def draw_grid(query: Tile, results: Sequence[Tile], path: str | Path, columns: i
 
     Images are `height` pixels high and keep their aspect ratio. Raises DataError naming one that cannot be read.
     """
-    save_png(grid_image(query, results, columns, height), path)
+    save_picture(grid_image(query, results, columns, height), path)
 
 
 def grid_image(query: Tile, results: Sequence[Tile], columns: int, height: int) -> "Image.Image":
@@ -71,12 +71,10 @@ def stacked(pictures: Sequence["Image.Image"]) -> "Image.Image":
     return sheet
 
 
-def save_png(picture: "Image.Image", path: str | Path) -> None:
+def save_picture(picture: "Image.Image", path: str | Path) -> None:
     """Write a PNG that is never half there."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replacing(Path(path)) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def printable(name: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from utils.commands import need_packages, whole_number
 from utils.errors import DataError
-from utils.visualize.common import open_test_set, picture_parser
-from utils.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_png, stacked
+from utils.visualize.common import add_seed, open_test_set, picture_parser
+from utils.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
@@ -26,6 +26,7 @@ NUM_EXAMPLES = 5  # identities that an error quotes
 def main(argv: list[str] | None = None) -> int:
     """Write one picture per query and the overview; return the exit code 0."""
     parser = picture_parser("ranks", "Show for single queries of the test set what the model finds.")
+    add_seed(parser)
     parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="ranks to show, without junk (10)")
     parser.add_argument("--num-queries", type=whole_number, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     cfg, model, data = opened.trained.cfg, opened.trained.model, opened.data
     pids = np.array([sample.pid for sample in data.val_loader.dataset.samples[: data.num_query]])
-    choose(np.zeros(len(pids)), pids, args.order, 1, args.pids, args.seed)  # an unknown identity shows before the work
+    check_pids(args.pids or [], pids)  # before the work
     trial = make_trial(data, embed(cfg, model, data.val_loader).feat, rank_options(cfg))
     ap = rank(trial.distances, *trial.labels).ap
     chosen = choose(ap, trial.q_pids, args.order, args.num_queries, args.pids, args.seed)
@@ -65,23 +66,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def check_pids(wanted: Sequence[int], pids: np.ndarray) -> None:
+    """Raise DataError for a wanted identity that is none of those of the queries, pids [Q]."""
+    unknown = sorted(set(wanted) - set(pids.tolist()))
+    if unknown:
+        known = np.unique(pids)
+        raise DataError(
+            f"--pids {unknown[0]}: no query shows this identity; the {len(known)} of the test set begin "
+            f"{', '.join(map(str, known[:NUM_EXAMPLES]))}"
+        )
+
+
 def choose(
     ap: np.ndarray, pids: np.ndarray, order: str, number: int, wanted: Sequence[int] | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return the rows int64 of the first `number` queries in an order of ORDERS, ties by the smaller row.
 
     `ap` float [Q] is NaN for queries without a match, which come last by worst and best. `wanted` keeps only the
-    queries of these identities. Raises DataError for one that no query shows.
+    queries of these identities.
     """
     rows = np.arange(len(ap))
     if wanted:
-        unknown = sorted(set(wanted) - set(pids.tolist()))
-        if unknown:
-            known = np.unique(pids)
-            raise DataError(
-                f"--pids {unknown[0]}: no query shows this identity; the {len(known)} of the test set begin "
-                f"{', '.join(map(str, known[:NUM_EXAMPLES]))}"
-            )
         rows = rows[np.isin(pids, wanted)]
     if order == "random":
         rows = np.random.default_rng(seed).permutation(rows)
@@ -116,7 +121,7 @@ def draw_sheet(drawn: Sequence[tuple[Tile, Sequence[Tile]]], path: Path) -> None
     for query, results in drawn[:SHEET_QUERIES]:
         small = [tile._replace(caption=()) for tile in results]
         rows.append(grid_image(query._replace(caption=query.caption[:2]), small, max(1, len(small)), SHEET_HEIGHT))
-    save_png(stacked(rows), path)
+    save_picture(stacked(rows), path)
 
 
 def file_name(number: int, sample: "Sample", ap: float) -> str:
