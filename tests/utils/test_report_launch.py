@@ -166,3 +166,9 @@ def test_a_launch_that_goes_on_shows_the_experiments_so_far(launch, tmp_path, un
 def test_equal_files_give_equal_bytes(single, tmp_path, undrawn):
     one = write_launch_report(tmp_path / "one.html", *single, COMMAND).read_bytes()
     assert write_launch_report(tmp_path / "two.html", *single, COMMAND).read_bytes() == one
+
+
+def test_a_loss_that_rested_for_some_epochs_leaves_a_gap():
+    epochs, values = figures.with_gaps((np.array([1, 4]), np.array([0.5, 0.25])), np.array([1, 2, 3, 4]))
+    np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
+    np.testing.assert_array_equal(values, [0.5, np.nan, np.nan, 0.25])

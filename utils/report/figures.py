@@ -64,7 +64,8 @@ def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:
     losses = {f"seed {seed}": epoch_means(lines, "loss") for seed, lines in by_seed.items()}
     everything = [line for lines in by_seed.values() for line in lines]
     terms = {title: epoch_means(everything, name) for name, title in TERMS.items()}
-    terms = {title: curve for title, curve in terms.items() if len(curve[0])}
+    epochs = np.unique([line["epoch"] for line in everything])
+    terms = {title: with_gaps(curve, epochs) for title, curve in terms.items() if len(curve[0])}
     rates = {"learning rate": epoch_means([one for one in phases if one["kind"] == "phase"], "lr")}
     drawn = [charts.line_chart(losses, f"Training loss{of}", "epoch", "loss", marks)]
     if len(terms) > 1:
@@ -82,6 +83,12 @@ def epoch_means(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.nd
             values.setdefault(record["epoch"], []).append(record[name])
     epochs = sorted(values)
     return np.array(epochs), np.array([np.mean(values[epoch]) for epoch in epochs])
+
+
+def with_gaps(curve: tuple[np.ndarray, np.ndarray], epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (epochs, values) [n] of a curve with NaN where it has no value, so that no line bridges these epochs."""
+    values = dict(zip(*curve, strict=True))
+    return epochs, np.array([values.get(epoch, np.nan) for epoch in epochs])
 
 
 def phase_starts(records: Sequence[Record]) -> list[tuple[float, str]]:

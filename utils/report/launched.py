@@ -123,7 +123,8 @@ def settings_part(launched: Sequence[Launched]) -> str:
     for number, (one, cfg) in enumerate(zip(launched, configs, strict=True), start=1):
         changes = base_changes(one.experiment.config, cfg)
         notices = [paragraph(f"Note: {notice}", "note") for notice in one.experiment.notices]
-        parts.append(part(f"{_title(number, one)}, against its base recipe", join([changes, *notices])))
+        heading, body = f"{_title(number, one)}, against its base recipe", join([changes, *notices])
+        parts.append(part(heading, body) if len(launched) == 1 else details(heading, body))
     return join(parts)
 
 
