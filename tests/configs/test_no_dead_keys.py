@@ -9,7 +9,7 @@ from configs import LEGACY, get_cfg_defaults
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("datasets", "losses", "model", "processor", "solver", "utils")
-SCHEDULE = ROOT / "configs" / "schedule.py"  # the part of configs/ that training asks, through processor.phases
+ASKED = [ROOT / "configs" / name for name in ("schedule.py", "titles.py")]  # what training and tests ask of configs/
 
 
 def leaf_keys(node, prefix=""):
@@ -35,7 +35,7 @@ def chains_from_cfg(source):
 
 def read_keys():
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
-    files += [*ROOT.glob("*.py"), SCHEDULE]
+    files += [*ROOT.glob("*.py"), *ASKED]
     return set().union(*(chains_from_cfg(file.read_text()) for file in files))
 
 
