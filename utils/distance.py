@@ -32,6 +32,16 @@ def as_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     return feat.astype(np.float32, copy=False)
 
 
+def as_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return query and gallery features as `as_features` does; DataError where their widths differ."""
+    query, gallery = as_features(qf, "query"), as_features(gf, "gallery")
+    if query.shape[1] != gallery.shape[1]:
+        raise DataError(
+            f"query features have {query.shape[1]} values, gallery features {gallery.shape[1]}; use one model"
+        )
+    return query, gallery
+
+
 def squared_norms(feat: np.ndarray, name: str) -> np.ndarray:
     """Return |x_i|^2, float32 [N], of float32 features [N, D]; DataError naming the first row that is not finite."""
     norms = np.einsum("ij,ij->i", feat, feat)
@@ -136,9 +146,7 @@ def feature_distances(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tens
 
     Raises DataError for features of different widths or that are not finite.
     """
-    qf, gf = as_features(qf, "query"), as_features(gf, "gallery")
-    if qf.shape[1] != gf.shape[1]:
-        raise DataError(f"query features have {qf.shape[1]} values, gallery features {gf.shape[1]}; use one model")
+    qf, gf = as_pair(qf, gf)
     q_norms, g_norms = squared_norms(qf, "query"), squared_norms(gf, "gallery")
     return Distances(
         (len(qf), len(gf)),

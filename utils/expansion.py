@@ -9,8 +9,16 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from utils.distance import ROUNDING, nearest_columns, row_blocks, squared_distances, squared_norms, unit_features
-from utils.errors import ConfigError, DataError
+from utils.distance import (
+    ROUNDING,
+    as_pair,
+    nearest_columns,
+    row_blocks,
+    squared_distances,
+    squared_norms,
+    unit_features,
+)
+from utils.errors import ConfigError
 
 
 def expand_queries(
@@ -30,9 +38,8 @@ def expand_queries(
             f"query expansion with k {k}, alpha {alpha}, times {times} is not possible; need k >= 1, alpha >= 0 and "
             "times >= 1 (TEST.QE.K, ALPHA, TIMES)"
         )
-    query, gallery = unit_features(qf, "query"), unit_features(gf, "gallery")
-    if query.shape[1] != gallery.shape[1]:
-        raise DataError(f"query features have {query.shape[1]} values, gallery {gallery.shape[1]}; use one model")
+    query, gallery = as_pair(qf, gf)
+    query, gallery = unit_features(query, "query"), unit_features(gallery, "gallery")
     norms = squared_norms(gallery, "gallery")  # 1, or 0 for features of zeros
     for _ in range(times):
         for start, stop in row_blocks(len(query), 9 * len(gallery)):  # float32 distances, a mask, minima of groups

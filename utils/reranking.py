@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from utils.distance import ROUNDING, as_features, nearest_columns, row_blocks, squared_distances, squared_norms
-from utils.errors import ConfigError, DataError
+from utils.distance import ROUNDING, as_pair, nearest_columns, row_blocks, squared_distances, squared_norms
+from utils.errors import ConfigError
 
 
 def re_ranking(
@@ -36,9 +36,7 @@ def re_ranking(
             f"re-ranking with k1 {k1}, k2 {k2}, lambda {lambda_value} is not possible; need k1 >= 1, k2 >= 1 and "
             "lambda in [0, 1] (TEST.RERANK.K1, K2, LAMBDA)"
         )
-    query, gallery = as_features(probFea, "query"), as_features(galFea, "gallery")
-    if query.shape[1] != gallery.shape[1]:
-        raise DataError(f"query features have {query.shape[1]} values, gallery {gallery.shape[1]}; use one model")
+    query, gallery = as_pair(probFea, galFea)
     squared_norms(query, "query"), squared_norms(gallery, "gallery")  # refuses what is not finite, by name
     num_query = len(query)
     feat = np.concatenate((query, gallery))

@@ -112,7 +112,7 @@ def test_feature_that_is_not_finite_names_its_side_and_row(side, value):
 
 def test_features_that_cannot_be_compared_are_refused():
     query, gallery = features(7)
-    with pytest.raises(DataError, match="query features have 8 values, gallery 7"):
+    with pytest.raises(DataError, match="query features have 8 values, gallery features 7"):
         expand_queries(query, gallery[:, :7], 3, 0.0)
     with pytest.raises(DataError, match=r"gallery features have shape \[0, 8\]"):
         expand_queries(query, gallery[:0], 3, 0.0)

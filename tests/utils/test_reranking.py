@@ -150,7 +150,7 @@ def test_parameters_out_of_range_are_refused(options):
 
 def test_features_that_cannot_be_compared_are_refused():
     query, gallery = clusters(10)
-    with pytest.raises(DataError, match="query features have 16 values, gallery 15"):
+    with pytest.raises(DataError, match="query features have 16 values, gallery features 15"):
         re_ranking(query, gallery[:, :15], 20, 6, 0.3)
     with pytest.raises(DataError, match=r"gallery features have shape \[0, 16\]"):
         re_ranking(query, gallery[:0], 20, 6, 0.3)
