@@ -26,12 +26,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
-    from utils.results import RESULT_NAME
     from utils.run_folder import find_environment, make_folder
 
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
-    (folder / RESULT_NAME).unlink(missing_ok=True)  # what stands there is not a result of this test
     setup_logger(folder / "test_log.txt")
     command = sys.argv if argv is None else ["test.py", *argv]
     log_start(shlex.join(command), "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
@@ -50,7 +48,7 @@ def _test(cfg, weight: Path, folder: Path, origin: dict, device) -> None:
     from model.layers.lora import merge_lora
     from processor.outcome import describe_test, evaluate_one, warn_of_other_data
     from utils.device import seed_everything
-    from utils.results import METRICS
+    from utils.results import METRICS, RESULT_NAME
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg)
@@ -60,10 +58,9 @@ def _test(cfg, weight: Path, folder: Path, origin: dict, device) -> None:
     merge_lora(model)  # adapters cost nothing at test
     numbered = re.fullmatch(r".*_(\d+)", weight.stem)
     facts = describe_test(cfg, weight, int(numbered[1]) if numbered else None, data, origin)
-    further = {
-        name: evaluate_one(cfg, model, other, name, folder / name, facts)
-        for name, other in further_tests(cfg, data).items()
-    }
+    others = further_tests(cfg, data)
+    (folder / RESULT_NAME).unlink(missing_ok=True)  # nothing is missing: what stands there is no result of this test
+    further = {name: evaluate_one(cfg, model, other, name, folder / name, facts) for name, other in others.items()}
     facts["tests"] = {name: {metric: results[metric] for metric in METRICS} for name, results in further.items()}
     evaluate_one(cfg, model, data, names_of_tests(cfg)[0], folder, facts)
 

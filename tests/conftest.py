@@ -1,5 +1,6 @@
 """What many tests share: a tiny learnable archive, a tiny experiment on it, and the rule that real data is used."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 import train
 from tests import fake_runner
 from tests.datasets.trees import EMOJI, view_line, write_text
+from utils.logger import HANDLER_MARK
 
 NUM_CAMERAS, NUM_VIEWS = 3, 2
 TINY_YAML = """\
@@ -80,6 +82,16 @@ def write_tiny_veri(root: Path, train_ids: int = 8, test_ids: int = 12) -> Path:
 def tiny_root(tmp_path_factory) -> Path:
     """The root folder (DATASETS.ROOT_DIR) of the tiny VeRi archive; read only."""
     return write_tiny_veri(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def no_log_outlives_its_test():
+    """Take the handlers of a command's log away: their stream is gone with the test that captured it."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler.name == HANDLER_MARK]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture

@@ -99,3 +99,13 @@ def test_no_write_permission(tiny_config, tmp_path, capsys):
     locked.mkdir(mode=0o500)
     argv = ["--config_file", tiny_config, *TRAIN, "OUTPUT_DIR", locked / "run"]
     assert "cannot write there" in message_of(train.main, argv, capsys)
+
+
+def test_a_test_that_lacks_its_data_leaves_an_older_result_alone(tiny_config, tmp_path, capsys):
+    weight, folder = tmp_path / "run" / "transformer_1.pth", tmp_path / "tested"
+    train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
+    argv = ["--config_file", tiny_config, "TEST.WEIGHT", weight, "OUTPUT_DIR", folder]
+    assert test_command.main([str(word) for word in argv]) == 0
+    before = (folder / "summary.json").read_bytes()
+    message_of(test_command.main, [*argv, "DATASETS.ROOT_DIR", tmp_path / "nowhere"], capsys)
+    assert (folder / "summary.json").read_bytes() == before

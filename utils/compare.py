@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from configs import get_cfg_defaults
+from configs.compare import find_changes, flatten
 from configs.titles import dataset_title
 from utils.bootstrap import UNITS, PerQuery
 from utils.commands import OneLineParser
 from utils.errors import ConfigError, DataError, run_command
 from utils.paired import SIGNIFICANCE, Comparison, compare_tables, pair_queries
-from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, read_per_query, read_result
-from utils.run_folder import write_text_atomic
+from utils.results import METRICS, PER_QUERY_NAME, RESULT_NAME, WITHOUT_EFFECT, read_per_query, read_result
+from utils.run_folder import make_folder, write_text_atomic
 from utils.tables import align, percent
 
 UNIT_NAMES = {"identity": "identities", "query": "query images"}
@@ -30,11 +32,14 @@ class Run(NamedTuple):
     tables: list[PerQuery]
     datasets: list[str | None]  # of the tests, as tables name them; None in a folder that does not say it
     fingerprints: list[str | None]  # of the test images, likewise
+    settings: list[dict[str, Any]]  # keys of TEST by which the tests were run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print how RUN_B differs from RUN_A and whether chance explains it; returns the exit code 0."""
     args = make_parser().parse_args(argv)
+    if args.json:
+        make_folder(str(Path(args.json).parent), "--json")
     runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
     check_same_test_set(runs)
     tables = pair_queries(
@@ -77,11 +82,15 @@ def load_run(words: str, epoch: int | None) -> Run:
             name = PER_QUERY_NAME if table is None else RESULT_NAME
             raise DataError(f"'{folder / name}' is absent or damaged; run that test again")
     fingerprints = [result.get("data_fingerprint") for result in results]
-    return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints)
+    settings = [
+        {key: value for key, value in result.get("settings", {}).items() if key.startswith("TEST.")}
+        for result in results
+    ]
+    return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints, settings)
 
 
 def dataset_of(result: Mapping[str, Any]) -> str | None:
-    """Return the data set of a test as tables name it; older results say it in their settings alone, some nowhere."""
+    """Return the data set of a test as tables name it, by its settings where it does not say it, None without both."""
     settings = result.get("settings", {})
     if "dataset" in result or "DATASETS.NAMES" not in settings:
         return result.get("dataset")
@@ -100,6 +109,9 @@ def find_tests(words: str, epoch: int | None) -> list[Path]:
     found = [tested_epoch(folder, epoch) for folder in tests]
     if not any(found):
         which = f" of epoch {epoch}" if epoch is not None else ""
+        others = sorted({last.name for folder in tests if (last := tested_epoch(folder, None))})
+        if others:
+            raise ConfigError(f"'{words}': no test{which} found there, but {', '.join(others)}; correct --epoch")
         raise ConfigError(
             f"'{words}': no test{which} found there; name a folder with {PER_QUERY_NAME}, a ..._test folder of "
             f"run_phased_loss.py, or the start of several: '{words}_seed<s>_test' was looked for"
@@ -153,12 +165,23 @@ def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
         [f"p over {unit}", f"{comparison.p_units:.4f} (paired permutation test, {comparison.num_units} {unit})"],
         ["p over seeds", p_seeds],
     ]
-    return f"{align(rows, (0, 1))}\n\n{align(facts, (0, 1))}\n\n{verdict(comparison, args.metric, unit)}"
+    parts = [align(rows, (0, 1)), align(facts, (0, 1)), *other_settings(runs), verdict(comparison, args.metric, unit)]
+    return "\n\n".join(parts)
+
+
+def other_settings(runs: list[Run]) -> list[str]:
+    """Return a line where the tests of the two sides were run by other keys of TEST; nothing where they agree."""
+    defaults = flatten({"TEST": get_cfg_defaults().TEST})
+    sides = [defaults | run.settings[0] for run in runs]
+    changes = [f"{one.key} {one.old} / {one.new}" for one in find_changes(*sides) if one.key not in WITHOUT_EFFECT]
+    return [f"The tests were run by other settings (A / B): {'; '.join(changes)}."] if changes else []
 
 
 def verdict(comparison: Comparison, metric: str, unit: str) -> str:
     """Return in one sentence what the two tests say together."""
     change = 100 * comparison.difference
+    if comparison.seeds[0] == comparison.seeds[1] and comparison.p_units == 1:
+        return "Both have the same results."
     better = f"B is {'better' if change > 0 else 'worse'} by {abs(change):.2f} points of {metric}"
     if comparison.p_units >= SIGNIFICANCE:
         return f"No significant difference: other test {unit} could turn it round (p >= {SIGNIFICANCE})."

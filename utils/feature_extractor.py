@@ -222,7 +222,7 @@ def _as_pillow(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"it is a {type(image).__name__}; give a path, a PIL image, an array or a tensor")
+        raise ValueError(f"it is of type {type(image).__name__}; give a path, a PIL image, an array or a tensor")
     is_array = isinstance(image, np.ndarray)
     pixels = image if is_array else image.detach().cpu().numpy()
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2 if is_array else 0] != 3:

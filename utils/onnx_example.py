@@ -5,7 +5,9 @@ the model stands in the file's metadata, which `python -m utils.export` wrote.
 """
 
 import json
+import os
 import sys
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -18,15 +20,23 @@ FILTERS = {
 }
 
 
+def end(message: str) -> NoReturn:
+    """Print what is wrong and exit with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def load(path: str) -> tuple[onnxruntime.InferenceSession, dict]:
     """Return the model and its metadata; SystemExit for a file that is none of ours."""
+    if not os.path.isfile(path):
+        end(f"no file '{path}'; python -m utils.export --format onnx writes one")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; the inputs that may be left out cause a warning
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return session, json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     except Exception as error:  # onnxruntime has errors of its own
-        sys.exit(f"error: '{path}' is no file of python -m utils.export --format onnx ({error})")
+        end(f"'{path}' is no file of python -m utils.export --format onnx ({error})")
 
 
 def read_image(path: str, metadata: dict) -> np.ndarray:
@@ -35,10 +45,10 @@ def read_image(path: str, metadata: dict) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
-                sys.exit(f"error: image '{path}' has more than 8 bits per channel; save it with 8")
+                end(f"image '{path}' has more than 8 bits per channel; save it with 8")
             image = image.convert("RGB").resize((width, height), FILTERS[metadata["resize_filter"]])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        sys.exit(f"error: image '{path}' cannot be read ({error})")
+        end(f"image '{path}' cannot be read ({error})")
     pixels = np.asarray(image, dtype=np.float32)  # [H, W, 3] in 0..255
     if not metadata["normalised_inside"]:
         pixels = (pixels / 255 - np.float32(metadata["mean"])) / np.float32(metadata["std"])

@@ -86,7 +86,7 @@ def test_over_query_images_there_are_more_units(logs, capsys):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ((0.400, 0.402, 0.404), "No significant difference: other test identities could turn it round"),
+        ((0.401, 0.402, 0.403), "No significant difference: other test identities could turn it round"),
         ((0.30, 0.50, 0.70), "but other seeds could turn it round."),
     ],
 )
@@ -99,7 +99,7 @@ def test_the_verdict_on_chance_names_its_source(logs, capsys, values, said):
 def test_an_experiment_compared_with_itself_differs_in_nothing(logs, capsys):
     assert run(logs / "a", logs / "a") == 0
     out = capsys.readouterr().out
-    assert "+0.00 to +0.00" in out and "1.0000" in out and "No significant difference" in out
+    assert "+0.00 to +0.00" in out and "1.0000" in out and "Both have the same results." in out
 
 
 def refusal(capsys, *words):
@@ -161,7 +161,24 @@ def test_a_test_that_was_killed_before_its_summary_is_refused(logs, capsys):
 
 
 def test_a_json_file_that_cannot_be_written_is_named(logs, capsys):
-    assert "--json" in refusal(capsys, logs / "a", logs / "b", "--json", logs / "no" / "out.json")
+    (logs / "file").write_text("in the way of a folder")
+    for path in (logs / "file" / "out.json", logs):
+        assert "--json" in refusal(capsys, logs / "a", logs / "b", "--json", path)
+
+
+def test_tests_of_other_settings_are_compared_and_said(logs, capsys):
+    for folder in logs.glob("b_seed*_test/epoch_*"):
+        result = json.loads((folder / "summary.json").read_text())
+        result["settings"] = result.get("settings", {}) | {"TEST.FLIP": True, "TEST.REPORT": False}
+        (folder / "summary.json").write_text(json.dumps(result))
+    assert run(logs / "a", logs / "b") == 0
+    assert "(A / B): TEST.FLIP False / True." in capsys.readouterr().out
+    assert run(logs / "a", logs / "a") == 0
+    assert "other settings" not in capsys.readouterr().out
+
+
+def test_an_epoch_that_was_not_tested_is_answered_with_those_that_were(logs, capsys):
+    assert "no test of epoch 77 found there, but epoch_" in refusal(capsys, logs / "a", logs / "b", "--epoch", "77")
 
 
 def test_an_unknown_metric_is_refused_in_one_line(logs, capsys):

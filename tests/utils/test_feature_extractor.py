@@ -166,7 +166,7 @@ def test_the_fingerprint_follows_weights_and_settings_and_nothing_else(trained_r
         ),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), r"it is uint8 \[4, 4, 3\]; a tensor must be uint8 \[3, H, W\]"),
         (Image.new("F", (4, 4)), "floating-point pixels"),
-        ({"path": "a.jpg"}, "it is a dict; give a path"),
+        ({"path": "a.jpg"}, "it is of type dict; give a path"),
     ],
 )
 def test_a_broken_image_is_named_and_can_be_left_out(extractor, photos, caplog, image, words):

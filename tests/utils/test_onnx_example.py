@@ -72,7 +72,7 @@ def test_mistakes_are_one_line_each(model):
     Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(folder / "deep.png")
     Image.new("1", (20_000, 20_000)).save(folder / "huge.png")  # Pillow takes it for an attack
     cases = {
-        ("gone.onnx", *paths): "error: 'gone.onnx' is no file of python -m utils.export",
+        ("gone.onnx", *paths): "error: no file 'gone.onnx'; python -m utils.export --format onnx writes one",
         ("note.txt", *paths): "error: 'note.txt' is no file of python -m utils.export",
         ("model.onnx", paths[0], "gone.jpg"): "error: image 'gone.jpg' cannot be read",
         ("model.onnx", paths[0], "note.txt"): "error: image 'note.txt' cannot be read",
@@ -82,5 +82,5 @@ def test_mistakes_are_one_line_each(model):
     }
     for arguments, message in cases.items():
         result = run_copy(folder, *arguments)
-        assert result.returncode != 0 and result.stderr.startswith(message)
+        assert result.returncode == 2 and result.stderr.startswith(message)
         assert len(result.stderr.splitlines()) == 1

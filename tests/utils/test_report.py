@@ -188,7 +188,7 @@ def test_every_field_beside_the_metrics_may_be_absent(tmp_path, config, undrawn)
         write_folder(tmp_path, {key: summary[key] for key in summary.keys() - left_out}, None, with_slices=False)
         assert "36.04" in report(tmp_path).text
     write_folder(tmp_path, METRICS, None, with_slices=False)
-    assert "The command was not recorded" in report(tmp_path).text
+    assert "does not record the command" in report(tmp_path).text
 
 
 def test_images_that_were_moved_or_damaged_are_counted(tmp_path, config, undrawn):

@@ -54,13 +54,18 @@ def further_tests(summary: Summary) -> str:
     return table(rows, "The same checkpoint on every test set, in percent") + paragraph(note, "note")
 
 
-def tpr_table(rates: Mapping[str, float]) -> str:
-    """Return the table of the true positive rates at the false positive rates of TEST.ROC_FPR."""
+def tpr_table(rates: Mapping[str, float], thresholds: Mapping[str, float | None]) -> str:
+    """Return the table of the true positive rates and thresholds at the false positive rates of TEST.ROC_FPR.
+
+    A threshold of None accepts all pairs; one that is not there was not recorded.
+    """
     if not rates:
         return ""
-    rows = [("false positive rate", "true positive rate, %")]
-    rows += [(rate, percent(value)) for rate, value in rates.items()]
-    return table(rows, "TPR@FPR: pairs accepted at a threshold")
+    rows = [("false positive rate", "true positive rate, %", "largest distance accepted")]
+    for rate, value in rates.items():
+        limit = thresholds.get(rate)
+        rows.append((rate, percent(value), "-" if limit is None else f"{limit:.4g}"))
+    return table(rows, "TPR@FPR: pairs accepted up to a distance")
 
 
 def facts(rows: Sequence[tuple[str, Any]], caption: str) -> str:

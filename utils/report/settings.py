@@ -10,6 +10,7 @@ from utils.errors import ConfigError
 from utils.report.page import missing, paragraph, table
 
 ABSENT = "(no such key)"
+PLACES = ("DATASETS.ROOT_DIR", "OUTPUT_DIR", "TEST.WEIGHT")  # of one machine or run, no part of a recipe
 
 
 def shown(value: Any) -> str:
@@ -20,14 +21,17 @@ def shown(value: Any) -> str:
 
 
 def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
-    """Return the table of the keys in which the resolved `config` (nested) differs from its YAML's `_BASE_`."""
+    """Return the table of the keys in which the resolved `config` (nested) differs from its YAML's `_BASE_`.
+
+    PLACES are left out.
+    """
     if not Path(config_file).is_file():
         return missing(f"'{config_file}' is gone, and with it the name of its base recipe: no comparison.")
     try:
         base = base_of(config_file)
     except ConfigError as error:
         return missing(f"No comparison with the base recipe: {error}")
-    changes = find_changes(base.settings, flatten(config))
+    changes = [change for change in find_changes(base.settings, flatten(config)) if change.key not in PLACES]
     if not changes:
         return paragraph(f"No key differs from {base.name}.")
     rows = [("key", "base", "here"), *((one.key, shown(one.old), shown(one.new)) for one in changes)]

@@ -39,7 +39,7 @@ def make_test_page(tested: Tested) -> str:
 def settings_part(summary: dict[str, Any]) -> str:
     """Return the configuration of the test against the base recipe."""
     if not summary.get("config_file") or not summary.get("config"):
-        return missing("The configuration was not recorded: an older version ran this test.")
+        return missing("summary.json does not record the configuration.")
     return base_changes(summary["config_file"], summary["config"])
 
 
@@ -63,7 +63,7 @@ def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
         return missing("All images of the test set are of one identity, so there are no pairs of two.")
     points = analysis["tpr_at_fpr"]
     drawn = [figures.distances(analysis["distance"], of), figures.roc(analysis["roc"], points, of)]
-    return join([pictures(drawn), result.tpr_table(points)])
+    return join([pictures(drawn), result.tpr_table(points, analysis.get("threshold", {}))])
 
 
 def worst_part(analysis: dict[str, Any], share: int = 1) -> str:
@@ -90,5 +90,5 @@ def reproduce_part(summary: dict[str, Any]) -> str:
     """Return the command of the test."""
     command = summary.get("command")
     if not command:
-        return missing("The command was not recorded: an older version ran this test.")
+        return missing("summary.json does not record the command.")
     return result.command_part(shlex.join(["python", *command]))

@@ -17,7 +17,7 @@ LABELS = {"right": "✓ right", "wrong": "✗ wrong", "junk": "– junk"}
 LEGEND = (
     "Each row: the query, then the gallery from the nearest on. Green ✓ is the query's identity, red ✗ another one, "
     "grey – (junk) the query's identity seen by the query's camera: shown here, but not ranked. pid is the identity, "
-    "cam the camera, both counted as in the files of the test, d the distance."
+    "cam the camera as in slices.csv (VeRi's c001 is 0), d the distance."
 )
 
 

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         metavar="PATH",
         help="files or folders; KEY VALUE pairs stand before (default: the first test queries)",
     )
-    parser.add_argument("--num-images", type=whole_number, default=8, metavar="N", help="how many (default 8)")
+    how_many = "how many test queries (default 8)"
+    parser.add_argument("--num-images", type=whole_number, default=8, metavar="N", help=how_many)
     parser.add_argument("--head-fusion", default="mean", help="how heads are joined: mean, max or min (default mean)")
     args = parser.parse_args(argv)
     need_packages("matplotlib")
@@ -118,7 +119,7 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
     from datasets.torch_datasets import ImageDataset
     from utils.loose_images import find_images
 
-    paths = find_images(args.images, "--images")[: args.num_images]
+    paths = find_images(args.images, "--images")
     settings = trained.cfg.INPUT
     samples = [Sample(path, UNKNOWN, UNKNOWN, UNKNOWN) for path in paths]
     return ImageDataset(samples, settings.SIZE_TEST, settings.FILTER_TEST), len(samples)
