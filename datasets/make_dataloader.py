@@ -170,7 +170,7 @@ def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view
         unknown = sum(getattr(sample, side) < 0 for sample in told)
         if cfg.MODEL[key] and unknown:
             logger.warning(
-                "%s: %d of %d test images have a %s that training has not seen, so MODEL.%s gives them the neutral "
+                "%s: %d of %d test images have a %s unknown to training, so MODEL.%s gives them the neutral "
                 "embedding, the mean of the trained ones",
                 *(dataset.name, unknown, len(tested), "camera" if side == "camid" else "viewpoint", key),
             )
