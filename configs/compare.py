@@ -17,9 +17,12 @@ FREE_KEYS = (
     "DATASETS.TESTS",
     "DATASETS.VEHICLEID_TEST_SIZE",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.EVAL_PERIOD",
     "SOLVER.LOG_PERIOD",
+    "SOLVER.PEAK_TFLOPS",
+    "MODEL.COMPILE",
 )
 CHOICE_KEY = "MODEL.PRETRAIN_CHOICE"  # resume stands for whatever the run began with
 PATH_KEY = "MODEL.PRETRAIN_PATH"  # counts where it says which training the run goes on from

@@ -27,6 +27,8 @@ _C.MODEL.ID_LOSS_WEIGHT = 1.0  # weight of the identity loss, >= 0; processor.ph
 _C.MODEL.TRIPLET_LOSS_WEIGHT = 1.0  # weight of the triplet loss, >= 0; processor.phases
 _C.MODEL.METRIC_LOSS_TYPE = "triplet"  # triplet | center | triplet_center | none; processor.phases, losses.make_loss
 _C.MODEL.DIST_TRAIN = False  # one process per GPU, started by torchrun; utils.distributed
+_C.MODEL.SYNC_BN = True  # several processes: batch norms see the whole batch, not a share of it; processor.train
+_C.MODEL.COMPILE = False  # torch.compile of the model: faster steps after minutes of compiling; processor.train
 _C.MODEL.NO_MARGIN = False  # True: soft margin log(1 + exp(d_ap - d_an)); losses.make_loss
 _C.MODEL.IF_LABELSMOOTH = "on"  # on | off: label smoothing of the identity loss; losses.make_loss
 _C.MODEL.COS_LAYER = False  # legacy
@@ -83,6 +85,7 @@ _C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # RGB mean in [0, 1]; datasets.tran
 _C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]  # RGB standard deviation in [0, 1]; datasets.transforms
 _C.INPUT.FILTER_TRAIN = "bicubic"  # bicubic | bilinear | lanczos: resize filter of training; datasets.make_dataloader
 _C.INPUT.FILTER_TEST = "bilinear"  # bicubic | bilinear | lanczos: resize filter of testing; datasets.make_dataloader
+_C.INPUT.DECODER = "torchvision"  # torchvision (fast) | pillow (the lineage's pixels exactly); datasets.make_dataloader
 
 _C.INPUT.SSL = CN()  # the two views of self-supervised training, in place of PADDING and RE_PROB; datasets
 _C.INPUT.SSL.CROP_SCALE = [0.3, 1.0]  # area of the random crop / area of the image: lowest, highest, (0, 1]
@@ -104,6 +107,9 @@ _C.DATASETS.TABLE = ""  # CSV with path,pid,camid,viewid,split for the data set 
 
 _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 8  # worker processes of each loader; 0 = in the main process; datasets.make_dataloader
+_C.DATALOADER.CACHE = (
+    ""  # folder that keeps decoded images for all runs, '' = off; datasets.make_dataloader
+)
 _C.DATALOADER.SAMPLER = (
     "softmax"  # softmax, random (shuffle; random drops a short last batch) | softmax_triplet, triplet (PxK); datasets
 )
@@ -146,9 +152,13 @@ _C.SOLVER.CHECKPOINT_PERIOD = 10  # epochs between kept checkpoints, 0 = only th
 _C.SOLVER.LOG_PERIOD = 100  # iterations between log lines; processor.train
 _C.SOLVER.EVAL_PERIOD = 10  # epochs between evaluations, 0 = never; processor.train
 _C.SOLVER.IMS_PER_BATCH = 64  # images per batch over all processes, P x K; datasets.make_dataloader
-_C.SOLVER.AMP = "auto"  # of training: auto (bf16 or fp16 on CUDA, off elsewhere) | off | fp16 | bf16; utils.device
+_C.SOLVER.AMP = "auto"  # of training: auto (bf16 where the device has it) | off | fp16 | bf16; utils.device
 _C.SOLVER.GRAD_CLIP = 0.0  # largest L2 norm of the gradient, 0 = no clipping; processor.train
 _C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; processor.train
+_C.SOLVER.GATHER_FEATURES = (
+    True  # several processes: each loss sees the whole batch, not a share of it; processor.train
+)
+_C.SOLVER.PEAK_TFLOPS = 0.0  # peak of one device for the logged MFU, 0 = from the GPU's name; processor.train
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
 _C.LOSS = CN()
@@ -216,6 +226,7 @@ _C.TEST.WEIGHT = ""  # checkpoint that test.py loads; test.py
 _C.TEST.NECK_FEAT = "after"  # before | after the BNNeck; model.make_model
 _C.TEST.FEAT_NORM = "yes"  # yes | no: L2-normalise the embedding; processor.embed, utils.export
 _C.TEST.FLIP = False  # average the embeddings of each image and its mirror; processor.embed
+_C.TEST.AMP = "auto"  # of embedding images, as SOLVER.AMP; off = float32, as TransReID tests; processor.embed
 _C.TEST.QE = CN()  # query expansion before ranking; processor.inference
 _C.TEST.QE.K = 0  # nearest gallery images that join the query, 0 = off
 _C.TEST.QE.ALPHA = 0.0  # their weight is similarity^ALPHA; 0 = all alike (AQE), 3 is usual for alpha-QE

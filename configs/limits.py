@@ -37,7 +37,8 @@ CHOICES = {
     ),
     "SOLVER.SCHEDULER": ("cosine", "multistep"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
-    "SOLVER.AMP": ("auto", "off", "fp16", "bf16"),
+    **dict.fromkeys(("SOLVER.AMP", "TEST.AMP"), ("auto", "off", "fp16", "bf16")),
+    "INPUT.DECODER": ("torchvision", "pillow"),
     **dict.fromkeys(("LOSS.TRIPLET.FEAT_SRC", "LOSS.TRIPLETX.FEAT_SRC", "LOSS.SUPCON.FEAT_SRC"), FEAT_SRCS),
     "LOSS.SUPCON.POS_RULE": ("class", "class+camera"),
     "LOSS.SUPCON.DECAY_TYPE": ("linear", "const", "exp"),
@@ -95,6 +96,7 @@ RANGES = {
     "SOLVER.COSINE_SCALE": (1e-3, None),
     "MODEL.LAST_STRIDE": (1, 2),
     "SOLVER.SEED": (0, 2**32 - 1),
+    "SOLVER.PEAK_TFLOPS": (0, None),
 }
 LENGTHS = {
     **dict.fromkeys(("MODEL.STRIDE_SIZE", "MODEL.CLIP_INPUT_SIZE", "INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), 2),

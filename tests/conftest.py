@@ -49,7 +49,9 @@ SOLVER:
   CHECKPOINT_PERIOD: 1
   EVAL_PERIOD: 0
   LOG_PERIOD: 2
+  AMP: 'off'
 TEST:
+  AMP: 'off'
   NECK_FEAT: before
   IMS_PER_BATCH: 32
 OUTPUT_DIR: {output}
