@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from model.backbones.vit import VisionTransformer
-from model.layers.pooling import Pooling
+from model.layers.pooling import Pooling, reads_first_token
 from model.transreid import TransReID
 from utils.errors import ConfigError
 
@@ -54,14 +54,9 @@ def rollout(
         layers += [block.attn, *attn_pool]
     with captured(layers, HEAD_FUSIONS[head_fusion]) as weights:
         model(images, cam_label=cam_label, view_label=view_label)
-    whole, *local = (_start(end, weights, base.pooling) for end in ends)  # [B, T], [B * n, P + L]
-    flow = whole.unsqueeze(1)
+    flow, *local = (_start(end, weights, base.pooling) for end in ends)  # [B, 1, T]; [B, n, T] or [B * n, 1, P + L]
     if local:
-        branches, length = model.local_tokens.shape
-        index = model.local_tokens.expand(len(images), branches, length)
-        parts = local[0].reshape(index.shape)
-        spread = parts.new_zeros(len(images), branches, whole.shape[1]).scatter_add(2, index, parts)
-        flow = torch.cat([flow, spread], dim=1)  # [B, 1 + n, T]
+        flow = torch.cat([flow, _over_all_tokens(local[0], model.local_tokens, flow)], dim=1)  # [B, 1 + n, T]
     for block in reversed(shared):
         flow = _back_through(flow, weights[block.attn])
     maps = flow[..., base.num_prefix :].unflatten(-1, base.grid)
@@ -138,9 +133,16 @@ def _ends(model: TransReID) -> list[list[nn.Module]]:
 
 
 def _start(end: Sequence[nn.Module], weights: Weights, pooling: Pooling) -> torch.Tensor:
-    """Return the shares [B, T] of the tokens that enter the last block in the feature that is pooled behind it."""
+    """Return the shares [B, S, T] of the tokens that enter the last block in the feature that is pooled behind it.
+
+    S is 1, or the number of local branches where the block serves them all at once.
+    """
     block, _, *attn_pool = end
-    attention = weights[block.attn]  # [B, T, T]
+    attention = weights[block.attn]  # [B, T, T], or the rows [B, S, T] of the class token
+    if reads_first_token(block, pooling):
+        start = torch.zeros_like(attention)
+        start[..., 0] = 1
+        return (start + attention) / 2
     start = attention.new_zeros(attention.shape[:2])  # [B, T]
     if pooling.kind == "token":
         start[:, 0] = 1
@@ -149,7 +151,19 @@ def _start(end: Sequence[nn.Module], weights: Weights, pooling: Pooling) -> torc
     else:
         latent = weights[attn_pool[0]]  # [B, latent tokens, T - first]
         start[:, pooling.first :] = latent[:, 0] if attn_pool[0].pool == "token" else latent.mean(1)
-    return _back_through(start.unsqueeze(1), attention).squeeze(1)
+    return _back_through(start.unsqueeze(1), attention)
+
+
+def _over_all_tokens(shares: torch.Tensor, groups: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """Return the shares [B, n, T] of all tokens of `flow` [B, 1, T] in n local branches.
+
+    `shares` is that already, or [B * n, 1, L] for the tokens `groups` [n, L] of each branch.
+    """
+    if shares.shape[0] == flow.shape[0] and shares.shape[2] == flow.shape[2]:
+        return shares
+    index = groups.expand(flow.shape[0], *groups.shape)
+    spread = flow.new_zeros(*index.shape[:2], flow.shape[2])
+    return spread.scatter_add(2, index, shares.reshape(index.shape))
 
 
 def _back_through(flow: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,9 @@ from torch import nn
 
 from model.convert import LoadReport, Weights, load_weights
 from model.layers.heads import make_head, make_neck, make_projection
-from model.layers.jigsaw import Jigsaw, branch_tokens
+from model.layers.jigsaw import Jigsaw, branch_tokens, seen_bias
 from model.layers.lora import LoRALinear, fold_lora
+from model.layers.pooling import ends_in_groups
 from model.outputs import ModelOutput
 from model.pretrained import FUSION, log_report
 from utils.checkpoint import read_weights
@@ -76,8 +77,10 @@ class TransReID(nn.Module):
         if jigsaw.rearrange and self.base.num_patches < jigsaw.shift:
             raise ConfigError(f"MODEL.SHIFT_NUM {jigsaw.shift} exceeds the {self.base.num_patches} patches of an image")
         self.b1, self.b2 = self.base.take_branches(2)
-        tokens = torch.tensor(branch_tokens(self.base.num_patches, jigsaw, self.base.num_prefix))  # [n, P + L]
-        self.register_buffer("local_tokens", tokens, persistent=False)
+        tokens = branch_tokens(self.base.num_patches, jigsaw, self.base.num_prefix)
+        bias = seen_bias(tokens, self.base.num_prefix + self.base.num_patches)
+        self.register_buffer("local_tokens", torch.tensor(tokens), persistent=False)  # [n, P + L]
+        self.register_buffer("local_bias", torch.tensor(bias), persistent=False)  # [n, P + N]
 
     def forward(
         self, images: torch.Tensor, cam_label: torch.Tensor | None = None, view_label: torch.Tensor | None = None
@@ -107,19 +110,8 @@ class TransReID(nn.Module):
             return [self.base(images, cam_label, view_label)]
         tokens = self.base.forward_tokens(images, cam_label, view_label, skip_last=1)  # [B, P + N, D]
         rotation = self.base.rotations()[-1]
-        batch_size, _, width = tokens.shape
-        branches, length = self.local_tokens.shape
-        parts = tokens.index_select(1, self.local_tokens.flatten()).reshape(batch_size * branches, length, width)
-        local = self.b2(parts, self._local_rotation(rotation, batch_size)).reshape(batch_size, branches, width)
+        local = ends_in_groups(self.b2, tokens, self.local_tokens, self.local_bias, rotation)  # [B, n, D]
         return [self.b1(tokens, rotation), *local.unbind(1)]
-
-    def _local_rotation(self, rotation: torch.Tensor | None, batch_size: int) -> torch.Tensor | None:
-        """Return for each part of each image the rotary embedding of its own patches: [B * n, 1 or heads, L, 2d]."""
-        if rotation is None:
-            return None
-        patches = self.local_tokens[:, self.base.num_prefix :] - self.base.num_prefix  # [n, L]
-        parts = rotation[..., patches, :].movedim(-3, 0)  # [n, L, 2d] or [n, heads, L, 2d]
-        return (parts.unsqueeze(1) if parts.dim() == 3 else parts).repeat(batch_size, 1, 1, 1)
 
     def load_param(self, path: str | Path, key: str = "TEST.WEIGHT") -> LoadReport:
         """Load a trained checkpoint, ours or TransReID's, and return the report, which is logged too.

@@ -13,7 +13,7 @@ from torch import nn
 
 from model.layers import sie
 from model.layers.lora import add_lora
-from model.layers.pooling import Branch, Pooling, pool, run_block
+from model.layers.pooling import Branch, Pooling, end, run_block
 from utils.errors import ConfigError, DataError
 
 NUM_IMAGENET_CLASSES = 1000
@@ -127,8 +127,8 @@ class VisionTransformer(nn.Module):
         self, images: torch.Tensor, cam_label: torch.Tensor | None = None, view_label: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the feature [B, D] of images [B, 3, H, W]; labels as in `forward_tokens`."""
-        tokens = self.forward_tokens(images, cam_label, view_label)
-        return pool(tokens, self.pooling, *(self.get_submodule(name) for name in self.tail_names))
+        tokens = self.forward_tokens(images, cam_label, view_label, skip_last=1)
+        return end(self._last_layers(), self.pooling, tokens, self.rotations()[-1])
 
     def forward_tokens(
         self,
@@ -175,11 +175,14 @@ class VisionTransformer(nn.Module):
 
     def take_branches(self, count: int) -> list[Branch]:
         """Return copies of the last block with what follows it, and freeze the originals, which are then unused."""
-        originals = [self.blocks[-1], *(self.get_submodule(name) for name in self.tail_names)]
+        originals = self._last_layers()
         branches = [Branch(self.pooling, *deepcopy(originals)) for _ in range(count)]
         for module in originals:
             module.requires_grad_(False)
         return branches
+
+    def _last_layers(self) -> list[nn.Module]:
+        return [self.blocks[-1], *(self.get_submodule(name) for name in self.tail_names)]
 
     def freeze(self, count: int) -> None:
         """Stop the layers before the blocks and the first `count` blocks from learning, and from dropping anything."""

@@ -3,6 +3,7 @@
 Reference: He et al., TransReID: Transformer-based Object Re-Identification, ICCV 2021, section 3.2.
 """
 
+import math
 from typing import NamedTuple
 
 
@@ -40,3 +41,14 @@ def branch_tokens(num_patches: int, jigsaw: Jigsaw, num_prefix: int = 1) -> list
     length = num_patches // jigsaw.branches
     parts = [order[branch * length : (branch + 1) * length] for branch in range(jigsaw.branches)]
     return [[*range(num_prefix), *(num_prefix + patch for patch in part)] for part in parts]
+
+
+def seen_bias(groups: list[list[int]], num_tokens: int) -> list[list[float]]:
+    """Return for each group the logarithm of how often it sees each token, -inf = not at all.
+
+    Added to the scores of attention over all tokens before the softmax, it gives that over the group's own.
+    """
+    return [
+        [math.log(group.count(token)) if token in group else -math.inf for token in range(num_tokens)]
+        for group in groups
+    ]

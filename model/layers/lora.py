@@ -54,6 +54,14 @@ class LoRALinear(nn.Linear):
         return linear.train(self.training)
 
 
+def some_outputs(linear: nn.Linear, x: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Return the outputs `rows` of a linear layer, with its adapter if it has one: [..., number of rows]."""
+    y = F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    if not isinstance(linear, LoRALinear):
+        return y
+    return y + F.linear(linear.lora_scale * F.linear(x, linear.lora_a), linear.lora_b[rows])
+
+
 @torch.no_grad()
 def merged_weight(
     weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, scale: torch.Tensor

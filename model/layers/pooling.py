@@ -1,9 +1,12 @@
 """From the tokens of a transformer to one feature: its last block, the norm and the pooling."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from model.layers.class_token import asks_alone, class_token_rows
 
 
 class Pooling(NamedTuple):
@@ -23,8 +26,44 @@ class Branch(nn.Sequential):
 
     def forward(self, tokens: torch.Tensor, rotation: torch.Tensor | None = None) -> torch.Tensor:
         """Return [B, D]; `rotation` is as in `run_block`."""
-        block, *tail = self
-        return pool(run_block(block, tokens, rotation), self.pooling, *tail)
+        return end(self, self.pooling, tokens, rotation)
+
+
+def end(
+    layers: Iterable[nn.Module], how: Pooling, tokens: torch.Tensor, rotation: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the feature [B, D] of tokens [B, T, D] by the layers of a `Branch`; `rotation` is as in `run_block`.
+
+    Where only the class token counts, only that is computed.
+    """
+    block, *tail = layers
+    if reads_first_token(block, how):
+        return tail[0](class_token_rows(block, tokens, rotation).squeeze(1))
+    return pool(run_block(block, tokens, rotation), how, *tail)
+
+
+def ends_in_groups(
+    branch: Branch, tokens: torch.Tensor, groups: torch.Tensor, bias: torch.Tensor, rotation: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the features [B, G, D] of G groups of tokens [B, T, D], each as if the other tokens were not there.
+
+    `groups` are the token numbers [G, L] that each sees, all P prefix tokens first, and `bias` [G, T] is the logarithm
+    of how often it sees each. `rotation` is as in `run_block`, for all patches.
+    """
+    block, *tail = branch
+    if reads_first_token(block, branch.pooling):
+        return tail[0](class_token_rows(block, tokens, rotation, bias))
+    parts = tokens.index_select(1, groups.flatten()).reshape(-1, groups.shape[1], tokens.shape[2])  # [B * G, L, D]
+    if rotation is not None:
+        num_prefix = tokens.shape[1] - rotation.shape[-2]
+        turns = rotation[..., groups[:, num_prefix:] - num_prefix, :].movedim(-3, 0)  # [G, L, 2d] or [G, heads, L, 2d]
+        rotation = (turns.unsqueeze(1) if turns.dim() == 3 else turns).repeat(len(tokens), 1, 1, 1)
+    return branch(parts, rotation).unflatten(0, (len(tokens), len(groups)))
+
+
+def reads_first_token(block: nn.Module, how: Pooling) -> bool:
+    """Return whether of all that comes out of `block` only the first token is computed."""
+    return how.kind == "token" and asks_alone(block)
 
 
 def run_block(block: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | None = None) -> torch.Tensor:

@@ -31,12 +31,12 @@ def make_kind(kind, *opts):
 def inputs_of(model, blocks, batch, **labels):
     """Return the tokens [B, T, D] that enter each block."""
     seen = {}
-    hooks = [block.register_forward_pre_hook(lambda m, args: seen.setdefault(m, args[0])) for block in blocks]
+    hooks = [block.norm1.register_forward_pre_hook(lambda m, args: seen.setdefault(m, args[0])) for block in blocks]
     with torch.no_grad():
         model(batch, **labels)
     for hook in hooks:
         hook.remove()
-    return [seen[block] for block in blocks]
+    return [seen[block.norm1] for block in blocks]
 
 
 def slow_maps(model, batch, pooling, prefix, fusion="mean", first=None, **labels):
