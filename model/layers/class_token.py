@@ -1,7 +1,7 @@
 """The last block of a transformer for its class token alone: no other token of what comes out is used.
 
-Only the class token asks; all tokens are keys and values. The result is that of the whole block, up to rounding, for
-about a sixth of its work.
+Only the class token asks, all tokens answer. The result is that of the whole block, up to rounding, for a few percent
+of its work, or about a sixth where keys and values have to be made.
 """
 
 import torch
@@ -56,22 +56,53 @@ def _attend(
 ) -> torch.Tensor:
     """Return [B, G, D]: what the class token of each group reads from normalised tokens [B, T, D]."""
     first = tokens[:, :1]
-    query, keys, values = (_by_head(part, attn.num_heads) for part in _project(attn, first, tokens))
+    if type(attn) is Attention and type(attn.qkv) is nn.Linear and isinstance(attn.k_norm, nn.Identity):
+        read = _read_tokens(attn, tokens, bias)
+    else:
+        read = _read_values(attn, tokens, rotation, bias)
+    read = attn.norm(read.transpose(1, 2).flatten(2))  # [B, G, heads * d]
+    gate = getattr(attn, "gate", None)  # older releases of timm have none
+    if gate is not None:
+        read = read * gate(first).sigmoid()
+    return attn.proj_drop(attn.proj(read))
+
+
+def _read_tokens(attn: Attention, tokens: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return what each head reads, [B, heads, G, d], without keys and values.
+
+    One query reads many tokens x, so its side of the products is the small one: q . (W_k x) = (W_k^T q) . x, and
+    sum_t a_t (W_v x_t) = W_v sum_t a_t x_t. The bias of the keys adds the same to every score and cancels.
+    """
+    heads = attn.num_heads
+    _, key_weight, value_weight = attn.qkv.weight.unflatten(0, (3, heads, -1))  # [heads, d, D] each
+    query = attn.q_norm(_by_head(some_outputs(attn.qkv, tokens[:, :1], slice(attn.qkv.out_features // 3)), heads))
+    asked = ((query * attn.scale) @ key_weight).squeeze(2)  # [B, heads, D]
+    scores = (asked @ tokens.transpose(1, 2)).unsqueeze(2)  # [B, heads, 1, T]
+    weights = attn.attn_drop(_softmax(scores, bias))
+    read = (weights.flatten(1, 2) @ tokens).unflatten(1, (heads, -1)) @ value_weight.transpose(1, 2)
+    if attn.qkv.bias is None:
+        return read
+    value_bias = attn.qkv.bias.unflatten(0, (3, heads, 1, -1))[2]
+    return read + weights.sum(-1, keepdim=True) * value_bias  # dropout lets the weights sum to another number than 1
+
+
+def _read_values(
+    attn: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | None, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Return what each head reads, [B, heads, G, d], from the keys and values of all tokens."""
+    query, keys, values = (_by_head(part, attn.num_heads) for part in _project(attn, tokens[:, :1], tokens))
     query, keys = attn.q_norm(query), attn.k_norm(keys)
     if rotation is not None:  # the class token is not rotated
         prefix, half = attn.num_prefix_tokens, attn.rotate_half
         patches = apply_rot_embed_cat(keys[:, :, prefix:], rotation, half=half)
         keys = torch.cat([keys[:, :, :prefix], patches], dim=2).type_as(values)
     scores = (query.type_as(keys) * attn.scale) @ keys.transpose(-2, -1)  # [B, heads, 1, T]
-    if bias is not None:
-        scores = scores + bias  # [B, heads, G, T]
-    weights = attn.attn_drop(scores.softmax(dim=-1))
-    read = (weights.type_as(values) @ values).transpose(1, 2).flatten(2)  # [B, G, heads * d]
-    read = attn.norm(read)
-    gate = getattr(attn, "gate", None)  # older releases of timm have none
-    if gate is not None:
-        read = read * gate(first).sigmoid()
-    return attn.proj_drop(attn.proj(read))
+    return attn.attn_drop(_softmax(scores, bias)).type_as(values) @ values
+
+
+def _softmax(scores: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return the weights [B, heads, G, T] of scores [B, heads, 1, T] that each of G groups biases."""
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
 def _is_fused(attn: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.distributed import num_processes, sum_over_ranks
 from utils.precision import at_least_float32
@@ -14,14 +15,16 @@ from utils.precision import at_least_float32
 PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class SyncedNorm(nn.SyncBatchNorm):
-    """nn.SyncBatchNorm that also trains on CPUs; inputs [B, C, ...], of any B on each process."""
+class SyncedNorm(_BatchNorm):
+    """nn.SyncBatchNorm for CPUs; inputs [B, C, ...], of any B on each process.
+
+    Not a subclass of it, because DistributedDataParallel refuses those outside GPUs.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the normalised input, in its type."""
-        if input.device.type != "cpu" or not self.training or num_processes() == 1:
+        if not self.training or num_processes() == 1:
             return super().forward(input)
-        self._check_input_dim(input)
         values = at_least_float32(input).transpose(0, 1).flatten(1)  # [C, n], n of this process
         own_count = values.new_full((1,), values.shape[1])
         sums = _SumOverRanks.apply(torch.cat([values.sum(1), own_count]))
@@ -37,6 +40,10 @@ class SyncedNorm(nn.SyncBatchNorm):
         if self.bias is not None:
             result = result + self.bias.view(shape)
         return result.to(input.dtype)
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch normalisation needs [B, C, ...], got {list(input.shape)}")
 
     @torch.no_grad()
     def _update_running(self, mean: torch.Tensor, unbiased: torch.Tensor) -> None:
@@ -60,21 +67,21 @@ class _SumOverRanks(torch.autograd.Function):
         return sum_over_ranks(grad)
 
 
-def sync_norms(module: nn.Module) -> None:
-    """Replace the batch normalisations within `module` by ones over all processes, in place.
+def sync_norms(module: nn.Module, device: torch.device) -> None:
+    """Replace the batch normalisations within `module`, which is on `device`, by ones over all processes, in place.
 
     Names, parameters and buffers stay the very same objects, so an optimizer made before still holds them.
     """
+    kind = SyncedNorm if device.type == "cpu" else nn.SyncBatchNorm
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) in PLAIN_NORMS:
-                setattr(parent, name, _synced(child))
+                setattr(parent, name, _synced(kind, child))
 
 
-def _synced(norm: nn.modules.batchnorm._BatchNorm) -> SyncedNorm:
-    synced = SyncedNorm(
-        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
-    )
+def _synced(kind: type[_BatchNorm], norm: _BatchNorm) -> _BatchNorm:
+    settings = (norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    synced = kind(norm.num_features, *settings, device="meta")
     for name in ("weight", "bias"):
         synced.register_parameter(name, getattr(norm, name))
     for name in ("running_mean", "running_var", "num_batches_tracked"):
