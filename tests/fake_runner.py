@@ -11,6 +11,7 @@ from configs import load_cfg
 from tests.reference.slow_statistics import table_of
 from utils.checkpoint import sha256_of
 from utils.errors import run_command
+from utils.launch_children import Children
 from utils.results import METRICS, result_settings
 
 YAML = """# a config for these tests
@@ -51,10 +52,11 @@ def queries(mean_ap):
 
 
 class FakeRunner:
-    """Stands for run_child: records commands; train writes checkpoints by period, test writes its two files."""
+    """Stands for Children.run: records commands; train writes checkpoints by period, test writes its two files."""
 
     def __init__(self):
         self.commands = []
+        self.places = []  # where each of them ran
         self.train_code = 0
         self.fails_in = ""  # train_code applies where the run folder's name holds this
         self.test_codes = {}  # epoch -> exit code
@@ -62,10 +64,11 @@ class FakeRunner:
         self.gains = {}  # experiment -> what its mAP and that of its queries has more
         self.held_out = {}  # epoch -> mAP on held-out identities
 
-    def __call__(self, command):
+    def __call__(self, command, place, prefix):
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
         opts = dict(zip(command[4::2], command[5::2], strict=True))
         self.commands.append((command[1], opts))
+        self.places.append(place)
         return self.train(command[3], opts) if command[1] == "train.py" else self.test(command[3], opts)
 
     def train(self, config, opts):
@@ -121,9 +124,9 @@ class FakeRunner:
 
 
 def install(monkeypatch):
-    """Put a FakeRunner in the place of run_child, take the launcher's variables away, and return it."""
+    """Put a FakeRunner in the place of Children.run, take the launcher's variables away, and return it."""
     fake = FakeRunner()
-    monkeypatch.setattr(run_phased_loss, "run_child", fake)
+    monkeypatch.setattr(Children, "run", fake)
     monkeypatch.setattr(run_phased_loss, "write_launch_report", write_fake_report)  # its charts take a second
     for name in ("OUTPUT_ROOT", "DATASETS_ROOT", "RUN_TAG_TS"):
         monkeypatch.delenv(name, raising=False)

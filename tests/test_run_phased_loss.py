@@ -1,19 +1,14 @@
 """The launcher trains, tests what has no valid result, and says what failed; train.py and test.py are fakes."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 import run_phased_loss
 from tests.fake_runner import PHASED, ROUTED, summary_of, write_config
+from utils.launch_children import Children
 
-ROOT = Path(run_phased_loss.__file__).parent
 SELF_SUPERVISED = "DATALOADER: {SAMPLER: random}\nLOSS: {SUPCON: {ENABLE: True}}\n"
 
 
@@ -68,11 +63,12 @@ def test_the_first_failure_gives_the_exit_code(launch, runner, three):
 
 
 @pytest.mark.parametrize("code", [130, -signal.SIGINT])
-def test_ctrl_c_in_a_training_ends_all_experiments(launch, runner, three, logs, code):
+def test_ctrl_c_in_a_training_ends_all_experiments(launch, runner, three, logs, capsys, code):
     runner.train_code, runner.fails_in = code, "_b_seed"
     assert launch(configs=three) == 130
     assert runner.trained() == ["veri776_a_seed0_run", "veri776_b_seed0_run"]
     assert len(json.loads((logs / "ablation.json").read_text())) == 1  # what was done is kept
+    assert "stopped: veri776_b, seed 0; 1 of 3 seeds are done\n" in capsys.readouterr().err
 
 
 def test_a_self_supervised_config_is_launched_like_any_other(launch, runner, tmp_path, logs):
@@ -180,42 +176,9 @@ def test_without_tests_only_training_runs(launch, runner, logs, flag):
 
 def test_a_recipe_for_several_gpus_is_trained_by_torchrun(launch, monkeypatch):
     commands = []
-    monkeypatch.setattr(run_phased_loss, "run_child", lambda command: commands.append(command) or 2)
+    monkeypatch.setattr(Children, "run", lambda self, command, place, prefix: commands.append(command) or 2)
     assert launch("--opts", "MODEL.DIST_TRAIN", "True") == 2
     assert commands[0][1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto", "train.py"]
-
-
-def test_a_child_runs_in_the_repository_and_its_exit_code_comes_back(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = f"import os, sys; sys.exit(5 if os.getcwd() == {str(ROOT)!r} else 6)"
-    assert run_phased_loss.run_child([sys.executable, "-c", code]) == 5
-
-
-def test_ctrl_c_lets_the_child_say_where_it_stopped(tmp_path):
-    ready, done = tmp_path / "ready", tmp_path / "done"
-    child = (
-        "import pathlib, time\n"
-        f"try:\n  pathlib.Path({str(ready)!r}).touch(); time.sleep(60)\n"
-        f"except KeyboardInterrupt:\n  time.sleep(0.5); pathlib.Path({str(done)!r}).touch()\n"
-    )
-    code = f"import run_phased_loss as r, sys; r.run_child([sys.executable, '-c', {child!r}])"
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit it ignored
-    )
-    try:
-        for _ in range(300):
-            if ready.exists():
-                break
-            time.sleep(0.1)
-        os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does: to the launcher and to its child
-        _, error = launcher.communicate(timeout=30)
-    finally:
-        launcher.kill()
-    assert done.exists() and b"KeyboardInterrupt" in error
 
 
 @pytest.mark.parametrize(("configs", "start"), [(1, "veri776_one"), (2, "ablation")])

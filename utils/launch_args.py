@@ -15,19 +15,23 @@ DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "VeRi" / "dei
 MAX_SEED = 2**32 - 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
-SEEDS_PATTERN = re.compile(r"[0-9,]+")
+NUMBERS_PATTERN = re.compile(r"[0-9,]+")
 OWN_KEYS = {"SOLVER.SEED": "use --seeds", "OUTPUT_DIR": "use --output-root and --tag", "TEST.WEIGHT": "use test.py"}
 COMMON_START = "deit_transreid_stride_"
 PREFIXES = {"veri": "veri776"}  # folder prefix of a data set where it is not the lower-case name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags: `configs` and `seeds` as lists, the `switches`, and all KEY VALUE pairs in `opts`."""
+    """Return the flags: `configs`, `seeds` and `gpus` (or None) as lists, `switches`, and KEY VALUE pairs in `opts`."""
     parser = _make_parser()
     args, tail = parser.parse_known_args(argv)
     args.configs, after_configs = _split_configs(args.config or [[str(DEFAULT_CONFIG)]])
-    args.seeds, after_seeds = _split_seeds(args.seeds, parser)
-    tail = after_configs + after_seeds + tail
+    args.seeds, after_seeds = _split_numbers("--seeds", args.seeds, parser)
+    _check_seeds(args.seeds, parser)
+    after_gpus = []
+    if args.gpus is not None:
+        args.gpus, after_gpus = _split_numbers("--gpus", args.gpus, parser)
+    tail = after_configs + after_seeds + after_gpus + tail
     unknown = [word for word in tail if word.startswith("--")]
     unknown += [word for word in tail[::2] if not KEY_PATTERN.fullmatch(word)]
     if unknown:
@@ -52,6 +56,14 @@ def _make_parser() -> OneLineParser:
     add = parser.add_argument
     add("--config", "--config_file", nargs="+", action="append", metavar="F", help="YAMLs (default: VeRi baseline)")
     add("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="0 1 2 or 0,1,2 (default: 0 1 2)")
+    add(
+        "--gpus",
+        nargs="+",
+        metavar="G",
+        help="0 1 or 0,1: run the seeds of all YAMLs on these CUDA devices, one process each, of those that "
+        "CUDA_VISIBLE_DEVICES leaves; a device named twice runs two at once. DATALOADER.NUM_WORKERS counts per process "
+        "(default: one seed after the other)",
+    )
     add("--epochs", type=int, metavar="N", help="SOLVER.MAX_EPOCHS, the last epoch")
     add("--save-every", type=int, metavar="N", help="SOLVER.CHECKPOINT_PERIOD and SOLVER.EVAL_PERIOD, 0 = only the end")
     add("--output-root", default=default_root, metavar="DIR", help="created if absent (default: $OUTPUT_ROOT or logs)")
@@ -101,19 +113,21 @@ def _split_configs(given: list[list[str]]) -> tuple[list[str], list[str]]:
     return configs, tail
 
 
-def _split_seeds(words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
-    """Return the seeds, and the words after them (KEY VALUE pairs that follow --seeds directly)."""
-    count = next((i for i, word in enumerate(words) if not SEEDS_PATTERN.fullmatch(word)), len(words))
-    if count < len(words) and not KEY_PATTERN.fullmatch(words[count]):
-        parser.error(f"--seeds got '{words[count]}', expected whole numbers such as 0 1 2 or 0,1,2")
-    seeds = [int(seed) for word in words[:count] for seed in word.split(",") if seed]
-    if not seeds:
-        parser.error(f"--seeds got '{words[0]}', expected whole numbers such as 0 1 2 or 0,1,2")
+def _split_numbers(flag: str, words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
+    """Return the numbers of a flag, and the words after them (KEY VALUE pairs that follow it directly)."""
+    count = next((i for i, word in enumerate(words) if not NUMBERS_PATTERN.fullmatch(word)), len(words))
+    numbers = [int(number) for word in words[:count] for number in word.split(",") if number]
+    wrong = words[count : count + 1] if count < len(words) and not KEY_PATTERN.fullmatch(words[count]) else []
+    if wrong or not numbers:
+        parser.error(f"{flag} got '{(wrong or words)[0]}', expected whole numbers such as 0 1 2 or 0,1,2")
+    return numbers, words[count:]
+
+
+def _check_seeds(seeds: list[int], parser: OneLineParser) -> None:
     if max(seeds) > MAX_SEED:
         parser.error(f"--seeds {max(seeds)} is too large, at most {MAX_SEED}")
     if len(set(seeds)) < len(seeds):
         parser.error(f"--seeds {' '.join(map(str, seeds))} names a seed twice")
-    return seeds, words[count:]
 
 
 def _merge_opts(args: argparse.Namespace, tail: list[str], parser: OneLineParser) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 import run_phased_loss
 from tests.fake_runner import YAML, write_config
+from utils.launch_args import parse_args
 
 ROOT = Path(run_phased_loss.__file__).parent
 
@@ -25,6 +26,13 @@ def test_pairs_directly_after_the_seeds_are_not_seeds(launch, runner):
     assert launch("SOLVER.GAMMA", "0.5", seeds=("0,", "1")) == 0
     assert runner.commands[0][1]["SOLVER.GAMMA"] == "0.5"
     assert [word for word in runner.take() if "train" in word] == ["train 0", "train 1"]
+
+
+@pytest.mark.parametrize("words", [("0,1",), ("0", "1"), ("0,", "1")])
+def test_gpus_are_given_like_seeds_and_pairs_may_follow(words):
+    args = parse_args(["--gpus", *words, "SOLVER.GAMMA", "0.5"])
+    assert args.gpus == [0, 1] and args.opts == ["SOLVER.GAMMA", "0.5"]
+    assert parse_args([]).gpus is None
 
 
 def test_the_users_pair_wins_over_the_flag(launch, runner, capsys):
@@ -146,6 +154,10 @@ def test_a_stamp_that_is_no_name_is_refused(launch, monkeypatch, capsys):
         (("--seeds", "0", "1", "0"), "twice"),
         (("--seeds", "one"), "'one'"),
         (("--seeds", "0", "x"), "--seeds got 'x'"),
+        (("--gpus", "first"), "--gpus got 'first'"),
+        (("--gpus", "0", "-1"), "'-1'"),
+        (("--gpus", ","), "--gpus got ','"),
+        (("--gpus",), "--gpus"),
         (("--baseline", "--phased"), "--phased"),
         *((("--supcon", "--W", value), f"--W: got '{value}'") for value in ("0", "-0.3", "nan", "inf", "much")),
         (("--supcon", "--T", "0"), "--T: got '0'"),
@@ -193,4 +205,4 @@ def test_help_names_every_flag_without_loading_torch():
     named = set(re.findall(r"--[\w-]+", result.stdout))
     assert named >= {"--config", "--seeds", "--epochs", "--save-every", "--output-root", "--tag", "--no-test", "--opts"}
     assert named >= {"--train-only", "--baseline", "--phased", "--supcon", "--no-supcon", "--tripletx", "--no-tripletx"}
-    assert named >= {"--T", "--W"}
+    assert named >= {"--T", "--W", "--gpus"}
