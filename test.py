@@ -24,11 +24,12 @@ def main(argv: list[str] | None = None) -> int:
         given = f"TEST.WEIGHT: no file '{weight}'" if cfg.TEST.WEIGHT else "TEST.WEIGHT is empty"
         raise ConfigError(f"{given}; give the checkpoint to test: TEST.WEIGHT path/to/transformer_120.pth")
 
-    from utils.device import resolve_device
+    from utils.device import resolve_amp, resolve_device
     from utils.logger import log_start, setup_logger
     from utils.run_folder import find_environment, make_folder
 
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
+    resolve_amp(cfg.TEST.AMP, device, "TEST.AMP")  # refuses what it cannot do before the images are read
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     setup_logger(folder / "test_log.txt")
     command = sys.argv if argv is None else ["test.py", *argv]

@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     from utils.logger import log_start, setup_logger
     from utils.run_folder import locked, make_folder
 
-    ranks = distributed.find_ranks(cfg.MODEL.DIST_TRAIN)
+    command = sys.argv if argv is None else ["train.py", *argv]
+    ranks = distributed.find_ranks(cfg.MODEL.DIST_TRAIN, command)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID, ranks.local_rank, ranks.world_size)
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     with contextlib.ExitStack() as stack:
@@ -41,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         notices = find_notices(cfg)
         if stale_pid is not None:
             notices.append(f"taking over the lock of process {stale_pid}, which ended without releasing it")
-        command = shlex.join(sys.argv if argv is None else ["train.py", *argv])
-        log_start(command, cfg.dump(default_flow_style=None), str(device), notices)
+        log_start(shlex.join(command), cfg.dump(default_flow_style=None), str(device), notices)
         _train(cfg, ranks, device)
     return 0
 

@@ -1,16 +1,27 @@
-"""What the benchmarks share: seconds and peak extra memory of a call, and the line that compares two of them."""
+"""What the benchmarks share: time and memory of calls, the bars they are judged by, and the JSON that keeps figures."""
 
 import argparse
+import json
 import os
+import platform
+import shlex
+import statistics
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from utils.commands import OneLineParser
 from utils.errors import ConfigError
 
 MIB = 2**20
+RESULTS = Path(__file__).resolve().parent / "results"  # of the commands' default sizes, kept with the code
 
 
 class Cost(NamedTuple):
@@ -21,17 +32,29 @@ class Cost(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """What a figure must not exceed."""
+    """What a figure must not exceed or, with `at_least`, must reach."""
 
     title: str
     must: float
     goal: float
     unit: str
+    at_least: bool = False
 
     def judge(self, value: float) -> str:
         """Return a line that says whether `value` meets the bar."""
-        verdict = "pass, goal met" if value <= self.goal else "pass" if value <= self.must else "MISS"
-        return f"  bar: {self.title} {value:.3g} {self.unit}, must {self.must:g}, goal {self.goal:g}: {verdict}"
+        return (
+            f"  bar: {self.title} {value:.3g} {self.unit}, must {self.must:g}, goal {self.goal:g}: "
+            f"{self.verdict(value)}"
+        )
+
+    def verdict(self, value: float) -> str:
+        """Return "pass, goal met", "pass" or "MISS"."""
+        met = [value >= bound if self.at_least else value <= bound for bound in (self.must, self.goal)]
+        return "pass, goal met" if all(met) else "pass" if met[0] else "MISS"
+
+    def facts(self, value: float) -> dict[str, Any]:
+        """Return what `keep` writes of the bar and its `value`, an entry of the list "bars"."""
+        return {"value": value, **self._asdict(), "verdict": self.verdict(value)}
 
 
 def read_size(
@@ -81,3 +104,104 @@ def compare(title: str, baseline: Cost, ours: Cost) -> str:
         f"ours {ours.seconds:.2f} s, {ours.peak_bytes / MIB:.0f} MiB | "
         f"{baseline.seconds / ours.seconds:.1f}x faster, {baseline.peak_bytes / ours.peak_bytes:.1f}x less memory"
     )
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    threads: int | None = 1,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
+    """Return the seconds of each function's `repeats` runs, after a warm-up run of each, and print a line for each.
+
+    The functions take turns, so that a busy machine slows all of them alike. The default clock is the CPU time of this
+    process; `threads` limits torch's, None leaves them as they are.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    with limited_threads(threads):
+        for function in functions.values():
+            function()
+        for _ in range(repeats):
+            for name, function in functions.items():
+                start = clock()
+                function()
+                times[name].append(clock() - start)
+    for name, seconds in times.items():
+        print(f"{name}: {describe_seconds(seconds)}")
+    return times
+
+
+@contextmanager
+def limited_threads(threads: int | None) -> Iterator[None]:
+    """Let torch compute in so many threads in this context; None changes nothing."""
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe_seconds(seconds: list[float]) -> str:
+    """Return median, minimum and maximum as text, in seconds or milliseconds."""
+    values = [statistics.median(seconds), min(seconds), max(seconds)]
+    scale, unit = (1, "s") if values[0] >= 1 else (1e3, "ms")
+    middle, least, most = (f"{value * scale:.2f}" for value in values)
+    return f"median {middle} {unit} ({least} to {most}, {len(seconds)} runs)"
+
+
+def ratio(baseline: list[float], ours: list[float]) -> float:
+    """Return how many times faster ours is, by the medians."""
+    return statistics.median(baseline) / statistics.median(ours)
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Return median, minimum and maximum, entries of a row that `keep` writes."""
+    return {"seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
+
+
+def keep(name: str, facts: Mapping[str, Any], variant: str = "") -> Path:
+    """Write `facts` with hardware, versions, date and command line to results/<name>[-<variant>].json; return its path.
+
+    `variant` names a size or device other than the default one, whose file stays as it is. `facts` holds what JSON can
+    hold; benchmarks/tables.py shows its entries "rows" (a list of dicts with the same keys: one table), "bars" (a list
+    of `Bar.facts`) and every plain number or text.
+    """
+    path = RESULTS / f"{name}{'-' + variant if variant else ''}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"benchmark": name, "variant": variant, **_circumstances(), "facts": dict(facts)}
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(f"kept in {path}")
+    return path
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return when, with which command and on what a benchmark runs."""
+    script = Path(sys.argv[0])
+    command = ["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    hardware = {"cpu": cpu_model(), "cores": cores(), "gpu": gpu, "load": _load()}
+    return {
+        "date": date.today().isoformat(),
+        "command": shlex.join(command),
+        "hardware": hardware,
+        "versions": versions,
+    }
+
+
+def cpu_model() -> str:
+    """Return the name of the processor, with its vector instructions as torch sees them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _load() -> float | None:
+    """Return how many processes waited for a core in the last minute, where the system says it."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

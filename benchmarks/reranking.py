@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, compare, cores, measure, read_size
+from benchmarks.measure import MIB, Bar, compare, cores, keep, measure, read_size
 from tests.reference.reranking import re_rank
 from utils.errors import run_command
 from utils.reranking import re_ranking
@@ -53,16 +53,28 @@ def main(argv: list[str] | None = None) -> None:
     result, ours = measure(lambda: re_ranking(query, gallery, k1, k2, LAMBDA), 3)
     textbook, dense = measure(lambda: re_rank(query, gallery, k1, k2, LAMBDA, dtype=np.float32), 1)
     print(compare("dense float32 loops with a stable argsort", dense, ours))
-    for bars, value in (
+    judged = [
         (SHARE_OF_TIME, ours.seconds / dense.seconds),
         (SHARE_OF_MEMORY, ours.peak_bytes / dense.peak_bytes),
         (SECONDS, ours.seconds),
         (MEMORY, ours.peak_bytes / 1e6),
-    ):
-        if size in bars:
-            print(bars[size].judge(value))
-    if num_query + num_gallery <= FLOAT64_LIMIT:
-        expected = re_rank(query, gallery, k1, k2, LAMBDA)
+    ]
+    judged = [(bars[size], value) for bars, value in judged if size in bars]
+    for bar, value in judged:
+        print(bar.judge(value))
+    check(result, textbook, query, gallery, (k1, k2))
+    for name, preset in SIZES.items():
+        if preset == size:
+            costs = (("dense loops", dense), ("ours", ours))
+            rows = [{"code": code, "s": cost.seconds, "MiB": cost.peak_bytes / MIB} for code, cost in costs]
+            facts = {"rows": rows, "bars": [bar.facts(value) for bar, value in judged]}
+            keep("reranking", facts, "" if name == "small" else name)
+
+
+def check(result: np.ndarray, textbook: np.ndarray, query: np.ndarray, gallery: np.ndarray, k: tuple[int, int]) -> None:
+    """Assert that `result` [Q, G] is what the textbook loops give, and print how near it is; k = (k1, k2)."""
+    if len(query) + len(gallery) <= FLOAT64_LIMIT:
+        expected = re_rank(query, gallery, *k, LAMBDA)
         gaps = [float(np.abs(values - expected).max()) for values in (result, textbook)]
         print(f"largest difference to float64: {gaps[0]:.1e} ours, {gaps[1]:.1e} baseline")
         np.testing.assert_allclose(result, expected, rtol=0, atol=TOLERANCE)

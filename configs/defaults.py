@@ -27,8 +27,8 @@ _C.MODEL.ID_LOSS_WEIGHT = 1.0  # weight of the identity loss, >= 0; processor.ph
 _C.MODEL.TRIPLET_LOSS_WEIGHT = 1.0  # weight of the triplet loss, >= 0; processor.phases
 _C.MODEL.METRIC_LOSS_TYPE = "triplet"  # triplet | center | triplet_center | none; processor.phases, losses.make_loss
 _C.MODEL.DIST_TRAIN = False  # one process per GPU, started by torchrun; utils.distributed
-_C.MODEL.SYNC_BN = True  # several processes: batch norms see the whole batch, not a share of it; processor.train
-_C.MODEL.COMPILE = False  # torch.compile of the model: faster steps after minutes of compiling; processor.train
+_C.MODEL.SYNC_BN = True  # several processes: batch norms see the whole batch, not a share of it; processor.wrapping
+_C.MODEL.COMPILE = False  # torch.compile of the training step: faster after minutes of compiling; processor.compiling
 _C.MODEL.NO_MARGIN = False  # True: soft margin log(1 + exp(d_ap - d_an)); losses.make_loss
 _C.MODEL.IF_LABELSMOOTH = "on"  # on | off: label smoothing of the identity loss; losses.make_loss
 _C.MODEL.COS_LAYER = False  # legacy
@@ -107,9 +107,7 @@ _C.DATASETS.TABLE = ""  # CSV with path,pid,camid,viewid,split for the data set 
 
 _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 8  # worker processes of each loader; 0 = in the main process; datasets.make_dataloader
-_C.DATALOADER.CACHE = (
-    ""  # folder that keeps decoded images for all runs, '' = off; datasets.make_dataloader
-)
+_C.DATALOADER.CACHE = ""  # folder that keeps decoded images for all runs, '' = off; datasets.make_dataloader
 _C.DATALOADER.SAMPLER = (
     "softmax"  # softmax, random (shuffle; random drops a short last batch) | softmax_triplet, triplet (PxK); datasets
 )
@@ -152,7 +150,9 @@ _C.SOLVER.CHECKPOINT_PERIOD = 10  # epochs between kept checkpoints, 0 = only th
 _C.SOLVER.LOG_PERIOD = 100  # iterations between log lines; processor.train
 _C.SOLVER.EVAL_PERIOD = 10  # epochs between evaluations, 0 = never; processor.train
 _C.SOLVER.IMS_PER_BATCH = 64  # images per batch over all processes, P x K; datasets.make_dataloader
-_C.SOLVER.AMP = "auto"  # of training: auto (bf16 where the device has it) | off | fp16 | bf16; utils.device
+_C.SOLVER.AMP = (
+    "auto"  # of training: auto (bf16 where the device multiplies it natively) | off | fp16 | bf16; utils.device
+)
 _C.SOLVER.GRAD_CLIP = 0.0  # largest L2 norm of the gradient, 0 = no clipping; processor.train
 _C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; processor.train
 _C.SOLVER.GATHER_FEATURES = (

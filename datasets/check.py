@@ -122,7 +122,7 @@ def read_file(path: str) -> FileReport:
     """Return the SHA-256 digest of one image file and, when it does not decode, the finding."""
     from PIL import Image, UnidentifiedImageError
 
-    from datasets.torch_datasets import to_rgb
+    from datasets.decode import to_rgb
 
     try:
         with open(path, "rb") as file:

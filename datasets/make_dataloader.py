@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +29,7 @@ from utils.errors import DataError
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from datasets.sampler import EpochSampler
+    from datasets.sampler import EpochSampler, ShardSampler
     from datasets.torch_datasets import ImageDataset
     from datasets.transforms import BatchTransform
     from datasets.two_views import TwoViews
@@ -94,16 +93,19 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
     view_num = 1 + max(0, *(sample.viewid for sample in joined))
     train = relabelled(hold_out_ids(cfg, datasets, joined).train) if cfg.DATASETS.VAL_IDS else joined
     _log_findings(datasets, test)
-    workers = cfg.DATALOADER.NUM_WORKERS
-    train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN)
-    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST)
+    decoder = cfg.INPUT.DECODER
+    train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder)
+    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder)
     if num_instance is not None:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
+    if num_instance is not None:  # a test reads no training image
+        train_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
+        plain_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=False)  # few ask for them
     share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
     return ReIDData(
-        _make_loader(train_images, share, workers, sampler),
-        _make_loader(plain_images, cfg.TEST.IMS_PER_BATCH, workers),
+        _make_loader(cfg, train_images, share, sampler),
+        _make_loader(cfg, plain_images, cfg.TEST.IMS_PER_BATCH),
         _test_loader(cfg, test, test_cameras, view_num),
         len(test.query),
         1 + max(sample.pid for sample in train),
@@ -157,12 +159,14 @@ def _find_test(cfg: CfgNode, name: str, trained: Sequence[ReIDDataset]) -> tuple
 
 
 def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view_num: int) -> DataLoader:
-    """Return the loader of query + gallery.
+    """Return the loader of query + gallery; of several processes that train together each gets a shard of its rows.
 
     `cameras` are those of training that the data set's are; None: it was not trained on, and the model is told no
     camera and no viewpoint.
     """
+    from datasets.sampler import ShardSampler
     from datasets.torch_datasets import ImageDataset
+    from utils.distributed import num_processes, own_rank
 
     tested = dataset.query + dataset.gallery
     told = told_labels(tested, cameras, view_num)
@@ -174,8 +178,18 @@ def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view
                 "embedding, the mean of the trained ones",
                 *(dataset.name, unknown, len(tested), "camera" if side == "camid" else "viewpoint", key),
             )
-    images = ImageDataset(tested, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, dataset.trials, dataset.notes, told)
-    return _make_loader(images, cfg.TEST.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS)
+    images = ImageDataset(
+        tested,
+        cfg.INPUT.SIZE_TEST,
+        cfg.INPUT.FILTER_TEST,
+        cfg.INPUT.DECODER,
+        dataset.trials,
+        dataset.notes,
+        told,
+    )
+    images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
+    shard = ShardSampler(len(images), own_rank(), num_processes())
+    return _make_loader(cfg, images, cfg.TEST.IMS_PER_BATCH, shard)
 
 
 def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
@@ -239,15 +253,16 @@ def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> Epoch
 
 
 def _make_loader(
-    dataset: ImageDataset, batch_size: int, workers: int, sampler: EpochSampler | None = None
+    cfg: CfgNode, dataset: ImageDataset, batch_size: int, sampler: EpochSampler | ShardSampler | None = None
 ) -> DataLoader:
     """Return a loader; workers start at the first iteration and are kept."""
     import torch
     from torch.utils.data import DataLoader
 
-    from datasets.torch_datasets import collate, leave_interrupts_to_the_parent
+    from datasets.torch_datasets import collate
+    from utils.workers import leave_interrupts_to_the_parent, num_workers
 
-    workers = min(workers, os.cpu_count() or 1, math.ceil(len(dataset) / batch_size))
+    workers = num_workers(cfg.DATALOADER.NUM_WORKERS, math.ceil(len(dataset) / batch_size))
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -255,7 +270,7 @@ def _make_loader(
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=leave_interrupts_to_the_parent,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=cfg.MODEL.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # the loader's own draws leave the training's random state alone
     )

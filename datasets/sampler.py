@@ -179,6 +179,24 @@ class ShuffleSampler(EpochSampler):
         return mine[: len(mine) - rest] if self.drop_last or rest == 1 else mine
 
 
+class ShardSampler(Sampler[int]):
+    """One process's share of the rows 0..size-1, in order: contiguous and equally long on all processes.
+
+    Where `size` does not divide, the last shares are padded with the last row: the shares in rank order, cut to `size`
+    rows, are all rows in order (utils.distributed.gather_shards).
+    """
+
+    def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
+        share = math.ceil(size / world_size)
+        self._rows = [min(row, size - 1) for row in range(rank * share, (rank + 1) * share)]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
 def check_pxk(batch_size: int, num_instances: int, world_size: int, identities: int, key: str = K_KEY) -> None:
     """Raise ConfigError when K = `num_instances` cannot make batches of P x K; `key` says where K comes from."""
     source = f"K {num_instances} ({key})"

@@ -1,70 +1,21 @@
 """From image files to uint8 batches; everything random happens later, batched, on the device."""
 
-import signal
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from datasets.bases import Sample
-from utils.errors import DataError
-
-ImageFile.LOAD_TRUNCATED_IMAGES = True  # as TransReID: a file that lacks its last bytes still decodes
-
-FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-def read_image(path: str, size: Sequence[int], resize_filter: str) -> torch.Tensor:
-    """Return the image as RGB, resized with Pillow to `size` = (height, width): uint8 [3, H, W] in 0..255.
-
-    Raises DataError naming the file when it is missing or does not decode.
-    """
-    try:
-        with Image.open(path) as image:
-            return resize(image, size, resize_filter)
-    except FileNotFoundError as error:
-        raise DataError(f"image '{path}' is missing; copy it again or remove it from the lists") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
-            "python -m datasets.check --config_file F"
-        ) from error
-
-
-def resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> torch.Tensor:
-    """Return an image of any mode as RGB, resized with Pillow to `size` = (height, width): uint8 [3, H, W] in 0..255.
-
-    Raises ValueError for floating-point pixels, and what Pillow raises for a file that does not decode.
-    """
-    rgb = to_rgb(image).resize((size[1], size[0]), FILTERS[resize_filter])
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # [3, H, W], a view; collate makes it contiguous
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB; 16-bit greyscale is scaled (Pillow alone would clip it to white), alpha dropped.
-
-    Raises ValueError for floating-point pixels, whose range is not known.
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 bits per channel")
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+from datasets.decode import read_image
+from datasets.pixel_cache import PixelCache, Wanted, find_cache, make_cache
 
 
 class ImageDataset(Dataset):
-    """Samples as (uint8 image [3, H, W], sample); `trials` and `notes` as in ReIDDataset.
+    """Samples as (uint8 image [3, H, W], sample), or whole batches; `trials` and `notes` as in ReIDDataset.
 
-    `told` are the samples as the model gets them, where a camera or viewpoint that it does not know is -1; None = as
-    they are.
+    Images are read as `datasets.decode.read_image` does. `told` are the samples as the model gets them, where a camera
+    or viewpoint that it does not know is -1; None = as they are.
     """
 
     def __init__(
@@ -72,6 +23,7 @@ class ImageDataset(Dataset):
         samples: Sequence[Sample],
         size: Sequence[int],
         resize_filter: str,
+        decoder: str,
         trials: tuple[tuple[np.ndarray, np.ndarray], ...] = (),
         notes: tuple[str, ...] = (),
         told: Sequence[Sample] | None = None,
@@ -80,31 +32,51 @@ class ImageDataset(Dataset):
         self.told = self.samples if told is None else list(told)
         self.size = tuple(size)
         self.resize_filter = resize_filter
+        self.decoder = decoder
         self.trials = trials
         self.notes = notes
+        self._labels = np.array([sample[1:] for sample in self.told], dtype=np.int64).reshape(-1, 3).T.copy()  # [3, N]
+        self._cache: PixelCache | None = None
+
+    def use_cache(self, folder: str, workers: int, build: bool = True) -> None:
+        """Read the images from their cache in `folder`, '' = decode them each time.
+
+        Where there is none, `workers` processes build it, unless `build` is False. Raises what `make_cache` raises.
+        """
+        if folder:
+            wanted = Wanted([sample.path for sample in self.samples], self.size, self.resize_filter, self.decoder)
+            self._cache = make_cache(folder, wanted, workers) if build else find_cache(folder, wanted)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, Sample]:
-        sample = self.told[row]
-        return read_image(sample.path, self.size, self.resize_filter), sample
+        return self.__getitems__([row])["images"][0], self.told[row]
+
+    def __getitems__(self, rows: Sequence[int]) -> dict:
+        """Return the batch dict: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str]."""
+        images = _empty_images((len(rows), 3, *self.size))
+        if self._cache is not None:
+            self._cache.copy_rows(rows, images)
+        else:
+            for place, row in enumerate(rows):
+                images[place] = read_image(self.samples[row].path, self.size, self.resize_filter, self.decoder)
+        pids, camids, viewids = torch.from_numpy(self._labels[:, list(rows)])
+        paths = [self.samples[row].path for row in rows]
+        return {"images": images, "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
 
 
-def collate(items: list[tuple[torch.Tensor, Sample]]) -> dict:
-    """Return the batch dict: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str]."""
+def collate(items: dict | list[tuple[torch.Tensor, Sample]]) -> dict:
+    """Return the batch dict of `ImageDataset.__getitems__`, which torch's loaders ask for, or of single items."""
+    if isinstance(items, dict):
+        return items
     images, samples = zip(*items, strict=True)
-    labels = torch.tensor([sample[1:] for sample in samples], dtype=torch.int64)  # [B, 3]
-    pids, camids, viewids = labels.unbind(1)
-    return {
-        "images": torch.stack(images),
-        "pids": pids,
-        "camids": camids,
-        "viewids": viewids,
-        "paths": [sample.path for sample in samples],
-    }
+    pids, camids, viewids = torch.tensor([sample[1:] for sample in samples], dtype=torch.int64).t().contiguous()
+    paths = [sample.path for sample in samples]
+    return {"images": torch.stack(images), "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
 
 
-def leave_interrupts_to_the_parent(worker_id: int) -> None:
-    """Let a loader's worker ignore Ctrl-C, which reaches all processes of a terminal: the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _empty_images(shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a uint8 tensor of any content; of a worker it lies in shared memory, so that sending it copies nothing."""
+    images = torch.empty(shape, dtype=torch.uint8)
+    return images if get_worker_info() is None else images.share_memory_()

@@ -32,7 +32,10 @@ def _check_supcon_cameras(cfg: CfgNode, train: Sequence[Sample]) -> None:
 
 
 def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
-    """Check the batches of every epoch: they divide, and hold negatives on each process where a loss needs them."""
+    """Check the batches of every epoch: they divide, and hold negatives where a loss needs them.
+
+    Without SOLVER.GATHER_FEATURES each process's loss sees its own share alone.
+    """
     batch, first_epoch = cfg.SOLVER.IMS_PER_BATCH, {}
     for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
         rules = resolve(cfg, epoch)
@@ -40,8 +43,9 @@ def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
         first_epoch.setdefault((rules.num_instance, rules.k_key, wants_pairs), epoch)
     for (k, key, wants_pairs), epoch in first_epoch.items():
         check_pxk(batch, k, world_size, identities, f"{key}, epoch {epoch}")
-        if wants_pairs and batch // k // world_size < 2:
+        if wants_pairs and not cfg.SOLVER.GATHER_FEATURES and batch // k // world_size < 2:
             raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH {batch} with K {k} ({key}, epoch {epoch}) leaves one identity on each of "
-                f"{world_size} processes, so no loss finds a negative; use at least {2 * k * world_size} or a smaller K"
+                f"{world_size} processes, so no loss finds a negative; use at least {2 * k * world_size}, a smaller K, "
+                "or SOLVER.GATHER_FEATURES True"
             )

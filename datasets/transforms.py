@@ -4,6 +4,7 @@ Same distribution as the lineage's per-image chain: flip, pad with black, crop, 
 Random Erasing Data Augmentation, AAAI 2020, in timm's 'pixel' mode). Every sample draws its own parameters.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -30,8 +31,7 @@ class BatchTransform:
         padding: int = 0,
         erase_prob: float = 0.0,
     ) -> None:
-        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.flip_prob = flip_prob
         self.padding = padding
         self.erase_prob = erase_prob
@@ -40,8 +40,7 @@ class BatchTransform:
         """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         if self.flip_prob > 0 or self.padding > 0:
             images = flip_pad_crop(images, self.flip_prob, self.padding)
-        self._follow(images.device)
-        images = (images.float() / 255 - self.mean) / self.std
+        images = normalise(images.float(), self.mean, self.std, 255)
         return random_erase(images, self.erase_prob) if self.erase_prob > 0 else images
 
     @torch.no_grad()
@@ -50,12 +49,22 @@ class BatchTransform:
 
         The mean luma (BT.709) after undoing the normalisation and clamping to [0, 1]; padding and erasing noise count.
         """
-        self._follow(images.device)
-        return _mean_luma((images * self.std).add_(self.mean).clamp_(0, 1))
+        mean, std = per_channel(self.mean, images.device), per_channel(self.std, images.device)
+        return _mean_luma(torch.addcmul(mean, images, std).clamp_(0, 1))
 
-    def _follow(self, device: torch.device) -> None:
-        if self.mean.device != device:
-            self.mean, self.std = self.mean.to(device), self.std.to(device)
+
+def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], white: float) -> torch.Tensor:
+    """Change float32 [B, 3, H, W] in 0..`white` in place to (images / white - mean) / std, in one pass; returns it."""
+    factor = per_channel(tuple(1 / (white * value) for value in std), images.device)
+    offset = per_channel(tuple(-low / value for low, value in zip(mean, std, strict=True)), images.device)
+    return torch.addcmul(offset, images, factor, out=images)
+
+
+@functools.cache
+@torch.inference_mode(False)  # a test may be the first to ask, training goes on with the same tensor
+def per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return numbers of the channels as float32 [1, C, 1, 1], filled where they stay: a copy would be a sync."""
+    return torch.cat([torch.full((1, 1, 1, 1), value, device=device) for value in values], 1)
 
 
 def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch.Tensor:
@@ -72,9 +81,9 @@ def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch
     columns = left[:, None] + torch.arange(width, device=device)  # [B, W]
     last_column = width + 2 * padding - 1  # a mirrored padded image is the padded mirrored image
     columns = torch.where(flip[:, None], last_column - columns, columns)
-    padded = F.pad(images, (padding,) * 4)
-    sample = torch.arange(count, device=device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    padded = F.pad(images, (padding,) * 4).flatten(2)  # [B, 3, pixels of the padded image]
+    index = rows[:, :, None] * (last_column + 1) + columns[:, None, :]  # [B, H, W]
+    return padded.gather(2, index.view(count, 1, -1).expand(-1, images.shape[1], -1)).view(images.shape)
 
 
 def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
@@ -101,14 +110,15 @@ def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
     in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # [B, H]
     in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # [B, W]
     box = chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]  # [B, H, W]
-    return torch.where(box[:, None], torch.randn_like(images), images)
+    noise = torch.randn_like(images)
+    return torch.where(box[:, None], noise, images, out=noise)
 
 
 def brightness(images: torch.Tensor) -> torch.Tensor:
     """Return the mean luma (BT.709) of uint8 images [B, 3, H, W] as float32 [B] in 0..1."""
-    return _mean_luma(images.float()) / 255
+    return _mean_luma(images) / 255
 
 
 def _mean_luma(images: torch.Tensor) -> torch.Tensor:
-    red, green, blue = images.mean((2, 3)).unbind(1)  # [B] each
+    red, green, blue = images.mean((2, 3), dtype=torch.float32).unbind(1)  # [B] each
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

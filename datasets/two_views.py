@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from datasets.transforms import normalise
+
 CROP_TRIES = 10
 # RGB to YIQ (NTSC): luma, then the two axes of the colour plane
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -36,8 +38,7 @@ class TwoViews:
         jitter_prob: float,
         grey_prob: float,
     ) -> None:
-        self.mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.flip_prob = flip_prob
         self.crop_scale = crop_scale
         self.crop_ratio = crop_ratio
@@ -49,17 +50,15 @@ class TwoViews:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 [B, 3, H, W] to float32 [2B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         count, device = 2 * len(images), images.device
-        if self.mean.device != device:
-            self.mean, self.std = self.mean.to(device), self.std.to(device)
         boxes = draw_crops(count, self.crop_scale, self.crop_ratio, device)
         mirrored = torch.rand(count, device=device) < self.flip_prob
-        views = resized_crop(images.repeat(2, 1, 1, 1).float() / 255, boxes, mirrored)
+        views = resized_crop(images.repeat(2, 1, 1, 1).float(), boxes, mirrored)  # in 0..255 up to the brightness
         brightness, contrast, saturation, turns = draw_jitter(count, self.jitter, self.jitter_prob, device)
         grey = torch.rand(count, device=device) < self.grey_prob
-        views = scale_brightness(views, brightness)
+        views = scale_brightness(views, brightness / 255)
         views = scale_contrast(views, contrast)
         views = change_colour(views, saturation.masked_fill(grey, 0.0), turns)
-        return views.sub_(self.mean).div_(self.std)
+        return normalise(views, self.mean, self.std, 1)
 
 
 def draw_crops(
@@ -76,7 +75,8 @@ def draw_crops(
     sides = torch.stack([(area * stretch).sqrt(), (area / stretch).sqrt()], -1)  # [tries, N, 2]
     fits = (sides <= 1).all(-1)
     first = fits.int().argmax(0).view(1, count, 1).expand(1, count, 2)  # the first draw that fits
-    sides = torch.where(fits.any(0)[:, None], sides.gather(0, first)[0], 1.0)  # [N, 2]
+    # [N, 2]; masked_fill takes its number along, torch.where would copy it to the device and wait
+    sides = sides.gather(0, first)[0].masked_fill(~fits.any(0)[:, None], 1.0)
     start = torch.rand(count, 2, device=device) * (1 - sides)
     return torch.cat([start, sides], 1)
 
@@ -113,7 +113,7 @@ def draw_jitter(
 
 
 def scale_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiply each image of [N, 3, H, W] in 0..1 with its factor [N] and clamp to 0..1."""
+    """Multiply each image of [N, 3, H, W] with its factor [N] and clamp to 0..1."""
     return (images * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from datasets.transforms import BatchTransform, brightness
 from datasets.two_views import TwoViews
+from utils.distributed import own_rank
 
 
 class BatchSettings(NamedTuple):
@@ -22,7 +23,7 @@ def prepare_batch(
     """Return the batch on `device` with `images` normalised float32 [B, 3, H, W], and `brightness` [B] if asked for.
 
     With two views there are 2B images, the first views before the second ones, and `pids` number the images of the
-    batch; all other labels are repeated.
+    batch over all processes; all other labels are repeated.
     """
     moved = {
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -31,7 +32,7 @@ def prepare_batch(
     pixels = moved["images"]
     moved["images"] = transform(pixels)
     if settings.two_views:
-        images_in_batch = torch.arange(len(pixels), device=device)
+        images_in_batch = torch.arange(len(pixels), device=device) + own_rank() * len(pixels)
         moved |= {"pids": images_in_batch.repeat(2), "paths": batch["paths"] * 2}
         moved |= {key: moved[key].repeat(2) for key in ("camids", "viewids")}
     elif settings.brightness == "clean":

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,11 +14,13 @@ from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
 from model import ModelOutput
 from processor.batch import BatchSettings, prepare_batch
+from processor.clock import Clock
 from processor.phases import Phase
 from processor.stage import Stage
+from processor.whole_batch import gather_batch
 from solver.update import group_size, step_centers, update
 from utils.device import autocast
-from utils.distributed import num_processes
+from utils.distributed import num_processes, own_rank, sum_over_ranks
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class StepSettings(NamedTuple):
     log_period: int
     center_weight: float
     batch: BatchSettings = BatchSettings()
+    gather: bool = False  # losses and readings see the batch of all processes, not the share of each
+    peak_images: float = 0.0  # images/s of one device at its peak FLOP/s, 0 = unknown: no MFU
 
 
 class Meter:
@@ -60,18 +63,28 @@ class Meter:
         self._bad_terms = torch.where(first, bad, self._bad_terms)
 
     def read(self, epoch: int) -> dict[str, float]:
-        """Return the means and start anew; raises RunError when a step was NaN or infinite."""
-        bad_step = int(self._bad_step)
-        if bad_step:
-            terms = [name for name, bad in zip(self.names, self._bad_terms.tolist(), strict=True) if bad]
+        """Return the means over steps and processes and start anew, with one collective and one wait for the device.
+
+        Raises RunError, on all processes alike, when a step was NaN or infinite on any of them.
+        """
+        own = torch.cat([self._bad_step.float().view(1), self._bad_terms.float(), self._sum / max(self._count, 1)])
+        rows = own.new_zeros(num_processes(), len(own))  # a row for each process, so that a sum gathers
+        rows[own_rank()] = own
+        rows = sum_over_ranks(rows).tolist()
+        bad = [row for row in rows if row[0]]
+        if bad:
+            bad_step = min(row[0] for row in bad)
+            flags = [row[1 : len(self.names) + 1] for row in bad if row[0] == bad_step]
+            terms = [name for name, *found in zip(self.names, *flags, strict=True) if any(found)]
             raise RunError(
-                f"epoch {epoch}, iteration {bad_step}: {', '.join(terms)} is not finite; the last good state is kept. "
-                "Train anew in another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or SOLVER.AMP off"
+                f"epoch {epoch}, iteration {bad_step:.0f}: {', '.join(terms)} is not finite; the last good state is "
+                "kept. Train anew in another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or "
+                "SOLVER.AMP off"
             )
-        means = (self._sum / max(self._count, 1)).tolist()
         self._sum.zero_()
         self._count = 0
-        return dict(zip(self.names, means, strict=True))
+        columns = zip(*(row[len(self.names) + 1 :] for row in rows), strict=True)
+        return {name: sum(values) / len(rows) for name, values in zip(self.names, columns, strict=True)}
 
 
 def train_epoch(
@@ -84,9 +97,10 @@ def train_epoch(
     settings: StepSettings,
     on_log: Callable[[int, dict[str, float]], None],
 ) -> int:
-    """Train one epoch and return its number of iterations; `on_log(iteration, means)` is called at each reading.
+    """Train one epoch and return its number of iterations; `on_log(iteration, readings)` is called at each reading.
 
-    `model` is stage.model or its DistributedDataParallel wrapper.
+    Readings are means since the last one: the loss, its terms, the shares `dark` and `acc` where there are such, and
+    what `Clock.read` returns. `model` is stage.model or a wrapper of it.
     """
     model.train()
     device, total_steps = settings.device, len(loader)
@@ -94,14 +108,16 @@ def train_epoch(
     if stage.center_optimizer is not None:
         terms.append("center")
     meter = Meter(["loss", *terms, *_extra_readings(phase, settings.batch)], device)
-    started, images_seen = time.perf_counter(), 0
-    bar = tqdm(
-        loader, desc=f"epoch {phase.epoch}/{stage.max_epochs}", disable=not _show_bar(), leave=False, unit="batch"
-    )
+    clock = Clock(device)
+    title = f"epoch {phase.epoch}/{stage.max_epochs}"
+    bar = tqdm(clock.waiting(loader), title, total_steps, leave=False, disable=not _show_bar(), unit="batch")
     for step, batch in enumerate(bar, start=1):
         batch = prepare_batch(batch, device, transform, settings.batch)
+        clock.count(len(batch["pids"]))
         with autocast(device, settings.amp):
             output = stage.forward_batch(model, batch)
+        if settings.gather:
+            output, batch = gather_batch(output, batch)
         total, parts = stage.criterion(output, batch, phase)
         scaler.scale(total / group_size(step, total_steps, settings.accum_steps)).backward()
         if step % settings.accum_steps == 0 or step == total_steps:
@@ -111,12 +127,8 @@ def train_epoch(
             scaler.update()
         readings = parts | {"loss": total, **_read_extras(output, batch, phase, settings.batch)}
         meter.add([readings[name] for name in meter.names])
-        images_seen += len(batch["pids"])
         if step % settings.log_period == 0 or step == total_steps:
-            means = meter.read(phase.epoch)
-            now = time.perf_counter()
-            means["images_per_s"] = images_seen * num_processes() / (now - started)
-            started, images_seen = now, 0
+            means = meter.read(phase.epoch) | clock.read(settings.peak_images)
             bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['images_per_s']:.0f} img/s")
             on_log(step, means)
     return total_steps

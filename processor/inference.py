@@ -48,8 +48,8 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
     standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
-    of the data set (images left out), and `per_query`: arrays over all queries (of all trials), see
-    `processor.outcome.save_results`.
+    of the data set (images left out), precision (in which the model ran, see `processor.embed`), and `per_query`:
+    arrays over all queries (of all trials), see `processor.outcome.save_results`.
     The model is left in eval mode.
     """
     return evaluate(cfg, data, embed(cfg, model, data.val_loader))
@@ -57,7 +57,8 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
 
 def evaluate(cfg: CfgNode, data: ReIDData, embedded: Embedded, first: Trial | None = None) -> dict[str, Any]:
     """Return the results of `do_inference` for images that are embedded already; `first` is their trial 0 if made."""
-    return evaluate_features(data, embedded.feat, embedded.luma, rank_options(cfg), first)
+    results = evaluate_features(data, embedded.feat, embedded.luma, rank_options(cfg), first)
+    return results | {"precision": embedded.precision}
 
 
 def rank_options(cfg: CfgNode) -> RankOptions:
@@ -91,7 +92,7 @@ def _trial_rows(data: ReIDData, number: int) -> tuple[np.ndarray, np.ndarray]:
 def evaluate_features(
     data: ReIDData, feat: torch.Tensor, luma: np.ndarray, options: RankOptions, first: Trial | None = None
 ) -> dict[str, Any]:
-    """Return the results of `do_inference` for features [N, D] and brightness [N] of query + gallery.
+    """Return the results of `do_inference`, but precision, for features [N, D] and brightness [N] of query + gallery.
 
     `first` is their trial 0 where that is made already: re-ranking takes long.
     """

@@ -27,7 +27,7 @@ def raw_pixel_features(loader: DataLoader) -> torch.Tensor:
 def raw_pixel_results(data: ReIDData, max_rank: int) -> dict[str, Any]:
     """Return the test results of nearest neighbours on the images shrunk to 32 x 32 RGB."""
     tested = data.val_loader.dataset
-    small = ImageDataset(tested.samples, RAW_SIZE, RAW_FILTER)
+    small = ImageDataset(tested.samples, RAW_SIZE, RAW_FILTER, tested.decoder)
     loader = DataLoader(
         small, batch_size=256, num_workers=data.val_loader.num_workers, collate_fn=collate, generator=torch.Generator()
     )

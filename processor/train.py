@@ -2,55 +2,37 @@
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
-from datasets.bases import fingerprint
-from datasets.make_dataloader import ReIDData, held_out_test, make_transforms
+from datasets.make_dataloader import ReIDData
 from datasets.sampler import RandomIdentitySampler
-from processor.batch import BatchSettings
-from processor.epoch import StepSettings, train_epoch
-from processor.inference import do_inference, fingerprint_of_test, log_results
+from processor.compiling import CompiledTraining
+from processor.embed import embed
+from processor.epoch import train_epoch
+from processor.inference import evaluate, fingerprint_of_test, log_results
 from processor.phases import Phase, PhasePlan, active_losses, describe_losses
 from processor.reference import raw_pixel_results
-from processor.resume import restore_state, save_state
+from processor.resume import save_state
+from processor.run import Run, start_run
+from processor.speed import describe_speed
 from processor.stage import Stage, forward_images
 from processor.trained import describe_run
+from processor.wrapping import wrap
 from solver.scheduler import EpochScheduler
-from solver.update import make_scaler
 from utils.checkpoint import save_weights
-from utils.device import resolve_amp
-from utils.distributed import Ranks, find_ranks, wait
+from utils.distributed import share_buffers
 from utils.errors import RunError
 from utils.results import METRICS
-from utils.run_folder import Recorder
 
 logger = logging.getLogger(__name__)
 
 STAGE_NAME = "main"
-
-
-@dataclass
-class Run:
-    """One process of a training run; `progress` holds epoch, iteration, evaluated, best, device, data_fingerprint."""
-
-    cfg: CfgNode
-    stage: Stage
-    data: ReIDData
-    scaler: torch.amp.GradScaler
-    settings: StepSettings
-    ranks: Ranks
-    progress: dict[str, Any]
-    recorder: Recorder | None = None  # of rank 0
-    held_out: ReIDData | None = None  # of rank 0, where DATASETS.VAL_IDS picks the epoch
-    announced: Phase | None = None  # the phase that the log said last
 
 
 def do_train(
@@ -80,54 +62,13 @@ def do_train(
         PhasePlan(cfg),
         cfg.SOLVER.MAX_EPOCHS,
     )
-    run = _start(cfg, stage, data, state)
+    run = start_run(cfg, stage, data, state)
     try:
         _train_stage(run)
     finally:
         if run.recorder:
             run.recorder.close()
     return {"epoch": run.progress["epoch"], "best": run.progress["best"]}
-
-
-def _start(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | None) -> Run:
-    """Return the run at its first epoch, or where the state left it."""
-    ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
-    device = next(stage.model.parameters()).device
-    amp = resolve_amp(cfg.SOLVER.AMP, device)
-    settings = StepSettings(
-        device,
-        amp,
-        cfg.SOLVER.GRAD_CLIP,
-        cfg.SOLVER.ACCUM_STEPS,
-        cfg.SOLVER.LOG_PERIOD,
-        cfg.SOLVER.CENTER_LOSS_WEIGHT,
-        _batch_settings(cfg),
-    )
-    progress = {
-        "epoch": 0,
-        "iteration": 0,
-        "evaluated": 0,  # last epoch that was evaluated
-        "best": {},
-        "device": str(device),
-        "data_fingerprint": fingerprint({"train": data.train_loader.dataset.samples}),
-    }
-    run = Run(cfg, stage, data, make_scaler(device, amp), settings, ranks, progress)
-    if state is not None:
-        restore_state(state, stage, run.scaler, ranks, device)
-        progress |= {key: state[key] for key in ("epoch", "iteration", "evaluated", "best")}
-        logger.info("continuing after epoch %d of %d", progress["epoch"], stage.max_epochs)
-        if isinstance(data.train_loader.sampler, RandomIdentitySampler) and progress["epoch"]:
-            data.train_loader.sampler.set_num_instances(stage.plan.at(progress["epoch"]).num_instance)
-    if ranks.rank == 0:
-        run.recorder = Recorder(Path(cfg.OUTPUT_DIR), progress["epoch"], progress["iteration"], progress["evaluated"])
-        run.held_out = held_out_test(cfg, data)
-    return run
-
-
-def _batch_settings(cfg: CfgNode) -> BatchSettings:
-    two_views = cfg.MODEL.TRAINING_MODE == "self_supervised"
-    source = cfg.LOSS.BRIGHTNESS.SOURCE if cfg.LOSS.BRIGHTNESS.ENABLE else "off"
-    return BatchSettings(source, cfg.LOSS.BRIGHTNESS.THRESH, two_views)
 
 
 def _train_stage(run: Run) -> None:
@@ -139,10 +80,12 @@ def _train_stage(run: Run) -> None:
         _evaluate_if_due(run)
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
-    model = _wrap(stage.model, run.settings.device, run.ranks.world_size)
+    model = CompiledTraining(stage.model) if cfg.MODEL.COMPILE else stage.model
+    model = wrap(model, run.settings.device, run.ranks.world_size, cfg.MODEL.SYNC_BN)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, model, epoch)
+        share_buffers(stage.model)  # what all ranks evaluate is what rank 0 saves
         _check_weights(stage.model, epoch)
         progress["epoch"] = epoch
         save_state(cfg, stage, run.scaler, run.ranks, progress)
@@ -150,7 +93,7 @@ def _train_stage(run: Run) -> None:
         _evaluate_if_due(run)
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
-        logger.info("Epoch %d done in %.1f s, about %s left", epoch, seconds, left)
+        logger.info("Epoch %d done in %.1f s (%s), about %s left", epoch, seconds, run.speed.end_epoch(), left)
 
 
 def _save_checkpoint_if_due(run: Run) -> None:
@@ -165,27 +108,18 @@ def _save_checkpoint_if_due(run: Run) -> None:
         save_weights(run.stage.model.state_dict(), path, provenance)
 
 
-def _wrap(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
-    if world_size == 1:
-        return model
-    return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
-
-
 def _train_one(run: Run, model: nn.Module, epoch: int) -> int:
     """Train one epoch by its phase and return its number of iterations."""
     phase = run.stage.plan.at(epoch)
     run.stage.scheduler.step(epoch)
     _set_sampler(run, phase)
     _announce(run, phase)
-    transform, _ = make_transforms(run.cfg)
     return train_epoch(
         run.stage,
         model,
         phase,
         run.data.train_loader,
-        transform,
+        run.transform,
         run.scaler,
         run.settings,
         lambda step, means: _log_step(run, phase, step, means),
@@ -224,9 +158,10 @@ def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> Non
     terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center", "dark"))
     total_steps = len(run.data.train_loader)
     logger.info(
-        "Epoch[%d] Iteration[%d/%d] Loss: %.3f, %sBase Lr: %.2e, %s, %.0f images/s",
-        *(phase.epoch, step, total_steps, means["loss"], accuracy, lr, terms, means["images_per_s"]),
+        "Epoch[%d] Iteration[%d/%d] Loss: %.3f, %sBase Lr: %.2e, %s, %s",
+        *(phase.epoch, step, total_steps, means["loss"], accuracy, lr, terms, describe_speed(means)),
     )
+    run.speed.add(step, means)
     if run.recorder:
         run.recorder.write("train", phase.epoch, run.progress["iteration"] + step, {**means, "lr": lr})
 
@@ -246,7 +181,7 @@ def _is_due(epoch: int, period: int, at_end: bool) -> bool:
 
 
 def _evaluate_if_due(run: Run) -> None:
-    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet; other ranks wait.
+    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet.
 
     With DATASETS.VAL_IDS that is on the held-out identities: the test set is left to test.py.
     """
@@ -254,8 +189,8 @@ def _evaluate_if_due(run: Run) -> None:
     epoch, period = progress["epoch"], cfg.SOLVER.EVAL_PERIOD
     if period == 0 or epoch <= progress["evaluated"] or not _is_due(epoch, period, epoch == run.stage.max_epochs):
         return
-    if run.recorder:
-        results = do_inference(cfg, run.stage.model, run.held_out or run.data)
+    results = _evaluate(run, run.held_out or run.data)
+    if results is not None:
         on = " on the held-out training identities" if run.held_out else ""
         log_results(results, f"Validation Results{on} - Epoch: {epoch}")
         run.recorder.write(
@@ -268,15 +203,20 @@ def _evaluate_if_due(run: Run) -> None:
     save_state(cfg, run.stage, run.scaler, run.ranks, progress)
 
 
+def _evaluate(run: Run, tested: ReIDData) -> dict[str, Any] | None:
+    """Embed the test images on all ranks and rank them on rank 0, which alone returns results."""
+    embedded = embed(run.cfg, run.stage.model, tested.val_loader)
+    return evaluate(run.cfg, tested, embedded) if run.ranks.rank == 0 else None
+
+
 def _evaluate_references(run: Run) -> None:
-    if run.recorder:
-        cfg = run.cfg
-        raw_pixels = raw_pixel_results(run.data, cfg.TEST.MAX_RANK)
-        untrained = do_inference(cfg, run.stage.model, run.data)
-        for name, title, results in (
-            ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
-            ("untrained", "Reference: the model before training", untrained),
-        ):
-            log_results(results, title)
-            run.recorder.write("reference", 0, 0, {"name": name, **{metric: results[metric] for metric in METRICS}})
-    wait()
+    untrained = _evaluate(run, run.data)
+    if untrained is None:
+        return
+    raw_pixels = raw_pixel_results(run.data, run.cfg.TEST.MAX_RANK)
+    for name, title, results in (
+        ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
+        ("untrained", "Reference: the model before training", untrained),
+    ):
+        log_results(results, title)
+        run.recorder.write("reference", 0, 0, {"name": name, **{metric: results[metric] for metric in METRICS}})

@@ -100,7 +100,7 @@ def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
         model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False)
         model.load_param(logs / "veri776_tiny_seed0_run" / "transformer_2.pth")
         results = do_inference(cfg, model, data)
-        feat = embed(load_cfg(config, ["TEST.FEAT_NORM", "no"]), model, data.val_loader).feat.double().numpy()
+        feat = embed(load_cfg(config, ["TEST.FEAT_NORM", "no"]), model, data.val_loader).feat.double().cpu().numpy()
         if name != "raw":
             feat /= np.linalg.norm(feat, axis=1, keepdims=True)
         query, gallery = feat[: data.num_query], feat[data.num_query :]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 import train
+from processor.clock import READINGS
 from tests.conftest import write_tiny_veri
 from utils.checkpoint import load_file
 from utils.errors import ConfigError, DataError, RunError
@@ -153,8 +155,26 @@ def _steps(folder, extra):
     return -(-iterations // 2) if "SOLVER.ACCUM_STEPS" in extra else iterations
 
 
+def test_the_log_and_the_records_say_how_fast_it_goes_and_what_holds_it_up(tiny_config, run_dir, monkeypatch):
+    monkeypatch.setattr("processor.speed.MAX_DATA_SHARE", 0.0)
+    train.main(args_for(tiny_config, "SOLVER.PEAK_TFLOPS", 0.05, "SOLVER.MAX_EPOCHS", 2))
+    log = (run_dir / "train_log.txt").read_text()
+    speed = r"data \d+\.\d{3} s, step \d+\.\d{3} s, \d+ images/s, MFU \d+\.\d %, [\d,]+ MiB"
+    assert len(re.findall(rf"Epoch\[\d\] Iteration\[\d+/\d+\] Loss: .*, {speed}\n", log)) >= 2
+    assert len(re.findall(rf"Epoch \d done in .* s \({speed}\), about", log)) == 2
+    assert len(re.findall(r"WARNING: loading the images takes \d+ % of the time", log)) == 1
+    assert "raise DATALOADER.NUM_WORKERS (0 now, this machine has" in log
+    records = [record for record in read_metrics(run_dir) if record["kind"] == "train"]
+    for record in records:
+        assert record.keys() >= set(READINGS)
+        assert record["data_share"] == pytest.approx(record["data_time"] / record["step_time"])
+    work = re.search(r"a training step takes (\S+) GFLOP an image; MFU is relative to 0.05 TFLOP/s", log)
+    expected = records[-1]["images_per_s"] * float(work[1]) * 1e9 / 0.05e12
+    assert records[-1]["mfu"] == pytest.approx(expected, rel=1e-3)
+
+
 def _timeless(records):
-    return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
+    return [{key: value for key, value in record.items() if key not in READINGS} for record in records]
 
 
 def test_a_finished_run_has_nothing_to_do_and_a_larger_max_epochs_goes_on(tiny_config, run_dir):
@@ -232,7 +252,7 @@ def test_a_run_that_failed_in_its_evaluation_keeps_the_epoch_and_repeats_the_eva
         raise DataError("a test image does not decode")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("processor.train.do_inference", fail)
+        patch.setattr("processor.train.embed", fail)
         with pytest.raises(DataError):
             train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
     assert (run_dir / "transformer_1.pth").exists()
@@ -284,15 +304,16 @@ def test_resume_without_a_state_is_refused(tiny_config):
         train.main(args_for(tiny_config, "MODEL.PRETRAIN_CHOICE", "resume"))
 
 
-@pytest.mark.parametrize("extra", [(), MODEL_B])
-def test_two_processes_train_and_evaluate_together(tiny_config, run_dir, extra):
+def test_torchrun_starts_processes_that_train_and_evaluate_together(tiny_config, run_dir):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "train.py"]
-    options = ("MODEL.DIST_TRAIN", True, "SOLVER.MAX_EPOCHS", 2, "SOLVER.EVAL_PERIOD", 1, "MODEL.IF_WITH_CENTER", "yes")
+    options = ("MODEL.DIST_TRAIN", True, "SOLVER.MAX_EPOCHS", 2, "SOLVER.EVAL_PERIOD", 1, "DATASETS.VAL_IDS", 0.25)
+    options += ("SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_WORKERS", 1)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [*command, *args_for(tiny_config, *options, *extra)], cwd=ROOT, capture_output=True, text=True, env=environment
+        [*command, *args_for(tiny_config, *options)], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert (run_dir / "transformer_2.pth").exists()
-    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "eval"] == [1, 2]
+    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "val"] == [1, 2]
     assert len(load_file(run_dir / "state_last.pth", "test")["rng"]) == 2
+    assert result.stdout.count("held out to pick the epoch by") == 1

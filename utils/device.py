@@ -7,6 +7,9 @@ import torch
 
 from utils.errors import ConfigError
 
+BF16_COMPUTE_CAPABILITY = (8, 0)  # of CUDA cards; is_bf16_supported looks at the current card, which may be another
+BF16_UNITS = ("amx_bf16", "avx512_bf16")  # instruction sets of x86 CPUs, the fastest first
+
 
 def resolve_device(name: str, device_id: str, local_rank: int = 0, world_size: int = 1) -> torch.device:
     """Return the torch device for MODEL.DEVICE (auto: cuda > mps > cpu).
@@ -33,18 +36,45 @@ def resolve_device(name: str, device_id: str, local_rank: int = 0, world_size: i
     return torch.device("cuda", int(first_id))
 
 
-def resolve_amp(mode: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type for SOLVER.AMP, None = off; auto is bf16 (or fp16 on older cards) on CUDA, else off.
+def resolve_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> torch.dtype | None:
+    """Return the autocast type that `mode` (auto, off, fp16, bf16) means on `device`, None = off.
 
-    Raises ConfigError for fp16 outside CUDA, where it is slow and overflows.
+    auto is bf16 where the device multiplies it natively (CUDA; CPUs with amx_bf16 or avx512_bf16), fp16 on older CUDA
+    cards, off elsewhere. Raises ConfigError naming `key` for fp16 outside CUDA, where it is slow and overflows.
     """
     if mode == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return _choose_amp(device)[0]
     if mode == "fp16" and device.type != "cuda":
-        raise ConfigError(f"SOLVER.AMP fp16 needs a CUDA device, this run is on {device.type}; use bf16, off or auto")
+        raise ConfigError(f"{key} fp16 needs a CUDA device, this run is on {device.type}; use bf16, off or auto")
     return {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}[mode]
+
+
+def describe_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> str:
+    """Return one line for the log: the precision that `resolve_amp` chooses, and why."""
+    amp = resolve_amp(mode, device, key)
+    why = f" ({_choose_amp(device)[1]})" if mode == "auto" else ""
+    if mode == "bf16" and device.type == "cpu" and not _bf16_unit():
+        why = " (emulated, slower than off: no bf16 instructions)"
+    return f"{key} {mode}: {'float32' if amp is None else str(amp).removeprefix('torch.')}{why}"
+
+
+def _choose_amp(device: torch.device) -> tuple[torch.dtype | None, str]:
+    """Return the type of auto on `device`, and what decided it."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.get_device_capability(device) >= BF16_COMPUTE_CAPABILITY:
+            return torch.bfloat16, name
+        return torch.float16, f"{name} has no bf16"
+    if device.type == "cpu":
+        unit = _bf16_unit()
+        return (torch.bfloat16, unit) if unit else (None, "no bf16 instructions found in this CPU")
+    return None, f"{device.type} gains nothing from it"
+
+
+def _bf16_unit() -> str:
+    """Return the instruction set with which this CPU multiplies bf16, '' = none, or a torch that cannot say."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return next((name for name in BF16_UNITS if found.get(name)), "")
 
 
 def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:

@@ -1,6 +1,7 @@
 """Distances between the embeddings of images, block by block, on the CPU and in true float32.
 
 numpy is used on purpose: torch may run a float32 product in TF32 or bfloat16, which changes ranks at the 4th decimal.
+`utils.device_ranking` does the same for features that lie on a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,11 @@ ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared 
 GROUP = 8  # columns of which only the smallest is looked at when the k nearest are bounded
 
 
+def on_gpu(values: np.ndarray | torch.Tensor) -> bool:
+    """Return whether `values` lies on a GPU that multiplies and sorts as the CPU does; Apple's are not known to."""
+    return isinstance(values, torch.Tensor) and values.is_cuda
+
+
 def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
     """Return `values` as a numpy array on the CPU, half types widened to float32; a view where that is possible."""
     if isinstance(values, torch.Tensor):
@@ -26,32 +32,44 @@ def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def as_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     """Return embeddings [N, D] as float32 numpy; DataError unless N and D are at least 1. `name` is for the message."""
-    feat = as_array(values)
-    if feat.ndim != 2 or 0 in feat.shape:
-        raise DataError(f"{name} features have shape {list(feat.shape)}; need one row per image, [N >= 1, D >= 1]")
-    return feat.astype(np.float32, copy=False)
+    _check_shape(values, name)
+    return as_array(values).astype(np.float32, copy=False)
+
+
+def _check_shape(values: np.ndarray | torch.Tensor, name: str) -> None:
+    if values.ndim != 2 or 0 in values.shape:
+        raise DataError(f"{name} features have shape {list(values.shape)}; need one row per image, [N >= 1, D >= 1]")
+
+
+def check_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> None:
+    """Raise DataError unless query and gallery features are [Q, D] and [G, D], Q, G and D at least 1."""
+    _check_shape(qf, "query")
+    _check_shape(gf, "gallery")
+    if qf.shape[1] != gf.shape[1]:
+        raise DataError(f"query features have {qf.shape[1]} values, gallery features {gf.shape[1]}; use one model")
 
 
 def as_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return query and gallery features as `as_features` does; DataError where their widths differ."""
-    query, gallery = as_features(qf, "query"), as_features(gf, "gallery")
-    if query.shape[1] != gallery.shape[1]:
-        raise DataError(
-            f"query features have {query.shape[1]} values, gallery features {gallery.shape[1]}; use one model"
-        )
-    return query, gallery
+    """Return query and gallery features as `as_features` does; DataError as `check_pair`."""
+    check_pair(qf, gf)
+    return as_features(qf, "query"), as_features(gf, "gallery")
 
 
 def squared_norms(feat: np.ndarray, name: str) -> np.ndarray:
     """Return |x_i|^2, float32 [N], of float32 features [N, D]; DataError naming the first row that is not finite."""
     norms = np.einsum("ij,ij->i", feat, feat)
+    check_norms(norms, name)
+    return norms
+
+
+def check_norms(norms: np.ndarray, name: str) -> None:
+    """Raise DataError naming the first row of the `name` features whose squared norm, of norms [N], is not finite."""
     broken = np.flatnonzero(~np.isfinite(norms))
     if len(broken):
         raise DataError(
-            f"{name} feature row {broken[0]} (0-based; {len(broken)} of {len(feat)} rows) holds NaN, infinity or "
-            "values whose square overflows; check the weights and SOLVER.AMP"
+            f"{name} feature row {broken[0]} (0-based; {len(broken)} of {len(norms)} rows) holds NaN, infinity or "
+            "values whose square overflows; check the weights, SOLVER.AMP and TEST.AMP"
         )
-    return norms
 
 
 def unit_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
@@ -123,22 +141,37 @@ class Distances:
     Those of features are float32, those of a matrix have its type.
     """
 
-    def __init__(self, shape: tuple[int, int], rows: Callable[[int, int], np.ndarray]) -> None:
+    def __init__(self, shape: tuple[int, int], rows: Callable[[int, int], np.ndarray | torch.Tensor]) -> None:
         self.shape = shape
-        self.rows = rows  # (start, stop) -> [stop - start, G]
+        self._rows = rows  # (start, stop) -> [stop - start, G]
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return the distances of the queries start, ..., stop - 1 on the CPU, [stop - start, G]."""
+        return as_array(self._rows(start, stop))
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (start, rows) over all queries, in blocks of about 64 MiB."""
-        row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
-        for start, stop in row_blocks(self.shape[0], row_bytes):
+        """Yield (start, rows) over all queries on the CPU, in blocks of about 64 MiB."""
+        for start, stop in self._spans():
             yield start, self.rows(start, stop)
+
+    def blocks_in_place(self) -> Iterator[tuple[int, np.ndarray | torch.Tensor]]:
+        """Yield what `blocks` yields, as tensors on the GPU where they are made there."""
+        for start, stop in self._spans():
+            yield start, self._rows(start, stop)
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
+        return row_blocks(self.shape[0], row_bytes)
 
 
 def matrix_distances(distmat: np.ndarray | torch.Tensor) -> Distances:
     """Return the distances in a matrix [Q, G] of any real type; DataError for another number of dimensions."""
     if distmat.ndim != 2:
         raise DataError(f"the distance matrix has shape {list(distmat.shape)}; need [queries, gallery]")
-    return Distances(tuple(distmat.shape), lambda start, stop: as_array(distmat[start:stop]))
+    stays = on_gpu(distmat) and distmat.dtype in (torch.float32, torch.float64)
+    return Distances(
+        tuple(distmat.shape), lambda start, stop: distmat[start:stop] if stays else as_array(distmat[start:stop])
+    )
 
 
 def feature_distances(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> Distances:

@@ -19,6 +19,8 @@ from utils.source import load_source, source_parser
 if TYPE_CHECKING:
     from utils.feature_extractor import FeatureExtractor
 
+logger = logging.getLogger(__name__)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Embed the images and write the file. Returns the exit code 0."""
@@ -50,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         raise DataError(f"{error}; {SKIP_HINT}") from error
     left_out = f", {len(paths) - num_images} left out" if num_images < len(paths) else ""
     print(f"{file}: {num_images} images x {extractor.feat_dim} values{left_out}")
+    logger.info("embedded in %s on %s", extractor.precision, extractor.device)
     return 0
 
 
@@ -77,6 +80,7 @@ def extract_to(file: Path, extractor: FeatureExtractor, paths: Sequence[str], sk
         "size": list(extractor.cfg.INPUT.SIZE_TEST),
         "filter": extractor.cfg.INPUT.FILTER_TEST,
         "flip": extractor.cfg.TEST.FLIP,
+        "precision": extractor.precision,
     }
     save_arrays(file, {"feat": np.concatenate(parts), "path": np.array(paths)[rows]}, meta)
     return len(rows)

@@ -25,13 +25,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from configs.compare import flatten
+from datasets.decode import read_image, resize
 from datasets.make_dataloader import make_transforms
-from datasets.torch_datasets import leave_interrupts_to_the_parent, read_image, resize
 from model.backbones.vit import VisionTransformer, side_counts
-from processor.embed import embed_batch
+from processor.embed import PRECISIONS, embed_batch, precision_name
 from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
 from utils.checkpoint import sha256_of
+from utils.device import resolve_amp
 from utils.errors import DataError
+from utils.workers import leave_interrupts_to_the_parent, num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,14 @@ FilePath = str | os.PathLike
 ImageLike = FilePath | Image.Image | np.ndarray | torch.Tensor
 Labels = Sequence[int | None] | np.ndarray | torch.Tensor
 SIDES = ("camera", "view")
-EMBEDDING_KEYS = ("INPUT.SIZE_TEST", "INPUT.FILTER_TEST", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD", "TEST.FLIP")
-PLACE_KEYS = ("MODEL.DEVICE", "MODEL.DEVICE_ID", "MODEL.DIST_TRAIN")  # keys of MODEL that change no embedding
+EMBEDDING_KEYS = (
+    *("INPUT.SIZE_TEST", "INPUT.FILTER_TEST", "INPUT.DECODER", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
+    "TEST.FLIP",
+)
+PLACE_KEYS = (
+    *("MODEL.DEVICE", "MODEL.DEVICE_ID", "MODEL.DIST_TRAIN"),
+    *("MODEL.SYNC_BN", "MODEL.COMPILE"),
+)  # keys of MODEL that change no embedding
 
 
 class BrokenImageError(DataError):
@@ -51,9 +59,10 @@ class FeatureExtractor:
     """Embeds images with a trained model; they need no labels and may have any size.
 
     An image is a path, a PIL image, a numpy array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB. It is resized and
-    normalised by the code that test.py runs, with INPUT.SIZE_TEST, FILTER_TEST and TEST.FLIP of the model's
-    configuration; as there, an EXIF orientation is not applied. Embeddings are always L2-normalised, whatever
-    TEST.FEAT_NORM says.
+    normalised by the code that test.py runs, with INPUT.SIZE_TEST, FILTER_TEST, DECODER and TEST.FLIP of the model's
+    configuration; as there, an EXIF orientation is not applied. The model runs in the precision of TEST.AMP, which
+    `precision` names, embeddings are float32. They are always L2-normalised, whatever TEST.FEAT_NORM says. Raises
+    ConfigError for a TEST.AMP that the device cannot compute in.
     """
 
     def __init__(self, trained: Trained) -> None:
@@ -63,6 +72,7 @@ class FeatureExtractor:
         self._counts = side_counts(base)
         self._is_divided = not isinstance(base, VisionTransformer) or base.side_rows != NEUTRAL_ROWS
         self._told: set[str] = set()
+        self._amp = resolve_amp(self.cfg.TEST.AMP, self.device, "TEST.AMP")
 
     @classmethod
     def from_run(cls, output_dir: str | Path, epoch: int | None = None, opts: Sequence[str] = ()) -> "FeatureExtractor":
@@ -82,9 +92,21 @@ class FeatureExtractor:
         black = torch.zeros(1, 3, *self.cfg.INPUT.SIZE_TEST, dtype=torch.uint8)
         return self._embed(black, None, None).shape[1]
 
+    @property
+    def precision(self) -> str:
+        """The name of the type in which the model runs, a key of `processor.embed.PRECISIONS`."""
+        return precision_name(self._amp)
+
+    def adopt_precision(self, name: str) -> bool:
+        """Run the model in `name` from here on where TEST.AMP auto leaves that open; return whether it runs so now."""
+        can_run = name in PRECISIONS and (name != "float16" or self.device.type == "cuda")
+        if self.cfg.TEST.AMP == "auto" and can_run:
+            self._amp = PRECISIONS[name]
+        return name == self.precision
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of the weight file and of all settings that an embedding depends on."""
+        """SHA-256 (64 hex digits) of the weight file and of all settings that an embedding depends on but TEST.AMP."""
         keys = flatten({name: self.cfg[name] for name in ("MODEL", "INPUT", "TEST")})
         settings = {
             key: value
@@ -169,9 +191,9 @@ class FeatureExtractor:
         batch_size = self.cfg.TEST.IMS_PER_BATCH
         batches = math.ceil(len(images) / batch_size)
         from_disk = all(isinstance(image, FilePath) for image in images)
-        workers = min(self.cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1, batches)
+        workers = num_workers(self.cfg.DATALOADER.NUM_WORKERS, batches)
         return DataLoader(
-            LooseImages(images, self.cfg.INPUT.SIZE_TEST, self.cfg.INPUT.FILTER_TEST),
+            LooseImages(images, self.cfg.INPUT.SIZE_TEST, self.cfg.INPUT.FILTER_TEST, self.cfg.INPUT.DECODER),
             batch_size=batch_size,
             num_workers=workers if from_disk and batches > 1 else 0,
             collate_fn=gather,
@@ -182,7 +204,8 @@ class FeatureExtractor:
 
     def _embed(self, pixels: torch.Tensor, camids: torch.Tensor | None, viewids: torch.Tensor | None) -> torch.Tensor:
         images = pixels.to(self.device, non_blocking=True)
-        feat = embed_batch(self.model, images, camids, viewids, self._transform, self.cfg.TEST.FLIP).cpu()
+        flip = self.cfg.TEST.FLIP
+        feat = embed_batch(self.model, images, camids, viewids, self._transform, flip, self._amp).cpu()
         if not feat.isfinite().all():
             raise DataError(f"'{self.weight}' gives embeddings with NaN or infinity; its weights are damaged")
         return F.normalize(feat, dim=1)
@@ -191,10 +214,9 @@ class FeatureExtractor:
 class LooseImages(Dataset):
     """Images of any kind as (row, uint8 [3, H, W], ""), broken ones as (row, None, what is wrong)."""
 
-    def __init__(self, images: Sequence[ImageLike], size: Sequence[int], resize_filter: str) -> None:
+    def __init__(self, images: Sequence[ImageLike], size: Sequence[int], resize_filter: str, decoder: str) -> None:
         self.images = images
-        self.size = size
-        self.resize_filter = resize_filter
+        self.reading = (size, resize_filter, decoder)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -203,8 +225,8 @@ class LooseImages(Dataset):
         image = self.images[row]
         try:
             if isinstance(image, FilePath):
-                return row, read_image(os.fspath(image), self.size, self.resize_filter), ""
-            return row, resize(_as_pillow(image), self.size, self.resize_filter), ""
+                return row, read_image(os.fspath(image), *self.reading), ""
+            return row, resize(_as_pillow(image), *self.reading), ""
         except DataError as error:
             return row, None, _what_is_wrong(os.fspath(image), error.__cause__)
         except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 KIND = "index of a gallery"
 SCHEMA = 1
 KEY_LENGTH = 16  # hex digits of the model's fingerprint in a file name
+UNSAID = "float32"  # precision of an index that names none
 NO_FILE = (-1, -1)  # stamp of a link that leads nowhere, or to itself
 
 
@@ -31,6 +32,7 @@ class Index(NamedTuple):
     names: np.ndarray  # [N] unicode: path below the folder, with / between names
     stamps: np.ndarray  # int64 [N, 2]: bytes, time of the last change in ns
     feat: np.ndarray  # float32 [N, D], L2-normalised
+    precision: str  # in which the model made them, all in the same
 
 
 def check_file(wanted: str) -> Path:
@@ -63,16 +65,17 @@ def choose_file(gallery: Path, extractor: "FeatureExtractor", wanted: str | None
     return None
 
 
-def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None, skip_broken: bool = False) -> Index:
+def update_index(
+    extractor: "FeatureExtractor", gallery: Path, file: Path | None, old: Index | None, skip_broken: bool = False
+) -> Index:
     """Return the index of all images below `gallery` and keep it in `file` (None: keep nothing).
 
-    What `file` knows is taken from there where name, size and time of change are equal; images that are gone are
-    dropped. When an image cannot be read, or on Ctrl-C, what was embedded until then is kept. With `skip_broken` such
-    images are left out and logged. Raises DataError when no image can be read.
+    What `old`, see `read_index`, knows is taken from there where name, size and time of change are equal; images that
+    are gone are dropped. When an image cannot be read, or on Ctrl-C, what was embedded until then is kept. With
+    `skip_broken` such images are left out and logged. Raises DataError when no image can be read.
     """
     names = np.array(list_images(gallery, "--gallery"))
     stamps = np.array([_stamp(gallery / name) for name in names], dtype=np.int64)  # before reading: a change shows
-    old = None if file is None else read_index(file, gallery, extractor.fingerprint, extractor.feat_dim)
     feat = np.zeros((len(names), extractor.feat_dim), dtype=np.float32)
     done = np.zeros(len(names), dtype=bool)
     if old is not None and len(old.names):
@@ -83,8 +86,9 @@ def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None
     new = np.flatnonzero(~done)
     num_old = 0 if old is None else len(old.names)
     logger.info(
-        "%d images in '%s': %d known, %d to embed; index %s",
-        *(len(names), gallery, len(names) - len(new), len(new), f"'{file}'" if file else "not kept"),
+        "%d images in '%s': %d known, %d to embed in %s; index %s",
+        *(len(names), gallery, len(names) - len(new), len(new), extractor.precision),
+        f"'{file}'" if file else "not kept",
     )
     try:
         paths = [str(gallery / name) for name in names[new]]
@@ -93,7 +97,7 @@ def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None
             done[new[rows]] = True
     finally:
         kept = slice(None) if done.all() else done  # no copy of the whole
-        index = Index(names[kept], stamps[kept], feat[kept])
+        index = Index(names[kept], stamps[kept], feat[kept], extractor.precision)
         if file is not None and (done[new].any() or done.sum() != num_old):
             save_index(index, file, gallery, extractor.fingerprint)
     if not done.any():
@@ -104,28 +108,32 @@ def update_index(extractor: "FeatureExtractor", gallery: Path, file: Path | None
 def save_index(index: Index, file: Path, gallery: Path, fingerprint: str) -> None:
     """Write an index as npz (name, stamp, feat, meta); the file is never half there. RunError when the disk refuses."""
     meta = {"kind": KIND, "schema": SCHEMA, "fingerprint": fingerprint, "gallery": os.path.realpath(gallery)}
+    meta["precision"] = index.precision
     save_arrays(file, {"name": index.names, "stamp": index.stamps, "feat": index.feat}, meta)
 
 
-def read_index(file: Path, gallery: Path, fingerprint: str, width: int) -> Index | None:
+def read_index(file: Path | None, gallery: Path, extractor: "FeatureExtractor") -> Index | None:
     """Return the index in `file`; None, with a warning, when it is damaged, of another model or of another folder.
 
-    `width` is that of its embeddings. An index that lies within its folder may have moved with it. Raises ConfigError
-    when the file is something else.
+    `extractor` embeds in the precision of the index from here on, so that all similarities compare; an index whose
+    precision TEST.AMP or the device forbids is not used either. An index that lies within its folder may have moved
+    with it. Raises ConfigError when the file is something else.
     """
-    if not file.is_file():
+    if file is None or not file.is_file():
         return None
     try:
         with np.load(file, allow_pickle=False) as content:
             meta = json.loads(str(content["meta"])) if "meta" in content else {}
             meta = meta if isinstance(meta, dict) else {}
-            index = Index(content["name"], content["stamp"], content["feat"]) if meta.get("kind") == KIND else None
+            precision = str(meta.get("precision", UNSAID))
+            is_index = meta.get("kind") == KIND
+            index = Index(content["name"], content["stamp"], content["feat"], precision) if is_index else None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         logger.warning("index '%s' is damaged (%s) and is made again", file, error)
         return None
     if index is None:
         raise ConfigError(f"--index '{file}' is another file than an index; name one that does not exist yet")
-    reason = _why_unusable(index, meta, file, gallery, fingerprint, width)
+    reason = _why_unusable(index, meta, file, gallery, extractor)
     if reason:
         logger.warning("index '%s' %s, so it is not used and is made again", file, reason)
         return None
@@ -133,18 +141,20 @@ def read_index(file: Path, gallery: Path, fingerprint: str, width: int) -> Index
 
 
 def _why_unusable(
-    index: Index, meta: dict[str, Any], file: Path, gallery: Path, fingerprint: str, width: int
+    index: Index, meta: dict[str, Any], file: Path, gallery: Path, extractor: "FeatureExtractor"
 ) -> str | None:
     if meta.get("schema") != SCHEMA:
         return f"has schema {meta.get('schema')}, this version reads {SCHEMA}"
-    if meta.get("fingerprint") != fingerprint:
+    if meta.get("fingerprint") != extractor.fingerprint:
         return "is of another model, or of other settings of this one"
     folder = os.path.realpath(gallery)
     if meta.get("gallery") != folder and Path(os.path.realpath(file)).parent != Path(folder):
         return f"is of the folder '{meta.get('gallery')}'"
-    shapes, number = [part.shape for part in index], index.names.size
-    if shapes != [(number,), (number, 2), (number, width)] or index.feat.dtype != np.float32:
+    shapes, number = [part.shape for part in index[:3]], index.names.size
+    if shapes != [(number,), (number, 2), (number, extractor.feat_dim)] or index.feat.dtype != np.float32:
         return f"has parts of shapes {', '.join(map(str, shapes))}, in {index.feat.dtype}"
+    if not extractor.adopt_precision(index.precision):
+        return f"was embedded in {index.precision}, this search embeds in {extractor.precision} (TEST.AMP, device)"
     return None
 
 

@@ -4,7 +4,7 @@ Per query: gallery images of the same identity AND camera are junk and leave the
 distance, ties by the smaller gallery index (a stable sort); a query without a match is left out of every mean.
 Only the few images that share the query's identity need a rank. Equal steps of distance divide a row into buckets;
 whole buckets are counted, and only the values that share one with such an image are sorted. That gives the stable order
-exactly, several times faster than a stable argsort.
+exactly, several times faster than a stable argsort. Distances that are made on a GPU are sorted there.
 Reference: Zheng et al., Scalable Person Re-identification, ICCV 2015 (protocol, mAP); Ye et al., Deep Learning for
 Person Re-identification, TPAMI 2021, section 3.3 (mINP).
 """
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from utils.distance import Distances, as_array, feature_distances, matrix_distances, unit_features
+from utils.device_ranking import device_distances, device_positions
+from utils.distance import Distances, as_array, feature_distances, matrix_distances, on_gpu, unit_features
 from utils.errors import ConfigError, DataError
 from utils.expansion import expand_queries
 from utils.protocol import SameIdentity, finite_range, make_labels, no_match, same_identity
@@ -73,7 +74,7 @@ def make_distances(
         qf, gf = expand_queries(qf, gf, *expand), unit_features(gf, "gallery")
     if rerank is not None:
         return matrix_distances(re_ranking(qf, gf, *rerank))
-    return feature_distances(qf, gf)
+    return device_distances(qf, gf) if on_gpu(qf) and on_gpu(gf) else feature_distances(qf, gf)
 
 
 def rank(distances: Distances, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50) -> Ranking:
@@ -88,9 +89,10 @@ def rank(distances: Distances, q_pids: Any, g_pids: Any, q_camids: Any, g_camids
     num_query = distances.shape[0]
     ap, inp = np.full(num_query, np.nan), np.full(num_query, np.nan)
     first_hit, num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
-    for start, rows in distances.blocks():
+    for start, rows in distances.blocks_in_place():
         pairs = same_identity(labels, start, start + len(rows))
-        position = _stable_positions(rows, pairs, start)
+        positions_of = device_positions if isinstance(rows, torch.Tensor) else _stable_positions
+        position = positions_of(rows, pairs, start)
         block = slice(start, start + len(rows))
         ap[block], inp[block], first_hit[block], num_pos[block] = _score(pairs, position, *rows.shape)
     valid = num_pos > 0

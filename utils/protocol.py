@@ -61,12 +61,17 @@ def finite_range(rows: np.ndarray, first_query: int) -> tuple[np.ndarray, np.nda
     Raises DataError when a row holds NaN or infinity; row 0 is the query `first_query`.
     """
     low, high = rows.min(axis=1), rows.max(axis=1)  # both NaN where a row holds NaN
+    check_range(low, high, first_query)
+    return low, high
+
+
+def check_range(low: np.ndarray, high: np.ndarray, first_query: int) -> None:
+    """Raise DataError, as `finite_range` does, for the smallest and largest distances [c] of rows."""
     broken = ~(np.isfinite(low) & np.isfinite(high))
     if broken.any():
         raise DataError(
             f"the distances of query {first_query + broken.argmax()} (0-based) hold NaN or infinity; check the features"
         )
-    return low, high
 
 
 def no_match(labels: Labels) -> DataError:

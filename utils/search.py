@@ -42,16 +42,17 @@ def main(argv: list[str] | None = None) -> int:
     list_images(args.gallery, "--gallery")
     out = make_folder(args.out, "--out")
     from utils.feature_extractor import BrokenImageError, FeatureExtractor
-    from utils.index import check_file, choose_file, update_index
+    from utils.index import check_file, choose_file, read_index, update_index
     from utils.visualize.grid import file_stem
 
     if args.index is not None:
         check_file(args.index)  # before the gallery is embedded
     extractor = FeatureExtractor(load_source(args))
     file = choose_file(gallery, extractor, args.index)
+    old = read_index(file, gallery, extractor)  # says in which precision to embed
     query = extractor(args.query).numpy()  # first, so that a mistake in a query shows at once
     try:
-        index = update_index(extractor, gallery, file, args.skip_broken)
+        index = update_index(extractor, gallery, file, old, args.skip_broken)
     except BrokenImageError as error:
         raise DataError(f"{error}; {SKIP_HINT}") from error
     rows, similarity = nearest(query, index.feat, args.topk)

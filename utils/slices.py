@@ -52,7 +52,7 @@ def camera_pair_slices(
     valid = np.stack([np.isin(q_pids, g_pids[column]) for column in columns], axis=1)  # [Q, C]
     valid &= q_camids[:, None] != g_cameras
     ap, first_hit = np.full(valid.shape, np.nan), np.full(valid.shape, -1)
-    for start, rows in distances.blocks():
+    for start, rows in distances.blocks_in_place():
         for camera, column in enumerate(columns):
             row = np.flatnonzero(valid[start : start + len(rows), camera])
             if not len(row):

@@ -145,13 +145,24 @@ def test_cameras_count_within_an_identity():
 
 
 def test_one_identity_for_each_process_is_refused_where_a_loss_needs_negatives(tiny_config):
-    opts = ["SOLVER.IMS_PER_BATCH", "16", "DATALOADER.NUM_INSTANCE", "4"]
+    gathered = ["SOLVER.IMS_PER_BATCH", "16", "DATALOADER.NUM_INSTANCE", "4"]
+    opts = [*gathered, "SOLVER.GATHER_FEATURES", "False"]
     train = [Sample("a", pid, camid, 0) for pid in range(8) for camid in range(4)]
     check_training_set(load_cfg(tiny_config, opts), train, 2)
-    words = "leaves one identity on each of 4 processes.*use at least 32 or a smaller K"
+    words = "leaves one identity on each of 4 processes.*use at least 32, a smaller K, or SOLVER.GATHER_FEATURES True"
     with pytest.raises(ConfigError, match=words):
         check_training_set(load_cfg(tiny_config, opts), train, 4)
     check_training_set(load_cfg(tiny_config, [*opts, "MODEL.TRIPLET_LOSS_WEIGHT", "0"]), train, 4)
+    check_training_set(load_cfg(tiny_config, gathered), train, 4)  # a loss sees the identities of all processes
+
+
+def test_processes_that_train_together_share_the_test_images(tiny_config, monkeypatch):
+    monkeypatch.setattr("utils.distributed.num_processes", lambda: 5)
+    rows = []
+    for rank in range(5):
+        monkeypatch.setattr("utils.distributed.own_rank", lambda rank=rank: rank)
+        rows += list(make_dataloader(load_cfg(tiny_config)).val_loader.sampler)
+    assert rows == [*range(108), 107, 107]  # five shards of 22
 
 
 @pytest.mark.parametrize(

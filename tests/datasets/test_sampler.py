@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from datasets import RandomIdentitySampler
-from datasets.sampler import ShuffleSampler
+from datasets.sampler import ShardSampler, ShuffleSampler
 from utils.errors import ConfigError
 
 
@@ -253,3 +253,12 @@ def test_shuffling_follows_the_epoch():
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ConfigError, match="batch normalisation"):
         ShuffleSampler(make_source([1] * 20), 1)
+
+
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_shards_are_equally_long_and_hold_all_rows_in_order(size, world_size):
+    shards = [list(ShardSampler(size, rank, world_size)) for rank in range(world_size)]
+    assert {len(shard) for shard in shards} == {len(ShardSampler(size, 0, world_size))} == {-(-size // world_size)}
+    rows = [row for shard in shards for row in shard]
+    assert rows[:size] == list(range(size))
+    assert set(rows[size:]) <= {size - 1}

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
-from datasets.torch_datasets import ImageDataset, collate, read_image
+from datasets.torch_datasets import ImageDataset, collate
 from datasets.transforms import BatchTransform, brightness, flip_pad_crop, random_erase
 from tests.datasets.windows import windows_of
-from utils.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -154,51 +153,13 @@ def test_luma_stays_in_float32_within_autocast():
     torch.testing.assert_close(luma, brightness(images), atol=1e-6, rtol=0)
 
 
-def test_reading_resizes_with_pillows_filter_to_rgb(tmp_path):
-    path = tmp_path / "a.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)  # greyscale
-    got = read_image(str(path), (8, 10), "bicubic")
-    expected = np.asarray(Image.open(path).convert("RGB").resize((10, 8), Image.Resampling.BICUBIC))
-    assert got.shape == (3, 8, 10) and got.dtype == torch.uint8
-    np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
-
-
-def test_sixteen_bit_greyscale_keeps_its_shades(tmp_path):
-    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    got = read_image(str(tmp_path / "deep.png"), (64, 64), "bilinear")
-    np.testing.assert_array_equal(got[0].numpy(), (ramp.astype(np.int64) // 257).astype(np.uint8))
-    assert torch.equal(got[0], got[1])
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV"])
-def test_every_pillow_mode_becomes_rgb(tmp_path, mode):
-    image = Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode)
-    image.save(tmp_path / "x.tif") if mode not in ("HSV",) else image.convert("RGB").save(tmp_path / "x.tif")
-    assert read_image(str(tmp_path / "x.tif"), (8, 8), "bilinear").shape == (3, 8, 8)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0broken"])
-def test_a_file_that_does_not_decode_is_named(tmp_path, content):
-    path = tmp_path / "bad.jpg"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="bad.jpg' does not decode"):
-        read_image(str(path), (8, 8), "bilinear")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="gone.jpg' is missing"):
-        read_image(str(tmp_path / "gone.jpg"), (8, 8), "bilinear")
-
-
 def test_collated_batches_keep_labels_and_paths(tmp_path):
     from datasets.bases import Sample
 
     for name in "ab":
         Image.new("RGB", (6, 6), (10, 20, 30)).save(tmp_path / f"{name}.png")
     samples = [Sample(str(tmp_path / "a.png"), 3, 1, -1), Sample(str(tmp_path / "b.png"), 5, 0, 7)]
-    data = ImageDataset(samples, (4, 4), "bilinear")
+    data = ImageDataset(samples, (4, 4), "bilinear", "torchvision")
     batch = collate([data[0], data[1]])
     assert batch["images"].shape == (2, 3, 4, 4) and batch["images"].dtype == torch.uint8
     assert batch["pids"].tolist() == [3, 5] and batch["camids"].tolist() == [1, 0]

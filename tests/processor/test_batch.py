@@ -65,3 +65,10 @@ def test_two_views_make_each_image_a_class_of_its_own():
     assert prepared["camids"].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert prepared["viewids"].tolist() == [3, 2, 1, 0, 3, 2, 1, 0]
     assert prepared["paths"] == ["a", "b", "c", "d"] * 2
+
+
+def test_two_views_number_the_images_of_all_processes(monkeypatch):
+    monkeypatch.setattr("processor.batch.own_rank", lambda: 3)
+    views = TwoViews(MEAN, STD, 0.0, (1.0, 1.0), (1.0, 1.0), (0.0,) * 4, 0.0, 0.0)
+    prepared = prepare_batch(make_batch(), CPU, views, BatchSettings(two_views=True))
+    assert prepared["pids"].tolist() == [12, 13, 14, 15] * 2  # ranks 0 to 2 have 0 to 11

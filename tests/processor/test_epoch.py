@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from model import ModelOutput
+from processor import clock, epoch
+from processor.batch import BatchSettings
 from processor.epoch import Meter, StepSettings, train_epoch
 from processor.phases import Phase
 from processor.stage import Stage
@@ -60,12 +62,12 @@ def make_batches(count, pid=None):
     ]
 
 
-def run(stage, batches, accum_steps=1, grad_clip=0.0, log_period=100):
+def run(stage, batches, accum_steps=1, grad_clip=0.0, log_period=100, transform=None, **more):
     logged = []
-    settings = StepSettings(CPU, None, grad_clip, accum_steps, log_period, 0.0)
+    settings = StepSettings(CPU, None, grad_clip, accum_steps, log_period, 0.0, **more)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     train_epoch(
-        *(stage, stage.model, PHASE, batches, lambda images: images, scaler, settings),
+        *(stage, stage.model, PHASE, batches, transform or (lambda images: images), scaler, settings),
         lambda step, means: logged.append((step, means)),
     )
     return logged
@@ -123,3 +125,127 @@ def test_the_meter_keeps_the_first_bad_step_across_readings():
         meter.add([torch.tensor(value)])
     with pytest.raises(RunError, match="epoch 7, iteration 3"):
         meter.read(7)
+
+
+class FakeRanks:
+    """Two processes that read their meters one after the other: the first call fills the row, the second sums up."""
+
+    def __init__(self, monkeypatch):
+        self.rows = {}
+        self.rank = 0
+        monkeypatch.setattr(epoch, "num_processes", lambda: 2)
+        monkeypatch.setattr(epoch, "own_rank", lambda: self.rank)
+        monkeypatch.setattr(epoch, "sum_over_ranks", self.sum)
+
+    def sum(self, rows):
+        self.rows.setdefault(self.rank, []).append(rows.clone())
+        return sum(self.rows[rank][-1] for rank in self.rows)
+
+    def read(self, meters, number):
+        """Return what rank `number` reads, once both meters have given their row."""
+        for self.rank in (1 - number, number):
+            try:
+                reading = meters[self.rank].read(4)
+            except RunError:
+                if self.rank == number:
+                    raise
+        return reading
+
+
+def two_meters(*steps):
+    """Return a meter for each rank; a step holds for each rank its values of loss and id."""
+    meters = [Meter(["loss", "id"], CPU) for _ in range(2)]
+    for step in steps:
+        for meter, values in zip(meters, step, strict=True):
+            meter.add([torch.tensor(value) for value in values])
+    return meters
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_reading_is_the_mean_over_processes_in_one_collective(monkeypatch, rank):
+    ranks = FakeRanks(monkeypatch)
+    meters = two_meters(([1.0, 4.0], [3.0, 8.0]), ([2.0, 6.0], [6.0, 10.0]))
+    assert ranks.read(meters, rank) == {"loss": 3.0, "id": 7.0}
+    assert [len(rows) for rows in ranks.rows.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_agree_on_the_first_bad_step_of_any(monkeypatch, rank):
+    ranks = FakeRanks(monkeypatch)
+    good, bad = [1.0, 1.0], [math.inf, 1.0]
+    meters = two_meters((good, good), (good, [math.nan, math.nan]), (bad, good))
+    with pytest.raises(RunError, match="epoch 4, iteration 2: loss, id is not finite"):
+        ranks.read(meters, rank)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_are_bad_in_the_same_step_name_the_terms_of_both(monkeypatch, rank):
+    ranks = FakeRanks(monkeypatch)
+    meters = two_meters(([math.inf, 1.0], [1.0, math.nan]))
+    with pytest.raises(RunError, match="iteration 1: loss, id is"):
+        ranks.read(meters, rank)
+
+
+def test_the_readings_hold_times_rate_and_share_of_the_peak(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
+
+    class Loader(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                now[0] += 1.0
+                yield batch
+
+    stage = make_stage(Mean())
+    forward = stage.forward_batch
+
+    def slow_forward(model, batch):
+        now[0] += 3.0
+        return forward(model, batch)
+
+    stage.forward_batch = slow_forward
+    logged = run(stage, Loader(make_batches(3)), log_period=2, peak_images=6.0)
+    assert [step for step, _ in logged] == [2, 3]
+    for _, readings in logged:
+        assert readings["data_time"] == pytest.approx(1.0) and readings["step_time"] == pytest.approx(4.0)
+        assert readings["data_share"] == pytest.approx(0.25)
+        assert readings["images_per_s"] == pytest.approx(1.5) and readings["mfu"] == pytest.approx(0.25)  # 6 images
+
+
+def test_both_views_of_an_image_count(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
+    stage = make_stage(Mean())
+    stage.criterion = lambda output, batch, phase: (output.logits[0].sum(), {"id": torch.zeros(())})
+    forward = stage.forward_batch
+
+    def slow_forward(model, batch):
+        now[0] += 2.0
+        return forward(model, batch)
+
+    stage.forward_batch = slow_forward
+    batches = [
+        batch | {"paths": [""] * 6, "camids": torch.zeros(6), "viewids": torch.zeros(6)} for batch in make_batches(1)
+    ]
+    ((_, readings),) = run(
+        stage, batches, transform=lambda x: x.repeat(2, 1, 1, 1), batch=BatchSettings(two_views=True)
+    )
+    assert readings["images_per_s"] == pytest.approx(12 / 2)
+
+
+def test_gathered_outputs_and_labels_are_what_losses_and_readings_see(monkeypatch):
+    def double(output, batch):
+        return output._replace(logits=[output.logits[0].repeat(2, 1)]), {"pids": batch["pids"].repeat(2)}
+
+    monkeypatch.setattr(epoch, "gather_batch", double)
+    seen = []
+
+    class Seeing(Mean):
+        def forward(self, output, batch, phase):
+            seen.append((len(output.logits[0]), len(batch["pids"])))
+            return super().forward(output, batch, phase)
+
+    ((_, alone),) = run(make_stage(Seeing(), lr=0.0), make_batches(1))
+    ((_, gathered),) = run(make_stage(Seeing(), lr=0.0), make_batches(1), gather=True)
+    assert seen == [(6, 6), (12, 12)]
+    assert gathered["loss"] == pytest.approx(alone["loss"]) and gathered["acc"] == pytest.approx(alone["acc"])

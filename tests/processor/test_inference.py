@@ -1,13 +1,17 @@
 """Results over several random galleries, and Rank-k of short curves."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from configs import get_cfg_defaults
 from datasets.bases import Sample
-from processor.inference import METRICS, RankOptions, evaluate_features, log_results
+from processor.embed import Embedded
+from processor.inference import METRICS, RankOptions, evaluate, evaluate_features, log_results
+from processor.outcome import save_results
 from tests.reference import retrieval
 
 
@@ -51,6 +55,15 @@ def test_rank_k_does_not_depend_on_the_length_of_the_curve(features):
     short, long = (evaluate_features(data, features, np.zeros(24), RankOptions(rank)) for rank in (2, 50))
     assert {name: short[name] for name in METRICS} == {name: long[name] for name in METRICS}
     assert short["Rank-10"] == 1.0 and len(short["cmc"]) == 2
+
+
+def test_results_and_their_file_tell_the_precision_of_the_embeddings(features, tmp_path):
+    embedded = Embedded(features, np.zeros(24), "bfloat16")
+    results = evaluate(get_cfg_defaults(), make_data(), embedded)
+    assert results["precision"] == "bfloat16"
+    assert results["mAP"] == evaluate_features(make_data(), features, np.zeros(24), RankOptions(50))["mAP"]
+    save_results(results, tmp_path, {})
+    assert json.loads((tmp_path / "summary.json").read_text())["precision"] == "bfloat16"
 
 
 def test_what_was_left_out_is_said_with_every_result(features, caplog):

@@ -1,4 +1,4 @@
-"""TransReID written out slowly: a state dict by its published names, and the embedding that it gives. No timm.
+"""TransReID written out slowly: a state dict by its published names, and what the model gives for it. No timm.
 
 Follows He et al., TransReID, ICCV 2021, and the layout of the released checkpoints.
 """
@@ -79,6 +79,15 @@ def make_state(shape: Shape, num_class: int, seed: int = 0) -> dict[str, torch.T
     return state
 
 
+class Outputs(NamedTuple):
+    """What training sees: one tensor for each branch, the global one first."""
+
+    logits: list[torch.Tensor]  # [B, C]
+    pre_bn: list[torch.Tensor]  # [B, D]
+    bnneck: list[torch.Tensor]  # [B, D]
+    projection: torch.Tensor | None  # [B, 128]
+
+
 def embed(
     state: dict[str, torch.Tensor],
     shape: Shape,
@@ -89,13 +98,73 @@ def embed(
 ) -> torch.Tensor:
     """Return the embedding [B, D'] in float64; `side_row` is the row of sie_embed for each image."""
     state = {name: value.double() for name, value in state.items()}
+    feats = branch_features(state, shape, images, side_row, side_factor)
+    if after_neck:
+        feats = [_neck(state, name, feat) for name, feat in zip(_numbered("bottleneck", feats), feats, strict=True)]
+    return torch.cat([feats[0], *(feat / shape.branches for feat in feats[1:])], dim=1)
+
+
+def train_outputs(
+    state: dict[str, torch.Tensor],
+    shape: Shape,
+    images: torch.Tensor,
+    side_row: list[int] | None = None,
+    side_factor: float = 3.0,
+) -> Outputs:
+    """Return what a model in training mode returns, in the precision of `state`, from which gradients can be had.
+
+    Nothing is dropped. The necks use the statistics of the batch and update the running ones in `state`.
+    """
+    pre_bn = branch_features(with_adapters(state), shape, images, side_row, side_factor)
+    bnneck = [batch_neck(state, name, feat) for name, feat in zip(_numbered("bottleneck", pre_bn), pre_bn, strict=True)]
+    heads = [state[f"{name}.weight"] for name in _numbered("classifier", pre_bn)]
+    logits = [feat @ head.t() for feat, head in zip(bnneck, heads, strict=True)]
+    projection = None
+    if "supcon_head.0.weight" in state:
+        hidden = _linear(state, "supcon_head.0", pre_bn[0])
+        projection = _linear(state, "supcon_head.2", torch.where(hidden > 0, hidden, 0 * hidden))
+    return Outputs(logits, pre_bn, bnneck, projection)
+
+
+def branch_features(
+    state: dict[str, torch.Tensor],
+    shape: Shape,
+    images: torch.Tensor,
+    side_row: list[int] | None = None,
+    side_factor: float = 3.0,
+) -> list[torch.Tensor]:
+    """Return the features [B, D] of the branches, one image at a time and one branch after the other."""
     rows = []
-    for number, image in enumerate(images.double()):
+    for number, image in enumerate(images.to(state["base.cls_token"].dtype)):
         tokens = _tokens(state, shape, image)
         if side_row is not None:
             tokens = tokens + side_factor * state["base.sie_embed"][side_row[number]]
-        rows.append(_embed_tokens(state, shape, tokens, after_neck))
-    return torch.stack(rows)
+        rows.append(_features_of(state, shape, tokens))
+    return [torch.stack(feats) for feats in zip(*rows, strict=True)]
+
+
+def with_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights W + s B A where low-rank adapters A, B with factor s lie beside W."""
+    adapted = dict(state)
+    for name in state:
+        if name.endswith(".lora_a"):
+            layer = name.removesuffix(".lora_a")
+            update = state[f"{layer}.lora_b"] @ state[name]
+            adapted[f"{layer}.weight"] = state[f"{layer}.weight"] + state[f"{layer}.lora_scale"] * update
+    return adapted
+
+
+def batch_neck(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    """Return x [B, D] normalised by its own statistics, and move the running ones a tenth of the way to them."""
+    mean, variance = x.mean(0), (x - x.mean(0)).square().mean(0)
+    unbiased = variance * len(x) / (len(x) - 1)
+    for kind, value in (("running_mean", mean), ("running_var", unbiased)):
+        state[f"{name}.{kind}"] = 0.9 * state[f"{name}.{kind}"] + 0.1 * value.detach()
+    return (x - mean) / (variance + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def _numbered(name: str, branches: list[torch.Tensor]) -> list[str]:
+    return [f"{name}_{number}" if number else name for number in range(len(branches))]
 
 
 def _tokens(state: dict[str, torch.Tensor], shape: Shape, image: torch.Tensor) -> torch.Tensor:
@@ -109,25 +178,24 @@ def _tokens(state: dict[str, torch.Tensor], shape: Shape, image: torch.Tensor) -
     return torch.stack(tokens) + state["base.pos_embed"][0]
 
 
-def _embed_tokens(state: dict[str, torch.Tensor], shape: Shape, tokens: torch.Tensor, after_neck: bool) -> torch.Tensor:
+def _features_of(state: dict[str, torch.Tensor], shape: Shape, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """Return the feature [D] of each branch from the tokens of one image."""
     own_blocks = shape.depth - 1 if shape.branches else shape.depth
     for number in range(own_blocks):
         tokens = _block(state, shape, f"base.blocks.{number}", tokens)
     if not shape.branches:
-        feats = [_norm(state, "base.norm", tokens)[0]]
-    else:
-        feats = [_norm(state, "b1.1", _block(state, shape, "b1.0", tokens))[0]]
-        patches = _rearrange(tokens[1:], shape) if shape.rearrange else tokens[1:]
-        length = (len(tokens) - 1) // shape.branches
-        for branch in range(shape.branches):
-            part = torch.cat([tokens[:1], patches[branch * length : (branch + 1) * length]])
-            feats.append(_norm(state, "b2.1", _block(state, shape, "b2.0", part))[0])
-    if after_neck:
-        feats = [_neck(state, f"bottleneck_{i}" if i else "bottleneck", feat) for i, feat in enumerate(feats)]
-    return torch.cat([feats[0], *(feat / shape.branches for feat in feats[1:])])
+        return [_norm(state, "base.norm", tokens)[0]]
+    feats = [_norm(state, "b1.1", _block(state, shape, "b1.0", tokens))[0]]
+    patches = rearrange(tokens[1:], shape) if shape.rearrange else tokens[1:]
+    length = (len(tokens) - 1) // shape.branches
+    for branch in range(shape.branches):
+        part = torch.cat([tokens[:1], patches[branch * length : (branch + 1) * length]])
+        feats.append(_norm(state, "b2.1", _block(state, shape, "b2.0", part))[0])
+    return feats
 
 
-def _rearrange(patches: torch.Tensor, shape: Shape) -> torch.Tensor:
+def rearrange(patches: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Return the patches [N, width] shifted and shuffled as the jigsaw module deals them, with its padding."""
     moved = shape.shift - 1
     patches = torch.cat([patches[moved:], patches[:moved]])
     last_but_one = patches[-2:-1]

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader, Dataset
 from configs import get_cfg_defaults
 from utils.commands import parse_config_args
 from utils.device import resolve_amp, resolve_device
-from utils.distributed import find_ranks
 from utils.errors import ConfigError, DataError, RunError, one_line, run_command
 
 
@@ -80,14 +79,6 @@ def test_misspelt_arguments_are_one_line_and_code_2(capsys):
 def test_options_keep_their_order_and_negative_numbers():
     args = parse_config_args(["--config_file", "x.yml", "A.B", "-1", "C.D", "(1, 2)"], "train.py", "d")
     assert (args.config_file, args.opts) == ("x.yml", ["A.B", "-1", "C.D", "(1, 2)"])
-
-
-def test_distributed_training_without_torchrun_names_the_command(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert find_ranks(False) == (0, 1, 0)
-    with pytest.raises(ConfigError, match="torchrun --nproc_per_node"):
-        find_ranks(True)
 
 
 def test_an_absent_device_is_an_error_and_auto_finds_one():

@@ -48,6 +48,7 @@ def test_a_folder_becomes_a_file_of_embeddings_and_paths(trained_run, photos, fo
     np.testing.assert_allclose(np.linalg.norm(feat, axis=1), 1, atol=1e-6)
     assert meta["weight_sha256"] == sha256_of(trained_run / "transformer_2.pth")
     assert meta["fingerprint"] == extractor.fingerprint and meta["size"] == [32, 32]
+    assert meta["precision"] == "float32"
     assert [path.name for path in out.parent.iterdir()] == ["feats.npz"]
 
 

@@ -15,7 +15,7 @@ from processor.embed import embed
 from processor.trained import Trained
 from tests.utils.photos import write_photos
 from utils.checkpoint import load_file
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.feature_extractor import BrokenImageError, FeatureExtractor
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
@@ -35,7 +35,13 @@ def naive_pixels(path, cfg):
     """Return one image as the model wants it, [1, 3, H, W], in float64 until the end."""
     height, width = cfg.INPUT.SIZE_TEST
     with Image.open(path) as image:
-        rgb = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR), dtype=np.float64)
+        rgb = image.convert("RGB")
+    if cfg.INPUT.DECODER == "pillow":
+        rgb = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float64)
+    else:
+        rgb = torch.tensor(np.asarray(rgb)).permute(2, 0, 1)[None]
+        rgb = torch.nn.functional.interpolate(rgb, (height, width), mode="bilinear", antialias=True)
+        rgb = rgb[0].permute(1, 2, 0).double().numpy()
     pixels = (rgb / 255 - np.array(cfg.INPUT.PIXEL_MEAN)) / np.array(cfg.INPUT.PIXEL_STD)
     return torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
 
@@ -52,7 +58,9 @@ def naive_features(model, cfg, paths, flip=False, **labels):
     return torch.stack(rows).float()
 
 
-def test_embeddings_equal_those_of_a_naive_loop(extractor, photos):
+@pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
+def test_embeddings_equal_those_of_a_naive_loop(trained_run, photos, decoder):
+    extractor = FeatureExtractor.from_run(trained_run, opts=["INPUT.DECODER", decoder])
     feat = extractor(photos)
     assert feat.dtype == torch.float32 and feat.device.type == "cpu" and not feat.is_inference()
     assert feat.shape == (len(photos), extractor.feat_dim) == (len(photos), 5 * 32)  # the global and 4 local branches
@@ -138,6 +146,30 @@ def test_the_mirror_image_counts_with_test_flip_and_the_norm_is_always_one(train
     feat = flipped(photos)
     torch.testing.assert_close(feat, naive_features(flipped.model, flipped.cfg, photos, flip=True), **TOLERANCE)
     torch.testing.assert_close(feat.norm(dim=1), torch.ones(len(photos)))
+
+
+def test_images_are_embedded_in_the_precision_of_test_amp(trained_run, extractor, photos):
+    narrow = FeatureExtractor.from_run(trained_run, opts=["TEST.AMP", "bf16"])
+    feat, plain = narrow(photos), extractor(photos)
+    assert (narrow.precision, extractor.precision) == ("bfloat16", "float32")
+    assert feat.dtype == torch.float32 and not torch.equal(feat, plain)
+    assert torch.nn.functional.cosine_similarity(feat, plain).min() > 0.999
+    assert narrow.fingerprint == extractor.fingerprint  # one index serves both, see utils.index
+    with pytest.raises(ConfigError, match="TEST.AMP fp16 needs a CUDA device"):
+        FeatureExtractor.from_run(trained_run, opts=["TEST.AMP", "fp16", "MODEL.DEVICE", "cpu"])
+
+
+def test_another_precision_is_adopted_only_where_test_amp_leaves_it_open(trained_run, photos):
+    opts = ["MODEL.DEVICE", "cpu"]
+    fixed = {
+        mode: FeatureExtractor.from_run(trained_run, opts=["TEST.AMP", mode, *opts]) for mode in ("off", "bf16", "auto")
+    }
+    for name, mode in (("bfloat16", "bf16"), ("float32", "off")):
+        assert fixed["auto"].adopt_precision(name) and fixed["auto"].precision == name
+        assert torch.equal(fixed["auto"](photos), fixed[mode](photos))
+    assert fixed["off"].adopt_precision("float32") and not fixed["off"].adopt_precision("bfloat16")
+    assert not fixed["auto"].adopt_precision("float16") and not fixed["auto"].adopt_precision("int3")
+    assert [one.precision for one in fixed.values()] == ["float32", "bfloat16", "float32"]
 
 
 def test_the_fingerprint_follows_weights_and_settings_and_nothing_else(trained_run, extractor, tmp_path):

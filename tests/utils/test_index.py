@@ -1,6 +1,7 @@
 """The index of a folder on disk is always what embedding the whole folder again would give."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -22,10 +23,16 @@ class FakeExtractor:
 
     feat_dim = 8
 
-    def __init__(self, folder, fingerprint="f" * 64):
+    def __init__(self, folder, fingerprint="f" * 64, precision="float32", adopts=True):
         self.fingerprint = fingerprint
+        self.precision = precision
+        self.adopts = adopts
         self.weight = folder / "run" / "transformer_1.pth"
         self.seen = []
+
+    def adopt_precision(self, name):
+        self.precision = name if self.adopts else self.precision
+        return name == self.precision
 
     def stream(self, paths, skip_broken=False):
         for start in range(0, len(paths), BATCH):
@@ -63,10 +70,11 @@ def gallery(tmp_path):
 def update(gallery, tmp_path):
     """update(...) -> (index, files that were embedded) with a new extractor and the default place of the index."""
 
-    def run(fingerprint="f" * 64, folder=gallery, wanted=None, **options):
-        extractor = FakeExtractor(tmp_path, fingerprint)
+    def run(fingerprint="f" * 64, folder=gallery, wanted=None, extractor=None, **options):
+        extractor = extractor or FakeExtractor(tmp_path, fingerprint)
         file = choose_file(folder, extractor, wanted)
-        return update_index(extractor, folder, file, **options), extractor.seen
+        old = read_index(file, folder, extractor)
+        return update_index(extractor, folder, file, old, **options), extractor.seen
 
     return run
 
@@ -99,12 +107,12 @@ def test_only_new_and_changed_images_are_embedded_and_gone_ones_dropped(update, 
     assert update()[1] == []
 
 
-def test_images_that_go_are_dropped_from_the_file_too(update, gallery):
+def test_images_that_go_are_dropped_from_the_file_too(update, gallery, tmp_path):
     update()
     (gallery / "a.png").unlink()
     assert_whole(update()[0], gallery, NAMES[1:])
     [file] = index_files(gallery)
-    assert list(read_index(file, gallery, "f" * 64, FakeExtractor.feat_dim).names) == NAMES[1:]
+    assert list(read_index(file, gallery, FakeExtractor(tmp_path)).names) == NAMES[1:]
 
 
 def test_each_model_has_its_own_index(update, gallery):
@@ -258,3 +266,32 @@ def test_without_any_writable_place_no_index_is_kept_and_this_is_said(update, ga
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert_whole(update()[0], gallery)
     assert "no index is kept" in caplog.text and not index_files(gallery) and not index_files(tmp_path / "run")
+
+
+def test_an_index_keeps_its_precision_and_the_extractor_follows_it(update, gallery, tmp_path):
+    assert update(extractor=FakeExtractor(tmp_path, precision="bfloat16"))[0].precision == "bfloat16"
+    (gallery / "a.png").touch()
+    extractor = FakeExtractor(tmp_path)
+    index, seen = update(extractor=extractor)
+    assert index.precision == extractor.precision == "bfloat16" and seen == ["a.png"]
+    assert update()[0].precision == "bfloat16"
+
+
+def test_an_index_in_a_precision_that_cannot_be_followed_is_made_again(update, gallery, tmp_path, caplog):
+    update(extractor=FakeExtractor(tmp_path, precision="float16"))
+    index, seen = update(extractor=FakeExtractor(tmp_path, adopts=False))
+    assert len(seen) == 6 and index.precision == "float32"
+    assert "was embedded in float16, this search embeds in float32" in caplog.text
+
+
+def test_an_index_that_names_no_precision_is_of_float32(update, gallery, tmp_path):
+    update()
+    (file,) = index_files(gallery)
+    with np.load(file) as content:
+        parts = dict(content)
+    meta = json.loads(str(parts["meta"]))
+    assert meta.pop("precision") == "float32"
+    with open(file, "wb") as stream:
+        np.savez(stream, **parts | {"meta": np.array(json.dumps(meta))})
+    index, seen = update(extractor=FakeExtractor(tmp_path, precision="bfloat16"))
+    assert seen == [] and index.precision == "float32"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from datasets.torch_datasets import FILTERS, read_image
+from datasets.decode import FILTERS, read_image
 from datasets.transforms import BatchTransform
 from tests.utils.exports import BOTH, small
 from utils import onnx_example
@@ -47,7 +47,7 @@ def test_copied_example_prints_the_cosines_of_the_model(model):
     assert result.returncode == 0 and result.stderr == ""
     rows = [line.split() for line in result.stdout.splitlines()]
     cfg = trained.cfg.INPUT
-    pixels = torch.stack([read_image(path, cfg.SIZE_TEST, cfg.FILTER_TEST) for path in paths])
+    pixels = torch.stack([read_image(path, cfg.SIZE_TEST, cfg.FILTER_TEST, "pillow") for path in paths])
     feat = F.normalize(trained.model(BatchTransform(cfg.PIXEL_MEAN, cfg.PIXEL_STD)(pixels)), dim=1)
     np.testing.assert_allclose(np.array([row[:3] for row in rows], dtype=float), feat @ feat.t(), atol=1e-4)
     assert [row[3] for row in rows] == list(map(str, paths))
@@ -59,7 +59,7 @@ def test_preprocessing_from_the_metadata_is_that_of_the_tests(resize_filter, ins
     mean, std, size = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25], [40, 28]
     metadata = {"size": size, "resize_filter": resize_filter, "mean": mean, "std": std, "normalised_inside": inside}
     for path in model[2]:
-        pixels = read_image(path, size, resize_filter).unsqueeze(0)
+        pixels = read_image(path, size, resize_filter, "pillow").unsqueeze(0)
         ours = pixels.float() if inside else BatchTransform(mean, std)(pixels)
         theirs = onnx_example.read_image(str(path), metadata)
         np.testing.assert_allclose(theirs, ours[0], atol=1e-6)

@@ -99,6 +99,24 @@ def test_means_of_an_epoch_are_those_of_its_records():
     assert epochs.tolist() == [1, 2] and means.tolist() == [4.0, 3.0]
 
 
+def test_the_speed_of_a_seed_is_the_median_of_its_windows():
+    windows = [
+        {"kind": "train", "epoch": epoch, "loss": 1.0, "images_per_s": rate, "data_share": share, "max_memory": memory}
+        for epoch, rate, share, memory in (
+            (1, 40.0, 0.9, 7000.0),
+            (2, 1310.0, 0.021, 7475.2),
+            (3, 1290.0, 0.02, 7400.0),
+        )
+    ]
+    assert figures.speed(windows) == "1,290 images/s, data 2 % of a step, at most 7.3 GiB of memory"
+    measured = [window | {"mfu": mfu} for window, mfu in zip(windows, (0.01, 0.414, 0.41), strict=True)]
+    assert "data 2 % of a step, MFU 41 %, at most" in figures.speed(measured)
+    phase = {"kind": "phase", "epoch": 1, "phase": "static", "lr": 0.1}
+    old = [{"kind": "train", "epoch": 1, "loss": 1.0, "images_per_s": 50.0}]
+    markup = figures.training({3: [phase, *windows], 4: [phase, *old]})
+    assert markup.count("images/s") == 1 and "Seed 3: 1,290 images/s, data 2 % of a step" in markup
+
+
 def test_phases_begin_half_an_epoch_before_their_first():
     tags = {1: "A", 2: "A", 3: "B", 4: "C"}
     records = [{"kind": "phase", "epoch": epoch, "phase": tag} for epoch, tag in tags.items()]

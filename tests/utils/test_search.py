@@ -164,6 +164,18 @@ def test_the_next_search_embeds_only_what_is_new(trained_run, photos, gallery, c
     ]
 
 
+@pytest.mark.parametrize(("mode", "name", "other"), [("bf16", "bfloat16", "off"), ("off", "float32", "bf16")])
+def test_queries_follow_the_precision_of_the_index(trained_run, photos, gallery, caplog, mode, name, other):
+    caplog.set_level("INFO")
+    words = ["--query", photos[2], "--gallery", gallery]
+    for amp in (mode, "auto", other):
+        assert run("--run", trained_run, "TEST.AMP", amp, *words) == 0
+    said = [re.search(r"(\d) known, (\d) to embed in (\w+)", line) for line in caplog.text.splitlines()]
+    first, followed, anew = (match.groups() for match in said if match)
+    assert first == ("0", "6", name) and followed == ("6", "0", name)
+    assert anew[:2] == ("0", "6") and anew[2] != name and f"was embedded in {name}, this search" in caplog.text
+
+
 def test_a_broken_gallery_image_is_an_error_unless_it_may_be_left_out(trained_run, photos, gallery, capsys):
     (gallery / "k.jpg").write_bytes(b"not a picture")
     words = ["--run", trained_run, "--query", photos[0], "--gallery", gallery]

@@ -119,7 +119,7 @@ def test_embedding_leaves_a_picture_and_its_coordinates(run, tmp_path):
     assert sum(row["split"] == "query" for row in rows) == 12
     trained = load_trained(run / "transformer_2.pth")
     loader = make_dataloader(trained.cfg).val_loader
-    feat = embed(trained.cfg, trained.model, loader).feat.numpy().astype(np.float64)
+    feat = embed(trained.cfg, trained.model, loader).feat.cpu().numpy().astype(np.float64)
     paths = [sample.path for sample in loader.dataset.samples]
     feat = feat[[paths.index(row["path"]) for row in rows]]
     axes = np.linalg.svd(feat - feat.mean(0), full_matrices=False)[2][:2]

@@ -113,7 +113,7 @@ def compare(embedder: Embedder, trained: Trained, run: Runner) -> Parity:
         drawn = {name: torch.randint(-1, rows, (count,), generator=generator) for name, rows in counts.items()}
         for labels in [{}, drawn] if counts else [{}]:
             both = (labels.get("camids"), labels.get("viewids"))
-            expected = embed_batch(embedder.model, images, *both, transform, cfg.TEST.FLIP)
+            expected = embed_batch(embedder.model, images, *both, transform, cfg.TEST.FLIP, None)
             expected = F.normalize(expected, dim=1) if embedder.unit else expected
             ours = _run(run, images.float() if embedder.normalise else transform(images), labels)
             cosines.append(F.cosine_similarity(ours.double(), expected.double()).min())

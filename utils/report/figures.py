@@ -15,6 +15,7 @@ from utils.summary import SeedResults
 Record = Mapping[str, Any]
 NO_SLICES = "The test set cannot be divided: one camera, one viewpoint."
 TERMS = LOSS_TITLES | {"center": "Center"}  # name in a train record -> name in a chart
+MIB_PER_GIB = 1024
 SLICE_HEAD = ("slice", "query", "gallery", "queries", "identities", "mAP", "Rank-1")
 
 
@@ -72,7 +73,28 @@ def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:
         drawn.append(charts.line_chart(terms, f"Terms of the loss, before their weights{of}", "epoch", "loss", marks))
     drawn.append(charts.line_chart(rates, f"Learning rate{of}", "epoch", "learning rate", marks))
     note = "Losses are means over the records of an epoch; dashed lines: a phase begins."
-    return join([pictures(drawn), paragraph(note, "note")])
+    speeds = [f"Seed {seed}: {speed(lines)}." for seed, lines in by_seed.items() if any(map(_is_timed, lines))]
+    return join([pictures(drawn), paragraph(note, "note"), *(paragraph(line, "note") for line in speeds)])
+
+
+def speed(records: Sequence[Record]) -> str:
+    """Return how fast a run trained: medians over its windows, e.g. `305 images/s, data 2 % of a step, MFU 41 %`."""
+    timed = [record for record in records if _is_timed(record)]
+    middle = {
+        name: float(np.median([record[name] for record in timed if name in record] or [np.nan]))
+        for name in ("images_per_s", "data_share", "mfu")
+    }
+    parts = [f"{middle['images_per_s']:,.0f} images/s", f"data {100 * middle['data_share']:.0f} % of a step"]
+    if not np.isnan(middle["mfu"]):
+        parts.append(f"MFU {100 * middle['mfu']:.0f} %")
+    memory = max((record["max_memory"] for record in timed if "max_memory" in record), default=None)
+    if memory is not None:
+        parts.append(f"at most {memory / MIB_PER_GIB:.1f} GiB of memory")
+    return ", ".join(parts)
+
+
+def _is_timed(record: Record) -> bool:
+    return "data_share" in record  # records of older runs are not
 
 
 def epoch_means(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:

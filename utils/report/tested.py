@@ -81,6 +81,7 @@ def fingerprints_part(summary: dict[str, Any]) -> str:
         ("fingerprint of the training data", summary.get("train_fingerprint")),
         ("checkpoint", summary.get("weight")),
         ("SHA-256 of the checkpoint", summary.get("weight_sha256")),
+        ("precision of the embedding", summary.get("precision")),
     )
     known = [(name.replace("_", " "), environment.get(name)) for name in ENVIRONMENT]
     return join([result.facts(data, "Data and checkpoint"), result.facts(known, "Environment of the test")])

@@ -122,7 +122,7 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
     paths = find_images(args.images, "--images")
     settings = trained.cfg.INPUT
     samples = [Sample(path, UNKNOWN, UNKNOWN, UNKNOWN) for path in paths]
-    return ImageDataset(samples, settings.SIZE_TEST, settings.FILTER_TEST), len(samples)
+    return ImageDataset(samples, settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER), len(samples)
 
 
 def _geometry(trained: "Trained") -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

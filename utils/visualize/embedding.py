@@ -160,5 +160,5 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
         collate_fn=loader.collate_fn,
         worker_init_fn=loader.worker_init_fn,
     )
-    feat = embed(opened.trained.cfg, opened.trained.model, subset).feat.numpy()
+    feat = embed(opened.trained.cfg, opened.trained.model, subset).feat.cpu().numpy()
     return [loader.dataset.samples[row] for row in rows], rows < num_query, feat

@@ -91,7 +91,7 @@ def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
     """Return an image as 8-bit RGB at its own size; DataError naming a file that is missing or does not decode."""
     from PIL import Image
 
-    from datasets.torch_datasets import to_rgb
+    from datasets.decode import to_rgb
 
     if isinstance(source, Image.Image):
         return to_rgb(source)

@@ -1,0 +1,22 @@
+"""The model as it trains: alone, or together with those of other processes."""
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.layers.synced_norm import sync_norms
+
+
+def wrap(model: nn.Module, device: torch.device, world_size: int, sync_bn: bool) -> nn.Module:
+    """Return `model` itself for one process, else in DistributedDataParallel, which averages the gradients.
+
+    `sync_bn` makes its batch normalisations, in place, use the batch of all processes. The static_graph of
+    DistributedDataParallel does not fit: losses come and go with the phases.
+    """
+    if world_size == 1:
+        return model
+    if sync_bn:
+        sync_norms(model, device)
+    return DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )

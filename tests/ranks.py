@@ -1,0 +1,48 @@
+"""Several processes of one test, joined by gloo as torchrun would join them."""
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+LOCAL = "127.0.0.1"
+
+
+def run_on_ranks(function: Callable[..., None], *args: Any, world_size: int = 2) -> None:
+    """Call the module-level `function(*args)` in `world_size` new processes with torchrun's environment each.
+
+    A failure of one ends the others and raises here.
+    """
+    torch.multiprocessing.spawn(_enter, (world_size, free_port(), function, args), nprocs=world_size)
+
+
+def run_in_group(function: Callable[..., None], *args: Any, world_size: int = 2) -> None:
+    """As `run_on_ranks`, within a gloo process group."""
+    run_on_ranks(_join, function, args, world_size=world_size)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on, none of those that systems give to outgoing connections."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex((LOCAL, port)):
+                return port
+
+
+def _enter(rank: int, world_size: int, port: int, function: Callable[..., None], args: tuple) -> None:
+    torch.set_num_threads(1)
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    os.environ.update({"MASTER_ADDR": LOCAL, "MASTER_PORT": str(port)})
+    function(*args)
+
+
+def _join(function: Callable[..., None], args: tuple) -> None:
+    dist.init_process_group("gloo")
+    function(*args)
+    dist.destroy_process_group()

@@ -1,0 +1,151 @@
+"""The benchmarks of mining and start-up, what benchmarks share, and the tables: results and output, not timings."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import measure, mining, startup, tables
+from benchmarks.measure import Bar, alternate, keep, limited_threads
+from tests.reference.slow_losses import triplet
+from utils.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    for module in (measure, tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_mining_compares_equal_losses_and_prints_every_ratio(results, capsys):
+    mining.main(["--sizes", "16", "--repeats", "1"])
+    assert "equal: values and gradients" in capsys.readouterr().out
+    rows = json.loads((results / "mining-N16.json").read_text())["facts"]["rows"]
+    assert [(row["loss"], row["way"]) for row in rows] == [
+        *(("triplet", "loop"), ("triplet", "boolean gather"), ("triplet", "ours")),
+        *(("tripletx", "loop"), ("tripletx", "ours"), ("supcon", "loop"), ("supcon", "ours")),
+    ]
+    assert all(row["forward ms"] > 0 for row in rows)
+
+
+def test_loop_of_the_baseline_is_the_triplet_loss_by_its_formula():
+    feat, pids = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(2).repeat_interleave(4)
+    value = mining.triplet_loop(feat, mining.Labels(pids, pids))
+    assert float(value) == pytest.approx(triplet(feat.tolist(), pids.tolist(), None), rel=1e-5)
+
+
+def test_different_losses_stop_the_benchmark():
+    feat = torch.randn(8, 4)
+    with pytest.raises(AssertionError):
+        mining.check_equal({"sum": lambda x: x.sum(), "mean": lambda x: x.mean()}, feat)
+
+
+@pytest.mark.parametrize("size", ["4", "10"])
+def test_sizes_without_whole_identities_are_refused(size):
+    with pytest.raises(ConfigError, match="multiples of 4"):
+        mining.main(["--sizes", size])
+
+
+def test_startup_times_every_command(results, monkeypatch, capsys):
+    monkeypatch.setattr(startup, "run_python", lambda arguments: None)
+    startup.main(["--repeats", "1"])
+    rows = json.loads((results / "startup.json").read_text())["facts"]["rows"]
+    names = {row["command"] for row in rows}
+    assert names >= {
+        "import torch",
+        "train.py",
+        "test.py",
+        "run_phased_loss.py",
+        "-m datasets.check",
+        "-m utils.report",
+    }
+    assert "bar: slowest --help" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_stops_the_benchmark():
+    with pytest.raises(subprocess.CalledProcessError):
+        startup.run_python(["-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.parametrize("command", startup.find_commands().values(), ids=startup.find_commands())
+def test_help_needs_no_heavy_package(command):
+    """Torch alone takes seconds to import."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[command[-1], '--help']!r}\n"
+        "try:\n"
+        f"    runpy.run_{'module' if command[0] == '-m' else 'path'}({command[-1]!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'timm', 'scipy', 'matplotlib', 'transformers', 'open_clip', 'sklearn'}\n"
+        "    print('heavy:', sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=startup.ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("heavy: []\n") and "usage:" in ran.stdout
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.5, "MISS"), (1.0, "pass"), (2.0, "pass, goal met")])
+def test_bars_from_below_are_judged(value, verdict):
+    bar = Bar("ratio", 1, 2, "x", at_least=True)
+    assert bar.verdict(value) == verdict
+    assert bar.facts(value) == {
+        **{"value": value, "title": "ratio", "must": 1, "goal": 2, "unit": "x", "at_least": True},
+        "verdict": verdict,
+    }
+
+
+def test_functions_take_turns_after_a_warm_up_in_one_thread(capsys):
+    before, calls, ticks = torch.get_num_threads(), [], iter(range(100))
+    functions = {name: lambda name=name: calls.append((name, torch.get_num_threads())) for name in "ab"}
+    times = alternate(functions, 2, clock=lambda: next(ticks))
+    assert calls == [("a", 1), ("b", 1)] * 3
+    assert times == {"a": [1, 1], "b": [1, 1]}
+    assert torch.get_num_threads() == before
+    assert capsys.readouterr().out.splitlines()[0] == "a: median 1.00 s (1.00 to 1.00, 2 runs)"
+
+
+def test_threads_come_back_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), limited_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
+
+
+def test_results_are_kept_with_hardware_and_date_apart_for_each_variant(results):
+    keep("speed", {"x": 1})
+    keep("speed", {"x": 2}, "large")
+    kept = {path.name: json.loads(path.read_text()) for path in results.iterdir()}
+    assert {name: entry["facts"]["x"] for name, entry in kept.items()} == {"speed.json": 1, "speed-large.json": 2}
+    entry = kept["speed.json"]
+    assert {"cpu", "cores", "gpu", "load"} == set(entry["hardware"])
+    assert entry["versions"]["torch"] == torch.__version__ and len(entry["date"]) == len("2024-01-31")
+
+
+def test_tables_show_results_between_their_markers(results):
+    bar = Bar("ratio", 1, 2, "x", at_least=True)
+    rows = [{"way": "loop", "ms": 1234.5678}, {"way": "ours", "ms": 0.123456, "times": 10000.0}]
+    keep("speed", {"width": 8, "rows": rows, "bars": [bar.facts(1.5)]})
+    text = "Title\n\n<!-- results: speed -->\nold\n<!-- end -->\n\n<!-- results: other -->\n<!-- end -->\nrest\n"
+    lines = tables.fill(text).splitlines()
+    assert "| way | ms | times |" in lines and "| loop | 1235 |  |" in lines and "| ours | 0.1235 | 10,000 |" in lines
+    assert "| ratio | 1.5 x | at least 1 | 2 | pass |" in lines and "width 8" in lines
+    assert "old" not in lines and "Not measured yet." in lines and lines[0] == "Title" and lines[-1] == "rest"
+    assert tables.fill("\n".join(lines)) == "\n".join(lines)
+
+
+def test_section_without_an_end_is_refused():
+    with pytest.raises(ConfigError, match="need the line"):
+        tables.fill("<!-- results: speed -->\n")
+
+
+def test_check_says_that_the_readme_is_old(tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results: speed -->\n<!-- end -->\n")
+    monkeypatch.setattr(tables, "README", readme)
+    with pytest.raises(ConfigError, match="run python benchmarks/tables.py"):
+        tables.main(["--check"])
+    tables.main([])
+    tables.main(["--check"])

@@ -1,0 +1,186 @@
+"""Two processes train and evaluate as one does: the same losses on the same global batches, weights and metrics."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import processor.epoch
+import train
+from tests.conftest import TINY_YAML, write_tiny_veri
+from tests.ranks import free_port, run_on_ranks
+from utils.checkpoint import load_file
+from utils.results import METRICS
+from utils.run_folder import read_metrics
+
+ROOT = Path(__file__).parents[1]
+EPOCHS, LAST = 3, "transformer_3.pth"
+# nothing random but the sampler: the order within a global batch differs between one and two processes. Plain SGD:
+# Adam would blow the rounding noise of vanishing gradients up to whole steps
+COMMON = (
+    *("INPUT.PROB", 0.0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0.0, "MODEL.DROP_PATH", 0.0, "SOLVER.MAX_EPOCHS", EPOCHS),
+    *("SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.01, "SOLVER.LOG_PERIOD", 1, "SOLVER.EVAL_PERIOD", 1),
+)
+MODEL_B = (
+    *("LOSS.SUPCON.ENABLE", True, "LOSS.TRIPLETX.ENABLE", True, "LOSS.BRIGHTNESS.ENABLE", True),
+    *("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [2], "LOSS.PHASED.METRIC_SEQ", ["triplet", "tripletx"]),
+    *("DATALOADER.PHASED.ENABLE", True, "DATALOADER.PHASED.K_WHEN_TRIPLETX", 4, "DATALOADER.PHASED.K_WHEN_SUPCON", 2),
+)
+SETTINGS = {
+    "center": ("MODEL.IF_WITH_CENTER", "yes", "TEST.REFERENCE", True, "SOLVER.GRAD_CLIP", 1.0),
+    "routed": MODEL_B,
+    "two_views": (
+        *("MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", True),
+        *("MODEL.JPM", False, "INPUT.SSL.JITTER_PROB", 0.0, "INPUT.SSL.GREY_PROB", 0.0),
+        *("INPUT.SSL.CROP_SCALE", [1.0, 1.0], "INPUT.SSL.CROP_RATIO", [1.0, 1.0]),
+    ),
+    # means over images are the same over shares: these losses need no gathering
+    "shares": ("DATALOADER.SAMPLER", "softmax", "MODEL.IF_WITH_CENTER", "yes", "SOLVER.GATHER_FEATURES", False),
+}
+# what each process does by itself shows in the losses, or the tests above could not fail
+APART = {
+    "own_mining": ("SOLVER.GATHER_FEATURES", False),
+    "own_statistics": ("MODEL.SYNC_BN", False),
+}
+RANDOM = ("INPUT.PADDING", 2, "INPUT.PROB", 0.5, "INPUT.RE_PROB", 0.5, "MODEL.DROP_OUT", 0.1, "SOLVER.ACCUM_STEPS", 2)
+FAILING = """
+import os, sys
+import processor.train, train
+from utils.errors import RunError, run_command
+train_epoch = processor.train.train_epoch
+def fail_on_rank_1(*args):
+    if os.environ["RANK"] == "1":
+        raise RunError("rank 1 alone fails")
+    return train_epoch(*args)
+processor.train.train_epoch = fail_on_rank_1
+sys.exit(run_command(train.main))
+"""
+
+
+def train_runs(commands: list[list[str]], ports: list[int]) -> None:
+    for command, port in zip(commands, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        train.main(command)
+
+
+def train_interrupted(command: list[str], port: int) -> None:
+    """Train with an interruption in the second epoch."""
+    steps, update = 0, processor.epoch.update
+
+    def interrupting_update(*args) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:  # of two optimizer steps an epoch
+            raise KeyboardInterrupt
+        update(*args)
+
+    processor.epoch.update = interrupting_update
+    with pytest.raises(KeyboardInterrupt):
+        train_runs([command], [port])
+    dist.destroy_process_group()
+    processor.epoch.update = update
+
+
+def train_all(interrupted: list[str], commands: list[list[str]], ports: list[int]) -> None:
+    train_interrupted(interrupted, ports[0])
+    train_runs([interrupted, *commands], ports[1:])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """The run folders by name: those of SETTINGS trained by one process and by two, the others by two."""
+    work = tmp_path_factory.mktemp("many_ranks")
+    config = work / "tiny.yml"
+    root = write_tiny_veri(work / "data", test_ids=7)  # 63 test images: the shards of two processes need padding
+    config.write_text(TINY_YAML.format(root=root, output=work / "unused"))
+
+    def command(name: str, *opts) -> list[str]:
+        return ["--config_file", str(config), *map(str, ("OUTPUT_DIR", work / name, *COMMON, *opts))]
+
+    for name, opts in SETTINGS.items():
+        train.main(command(f"{name}_1", *opts))
+    together = [command(f"{name}_2", "MODEL.DIST_TRAIN", True, *opts) for name, opts in SETTINGS.items()]
+    together += [command(name, "MODEL.DIST_TRAIN", True, *SETTINGS["center"], *opts) for name, opts in APART.items()]
+    interrupted, unbroken = (
+        ["--config_file", str(config), *map(str, ("OUTPUT_DIR", work / name, "MODEL.DIST_TRAIN", True, *RANDOM))]
+        for name in ("interrupted", "unbroken")
+    )
+    together.append(unbroken)
+    run_on_ranks(train_all, interrupted, together, [free_port() for _ in range(len(together) + 2)])
+    return {folder.name: folder for folder in work.iterdir()}
+
+
+def readings(folder: Path, kind: str, names: list[str] | None = None) -> list[dict[str, float]]:
+    """Return the loss terms of each step, or other records by `names`."""
+    terms = ("loss", "acc", "id", "triplet", "tripletx", "supcon", "center", "dark")
+    return [
+        {name: record[name] for name in names or terms if name in record}
+        for record in read_metrics(folder)
+        if record["kind"] == kind
+    ]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_step_of_two_processes_has_the_losses_of_one(folders, name):
+    one, two = (readings(folders[f"{name}_{count}"], "train") for count in (1, 2))
+    assert len(one) >= EPOCHS and len(one) == len(two)
+    for expected, got in zip(one, two, strict=True):
+        assert got == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_learn_the_weights_of_one(folders, name):
+    one, two = (load_file(folders[f"{name}_{count}"] / LAST, "test") for count in (1, 2))
+    assert one.keys() == two.keys()
+    for key, weight in one.items():
+        torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_two_processes_learn_the_centres_of_one(folders):
+    one, two = (load_file(folders[f"center_{count}"] / "state_last.pth", "test")["criterion"] for count in (1, 2))
+    torch.testing.assert_close(two["center.centers"], one["center.centers"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["eval", "reference"])
+def test_all_processes_together_measure_what_one_measures(folders, kind):
+    one, two = (readings(folders[f"center_{count}"], kind, list(METRICS)) for count in (1, 2))
+    assert len(one) == (EPOCHS if kind == "eval" else 2) and len(one) == len(two)
+    for expected, got in zip(one, two, strict=True):
+        assert got == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_each_process_does_by_itself_shows_in_the_losses(folders, name):
+    one, apart = (readings(folders[folder], "train", ["loss"]) for folder in ("center_1", name))
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, apart, strict=True)) > 1e-3
+
+
+def test_an_interrupted_run_of_two_processes_goes_on_to_the_very_same_weights(folders):
+    states = [load_file(folders[name] / "state_last.pth", "test") for name in ("interrupted", "unbroken")]
+    assert (folders["interrupted"] / "train_log.txt").read_text().count("continuing after epoch 1 of 3") == 1
+    for key, weight in states[0]["model"].items():
+        assert torch.equal(weight, states[1]["model"][key]), key
+    one, other = (state["rng"] for state in states)
+    assert [torch.equal(a["cpu"], b["cpu"]) for a, b in zip(one, other, strict=True)] == [True, True]
+    assert not torch.equal(one[0]["cpu"], one[1]["cpu"])
+
+
+def test_the_failure_of_one_process_ends_all_of_them(tiny_config, tmp_path):
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    result = subprocess.run(
+        [*torchrun, "--config_file", str(tiny_config), "MODEL.DIST_TRAIN", "True"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "error: rank 1 alone fails" in result.stderr
+    assert not (tmp_path / "run" / "state_last.pth").exists()

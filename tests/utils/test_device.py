@@ -1,0 +1,70 @@
+"""Which precision a device gets, and what the log says of it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils import device as devices
+from utils.device import describe_amp, resolve_amp
+from utils.errors import ConfigError
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda:1", "mps"))
+
+
+def fake_cpu(monkeypatch, **units):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **units}, raising=False)
+
+
+def fake_cuda(monkeypatch, *capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {CUDA: capability}.get)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {CUDA: "Card"}.get)
+
+
+@pytest.mark.parametrize(
+    ("units", "amp", "why"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16, "bfloat16 (avx512_bf16)"),
+        ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16, "bfloat16 (amx_bf16)"),
+        ({"avx512_bf16": False}, None, "float32 (no bf16 instructions found in this CPU)"),
+        ({}, None, "float32 (no bf16 instructions found in this CPU)"),
+    ],
+)
+def test_auto_on_a_cpu_follows_its_instructions(monkeypatch, units, amp, why):
+    fake_cpu(monkeypatch, **units)
+    assert resolve_amp("auto", CPU) == amp
+    assert describe_amp("auto", CPU, "TEST.AMP") == f"TEST.AMP auto: {why}"
+
+
+def test_a_torch_that_does_not_know_its_cpu_stays_in_float32(monkeypatch):
+    monkeypatch.setattr(devices, "torch", SimpleNamespace(cpu=SimpleNamespace(), bfloat16=torch.bfloat16))
+    assert resolve_amp("auto", CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "amp", "why"),
+    [((9, 0), torch.bfloat16, "bfloat16 (Card)"), ((7, 5), torch.float16, "float16 (Card has no bf16)")],
+)
+def test_auto_on_cuda_asks_the_card_that_is_used(monkeypatch, capability, amp, why):
+    fake_cuda(monkeypatch, *capability)
+    assert resolve_amp("auto", CUDA) == amp and describe_amp("auto", CUDA) == f"SOLVER.AMP auto: {why}"
+
+
+def test_what_is_asked_for_is_taken_and_auto_is_off_on_mps():
+    assert resolve_amp("off", CPU) is None and resolve_amp("bf16", MPS) == torch.bfloat16
+    assert resolve_amp("fp16", CUDA) == torch.float16 and resolve_amp("auto", MPS) is None
+    assert describe_amp("off", CUDA) == "SOLVER.AMP off: float32"
+
+
+@pytest.mark.parametrize("key", ["SOLVER.AMP", "TEST.AMP"])
+def test_fp16_outside_cuda_is_refused_by_its_key(key):
+    for device in (CPU, MPS):
+        with pytest.raises(ConfigError, match=f"^{key} fp16 needs a CUDA device, this run is on {device.type}"):
+            resolve_amp("fp16", device, key)
+
+
+def test_bf16_on_a_cpu_without_its_instructions_is_said_to_be_slow(monkeypatch):
+    fake_cpu(monkeypatch, avx512_bf16=False)
+    assert describe_amp("bf16", CPU) == "SOLVER.AMP bf16: bfloat16 (emulated, slower than off: no bf16 instructions)"
+    fake_cpu(monkeypatch, avx512_bf16=True)
+    assert describe_amp("bf16", CPU) == "SOLVER.AMP bf16: bfloat16"

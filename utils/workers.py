@@ -1,0 +1,14 @@
+"""Worker processes of data loaders: how many, and what they do with Ctrl-C."""
+
+import os
+import signal
+
+
+def num_workers(wanted: int, batches: int) -> int:
+    """Return how many workers a loader starts: not more than cores or batches; 0 = the main process reads."""
+    return min(wanted, os.cpu_count() or 1, batches)
+
+
+def leave_interrupts_to_the_parent(worker_id: int) -> None:
+    """Let a loader's worker ignore Ctrl-C, which reaches all processes of a terminal: the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
