@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from datasets.make_dataloader import make_transforms
 from datasets.transforms import BatchTransform, brightness
+from model.layers.kernel import choose_attention
 from utils.device import autocast, resolve_amp
 from utils.distributed import gather_shards, num_processes
 
@@ -99,6 +100,7 @@ def embed_batch(
         for name, values in (("cam_label", camids), ("view_label", viewids))
     }
     pixels = transform(images)
+    choose_attention(model, images.device, amp)
     with autocast(images.device, amp):
         feat = model(pixels, **labels).float()
         return (feat + model(pixels.flip(3), **labels).float()) / 2 if flip else feat

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
 from model import ModelOutput
+from model.layers.kernel import choose_attention
 from processor.batch import BatchSettings, prepare_batch
 from processor.clock import Clock
 from processor.phases import Phase
@@ -103,6 +104,7 @@ def train_epoch(
     what `Clock.read` returns. `model` is stage.model or a wrapper of it.
     """
     model.train()
+    choose_attention(stage.model, settings.device, settings.amp)
     device, total_steps = settings.device, len(loader)
     terms = [name for name, weight in phase.weights.items() if weight > 0]
     if stage.center_optimizer is not None:

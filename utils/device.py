@@ -53,7 +53,7 @@ def describe_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> st
     """Return one line for the log: the precision that `resolve_amp` chooses, and why."""
     amp = resolve_amp(mode, device, key)
     why = f" ({_choose_amp(device)[1]})" if mode == "auto" else ""
-    if mode == "bf16" and device.type == "cpu" and not _bf16_unit():
+    if mode == "bf16" and device.type == "cpu" and not bf16_unit():
         why = " (emulated, slower than off: no bf16 instructions)"
     return f"{key} {mode}: {'float32' if amp is None else str(amp).removeprefix('torch.')}{why}"
 
@@ -66,12 +66,12 @@ def _choose_amp(device: torch.device) -> tuple[torch.dtype | None, str]:
             return torch.bfloat16, name
         return torch.float16, f"{name} has no bf16"
     if device.type == "cpu":
-        unit = _bf16_unit()
+        unit = bf16_unit()
         return (torch.bfloat16, unit) if unit else (None, "no bf16 instructions found in this CPU")
     return None, f"{device.type} gains nothing from it"
 
 
-def _bf16_unit() -> str:
+def bf16_unit() -> str:
     """Return the instruction set with which this CPU multiplies bf16, '' = none, or a torch that cannot say."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return next((name for name in BF16_UNITS if found.get(name)), "")

@@ -9,17 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import ConfigError, RunError
+from utils.file_lock import LockHeldError, hold
 
 if TYPE_CHECKING:
     import numpy as np
-
-try:
-    import fcntl
-except ImportError:  # Windows has no POSIX locks; there the pid in the lock file decides
-    fcntl = None
 
 LOCK_NAME = "run.lock"
 METRICS_NAME = "metrics.jsonl"
@@ -46,46 +42,15 @@ def make_folder(path: str, key: str) -> Path:
 def locked(folder: Path) -> Iterator[int | None]:
     """Keep other processes out of a run folder; yields the pid of a process that left its lock behind, or None.
 
-    The kernel drops a POSIX lock with its process, even after SIGKILL. Raises ConfigError when the folder is in use.
+    Raises ConfigError when the folder is in use.
     """
-    with open(folder / LOCK_NAME, "a+", encoding="utf-8") as stream:
-        stream.seek(0)
-        holder = stream.read().strip()
-        if _is_held(stream, holder):
-            raise ConfigError(
-                f"OUTPUT_DIR '{folder}' is in use by process {holder or 'unknown'}; wait for it, stop it, or choose "
-                "another OUTPUT_DIR"
-            )
-        _overwrite(stream, str(os.getpid()))
-        try:
-            yield int(holder) if holder.isdigit() else None
-        finally:
-            _overwrite(stream, "")
-
-
-def _overwrite(stream: TextIO, text: str) -> None:
-    stream.seek(0)
-    stream.truncate()
-    stream.write(text)
-    stream.flush()
-
-
-def _is_held(stream: TextIO, holder: str) -> bool:
-    if fcntl is None:
-        return holder.isdigit() and int(holder) != os.getpid() and _is_alive(int(holder))
     try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
+        with hold(folder / LOCK_NAME) as left:
+            yield int(left) if left.isdigit() else None
+    except LockHeldError as holder:
+        raise ConfigError(
+            f"OUTPUT_DIR '{folder}' is in use by process {holder}; wait for it, stop it, or choose another OUTPUT_DIR"
+        ) from holder
 
 
 @contextmanager

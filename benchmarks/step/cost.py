@@ -32,15 +32,24 @@ def count_flop(step: Callable[[], object]) -> int:
 def layer_products(sizes: Sizes, batch_size: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable, int]:
     """Return a function that runs torch.mm on the layer shapes of one block, and its floating point operations.
 
-    Forward and both backward products of qkv, proj, fc1 and fc2, with a row for every token of the batch.
+    Forward and both backward products of qkv, proj, fc1 and fc2, with a row for every token of the batch, and those of
+    attention, for each head of each image.
     """
-    rows, width = batch_size * (1 + sizes.patches), sizes.width
+    tokens, width = 1 + sizes.patches, sizes.width
+    rows, head, heads = batch_size * tokens, width // sizes.heads, batch_size * sizes.heads
     layers = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
     operands = []
     for inputs, outputs in layers:
-        shapes = ((rows, inputs), (outputs, inputs), (rows, outputs))
-        x, weight, gradient = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
+        x, weight, gradient = draw(rows, inputs), draw(outputs, inputs), draw(rows, outputs)
         operands += [(x, weight.t()), (gradient, weight), (gradient.t(), x)]
+    for _ in range(heads):
+        query, key, value, weights = (draw(tokens, size) for size in (head, head, head, tokens))
+        both_ways = [(weights, key), (weights.t(), query), (weights, value), (weights.t(), value)]
+        operands += [(query, key.t()), (query, value.t()), *both_ways]
 
     def multiply() -> None:
         for left, right in operands:

@@ -6,10 +6,10 @@ import torch
 
 from benchmarks.measure import alternate, summary
 from benchmarks.step.lineage_model import LineageModel
-from benchmarks.step.ours import make_cfg, make_ours, sizes_of
+from benchmarks.step.ours import make_cfg, make_ours, sizes_of, take_as_they_are
 from benchmarks.step.training import OURS, REFERENCE, Bench, clock_of
-from processor.stage import forward_images
-from utils.device import autocast, resolve_amp
+from processor.embed import embed_batch
+from utils.device import resolve_amp
 
 TITLE = "embedding, {}"
 
@@ -26,8 +26,8 @@ def measure_inference(bench: Bench, batch: dict) -> list[dict]:
             lineage(batch["images"], batch["camids"], batch["viewids"])
 
     def embed(amp: torch.dtype | None) -> None:
-        with torch.inference_mode(), autocast(bench.device, amp):
-            forward_images(ours, batch).float()
+        labels = batch["camids"], batch["viewids"]
+        embed_batch(ours, batch["images"], *labels, take_as_they_are, flip=False, amp=amp)
 
     functions = {TITLE.format(REFERENCE): embed_reference, TITLE.format(OURS): lambda: embed(None)}
     best = resolve_amp("auto", bench.device)

@@ -148,13 +148,13 @@ def make_steps(cfg: CfgNode, stage: Stage, steps: int, model: nn.Module) -> Call
         def on_log(_: int, means: dict[str, float]) -> None:
             readings.update(means)
 
-        train_epoch(stage, model, phase, [batch] * steps, _as_they_are, scaler, settings, on_log)
+        train_epoch(stage, model, phase, [batch] * steps, take_as_they_are, scaler, settings, on_log)
         return readings
 
     return train
 
 
-def _as_they_are(images: torch.Tensor) -> torch.Tensor:
+def take_as_they_are(images: torch.Tensor) -> torch.Tensor:
     """Take the place of the device transform: the images of the fixed batch are normalised already."""
     return images
 

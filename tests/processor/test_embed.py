@@ -97,12 +97,13 @@ def test_embeddings_of_bfloat16_are_near_and_of_unit_length_in_float32(model_of,
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_features_in_half_floats_become_float32_before_the_mirror_image_is_averaged(flip):
-    def model(pixels, **labels):
-        return pixels[:, :, 0, 0].bfloat16()
+    class Model(torch.nn.Module):
+        def forward(self, pixels, **labels):
+            return pixels[:, :, 0, 0].bfloat16()
 
     images = torch.randint(256, (3, 3, 4, 5), dtype=torch.uint8)
     pixels = BatchTransform([0.5] * 3, [0.5] * 3)(images)
-    feat = embed_batch(model, images, None, None, lambda _: pixels, flip, torch.bfloat16)
+    feat = embed_batch(Model(), images, None, None, lambda _: pixels, flip, torch.bfloat16)
     expected = sum(pixels[:, :, 0, column].bfloat16().float() for column in (0, -1)[: 1 + flip]) / (1 + flip)
     assert feat.dtype == torch.float32 and torch.equal(feat, expected)
 
