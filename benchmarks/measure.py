@@ -1,6 +1,7 @@
 """What the benchmarks share: time and memory of calls, the bars they are judged by, and the JSON that keeps figures."""
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ from utils.commands import OneLineParser
 from utils.errors import ConfigError
 
 MIB = 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGEST_INT = 2**31 - 1
 RESULTS = Path(__file__).resolve().parent / "results"  # of the commands' default sizes, kept with the code
 
 
@@ -191,6 +194,18 @@ def _circumstances() -> dict[str, Any]:
         "hardware": hardware,
         "versions": versions,
     }
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, where the C library is glibc; elsewhere nothing happens.
+
+    Otherwise a CPU run of large tensors returns them to the system and gets them back as fresh pages, at its own cost:
+    a baseline with larger tensors would look slower than its arithmetic is.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_INT)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
 
 
 def cpu_model() -> str:

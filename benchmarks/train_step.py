@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, keep
+from benchmarks.measure import Bar, keep, keep_freed_memory
 from benchmarks.step.cost import where_time_goes
 from benchmarks.step.inference import measure_inference
 from benchmarks.step.loading import measure_loading
@@ -145,6 +145,7 @@ def can_compile(device: torch.device) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    keep_freed_memory()
     seed_everything(0)
     device = resolve_device(args.device, "0")
     cpu = device.type == "cpu"

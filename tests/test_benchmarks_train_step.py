@@ -159,7 +159,7 @@ def test_products_of_the_layers_are_counted_by_hand():
     multiply, flop = cost.layer_products(sizes, 2, CPU, torch.float32)
     rows, weights = 2 * (1 + 25), 12 * 32 * 32
     images, heads, tokens, head = 2, 2, 1 + 25, 16
-    attention = images * heads * 6 * 2 * tokens * tokens * head  # scores and mixture, each with two in the backward pass
+    attention = images * heads * 6 * 2 * tokens * tokens * head  # two, and two more of each backward
     assert flop == 3 * 2 * rows * weights + attention
     assert cost.count_flop(multiply) == flop
 

@@ -38,12 +38,12 @@ def class_token_rows(
     attended = _attend(block.attn, block.norm1(tokens), rotation, bias)  # [B, G, D]
     first = tokens[:, :1].expand_as(attended).flatten(0, 1).unsqueeze(1)  # [B * G, 1, D]: each group draws its own
     update = attended.flatten(0, 1).unsqueeze(1)
-    first = first + block.drop_path1(_scaled(block, 1, update))
-    first = first + block.drop_path2(_scaled(block, 2, block.mlp(block.norm2(first))))
+    first = first + block.drop_path1(scaled(block, 1, update))
+    first = first + block.drop_path2(scaled(block, 2, block.mlp(block.norm2(first))))
     return first.view_as(attended)
 
 
-def _scaled(block: nn.Module, part: int, update: torch.Tensor) -> torch.Tensor:
+def scaled(block: nn.Module, part: int, update: torch.Tensor) -> torch.Tensor:
     """Return the update of the attention (part 1) or the MLP (2), times the block's layer scale if it has one."""
     if isinstance(block, Block):
         return (block.ls1 if part == 1 else block.ls2)(update)

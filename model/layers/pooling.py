@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from model.layers.class_token import asks_alone, class_token_rows
+from model.layers.depth import run_kept, skips_dropped
 
 
 class Pooling(NamedTuple):
@@ -72,6 +73,8 @@ def run_block(block: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | N
     `rotation` is the rotary position embedding (sines and cosines) of the patches among the tokens: [N, 2d],
     [heads, N, 2d] or [B, 1 or heads, N, 2d] for d dimensions of a head. None for a block that takes none.
     """
+    if skips_dropped(block, tokens, rotation):
+        return run_kept(block, tokens, rotation)
     return block(tokens) if rotation is None else block(tokens, rope=rotation)
 
 
