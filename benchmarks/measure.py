@@ -20,6 +20,7 @@ import torch
 
 from utils.commands import OneLineParser
 from utils.errors import ConfigError
+from utils.workers import usable_cores
 
 MIB = 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -81,7 +82,7 @@ def read_size(
 
 def cores() -> str:
     """Return how many cores this process may use, as text."""
-    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return f"{usable_cores()} cores"
 
 
 def measure(function: Callable[[], Any], repeats: int) -> tuple[Any, Cost]:

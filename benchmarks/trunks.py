@@ -1,8 +1,9 @@
 """Parameters of the trunks that have recipes, work of one forward pass, and licence of their weights, as a table.
 
 1 GFLOP = 10^9 floating point operations, a multiply-add counts as two. Counted are the matrix products (convolution,
-linear layers, attention, pooling) of one image through the trunk with a class token or pooling, without side
-information, jigsaw module, necks and heads; norms, activations and rotations are left out. Nothing is downloaded.
+linear layers, attention, pooling) of one image through the trunk with a class token or pooling (of the last block no
+more than that needs), without side information, jigsaw module, necks and heads; norms, activations and rotations are
+left out. Nothing is downloaded.
 
 python benchmarks/trunks.py     (no arguments; ten seconds on one core, no memory for weights)
 """

@@ -107,7 +107,7 @@ _C.DATASETS.TABLE = ""  # CSV with path,pid,camid,viewid,split for the data set 
 
 _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 8  # worker processes of each loader; 0 = in the main process; datasets.make_dataloader
-_C.DATALOADER.CACHE = ""  # folder that keeps decoded images for all runs, '' = off; datasets.make_dataloader
+_C.DATALOADER.CACHE = ""  # folder that keeps decoded images for all runs, '' = off; datasets
 _C.DATALOADER.SAMPLER = (
     "softmax"  # softmax, random (shuffle; random drops a short last batch) | softmax_triplet, triplet (PxK); datasets
 )
@@ -147,18 +147,14 @@ _C.SOLVER.WARMUP_METHOD = "linear"  # linear | constant; solver.scheduler
 _C.SOLVER.COSINE_MARGIN = 0.5  # margin m of arcface, cosface, amsoftmax, circle; losses.make_loss
 _C.SOLVER.COSINE_SCALE = 30.0  # scale s of arcface, cosface, amsoftmax, circle; losses.make_loss
 _C.SOLVER.CHECKPOINT_PERIOD = 10  # epochs between kept checkpoints, 0 = only the last; processor.train
-_C.SOLVER.LOG_PERIOD = 100  # iterations between log lines; processor.train
+_C.SOLVER.LOG_PERIOD = 100  # iterations between log lines; processor.run
 _C.SOLVER.EVAL_PERIOD = 10  # epochs between evaluations, 0 = never; processor.train
 _C.SOLVER.IMS_PER_BATCH = 64  # images per batch over all processes, P x K; datasets.make_dataloader
-_C.SOLVER.AMP = (
-    "auto"  # of training: auto (bf16 where the device multiplies it natively) | off | fp16 | bf16; utils.device
-)
-_C.SOLVER.GRAD_CLIP = 0.0  # largest L2 norm of the gradient, 0 = no clipping; processor.train
-_C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; processor.train
-_C.SOLVER.GATHER_FEATURES = (
-    True  # several processes: each loss sees the whole batch, not a share of it; processor.train
-)
-_C.SOLVER.PEAK_TFLOPS = 0.0  # peak of one device for the logged MFU, 0 = from the GPU's name; processor.train
+_C.SOLVER.AMP = "auto"  # of training: auto (bf16 where it is native) | off | fp16 | bf16; utils.device, processor.run
+_C.SOLVER.GRAD_CLIP = 0.0  # largest L2 norm of the gradient, 0 = no clipping; processor.run
+_C.SOLVER.ACCUM_STEPS = 1  # batches whose gradients make one optimizer step; processor.run
+_C.SOLVER.GATHER_FEATURES = True  # several processes: losses see the whole batch, not a share; processor.run
+_C.SOLVER.PEAK_TFLOPS = 0.0  # peak of one device for the logged MFU, 0 = from the GPU's name; processor.run
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
 _C.LOSS = CN()

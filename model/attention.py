@@ -56,7 +56,9 @@ def rollout(
         model(images, cam_label=cam_label, view_label=view_label)
     flow, *local = (_start(end, weights, base.pooling) for end in ends)  # [B, 1, T]; [B, n, T] or [B * n, 1, P + L]
     if local:
-        flow = torch.cat([flow, _over_all_tokens(local[0], model.local_tokens, flow)], dim=1)  # [B, 1 + n, T]
+        over_all = reads_first_token(model.b2[0], base.pooling)
+        parts = local[0] if over_all else _over_all_tokens(local[0], model.local_tokens, flow)
+        flow = torch.cat([flow, parts], dim=1)  # [B, 1 + n, T]
     for block in reversed(shared):
         flow = _back_through(flow, weights[block.attn])
     maps = flow[..., base.num_prefix :].unflatten(-1, base.grid)
@@ -157,10 +159,8 @@ def _start(end: Sequence[nn.Module], weights: Weights, pooling: Pooling) -> torc
 def _over_all_tokens(shares: torch.Tensor, groups: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Return the shares [B, n, T] of all tokens of `flow` [B, 1, T] in n local branches.
 
-    `shares` is that already, or [B * n, 1, L] for the tokens `groups` [n, L] of each branch.
+    `shares` are [B * n, 1, L], of the tokens `groups` [n, L] of each branch.
     """
-    if shares.shape[0] == flow.shape[0] and shares.shape[2] == flow.shape[2]:
-        return shares
     index = groups.expand(flow.shape[0], *groups.shape)
     spread = flow.new_zeros(*index.shape[:2], flow.shape[2])
     return spread.scatter_add(2, index, shares.reshape(index.shape))

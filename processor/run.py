@@ -66,7 +66,7 @@ def start_run(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] 
     }
     transform, _ = make_transforms(cfg)
     scaler = make_scaler(settings.device, settings.amp)
-    speed = SpeedLog(cfg.DATALOADER.NUM_WORKERS, bool(cfg.DATALOADER.CACHE))
+    speed = SpeedLog(data.train_loader.num_workers, bool(cfg.DATALOADER.CACHE))
     run = Run(cfg, stage, data, transform, scaler, settings, ranks, progress, speed)
     if state is not None:
         restore_state(state, stage, run.scaler, ranks, settings.device)

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +13,7 @@ from processor.clock import READINGS
 from processor.stage import Stage
 from utils.distributed import own_rank
 from utils.peak import TERA, device_peak
+from utils.workers import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,3 @@ class SpeedLog:
             f"loading the images takes {100 * readings['data_share']:.0f} % of the time ({readings['data_time']:.3f} s "
             f"of the {readings['step_time']:.3f} s of a step): {', or '.join(ways)}"
         )
-
-
-def usable_cores() -> int:
-    """Return the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,14 +6,23 @@ from benchmarks.trunks import TRUNKS, count_work, describe
 from tests.configs.recipes import ROOT, load
 
 D = 768  # width of all these trunks, with an MLP of 4 D or a gated one of 3 matrices D x 8/3 D
-DEPTH = 12
+DEPTH, HEADS = 12, 12
 
 
-def transformer_flop(patches: int, prefix: int, patch: int = 16) -> int:
-    """Return the work of patch embedding and blocks: q, k, v, output and MLP are 12 D x D, then scores and values."""
+def transformer_flop(patches: int, prefix: int, patch: int = 16, last: str = "all tokens") -> int:
+    """Return the work of patch embedding and blocks: q, k, v, output and MLP are 12 D x D, then scores and values.
+
+    The `last` block computes `all tokens`; only the class token, for which it `reads` them, a query of D values for
+    each head; or only the class token, with `keys` and values of all.
+    """
     tokens = patches + prefix
     block = 2 * tokens * 12 * D * D + 2 * 2 * tokens * tokens * D
-    return 2 * patches * (3 * patch * patch) * D + DEPTH * block
+    last_block = {
+        "all tokens": block,
+        "reads": 2 * (12 * D * D + 2 * HEADS * tokens * D),
+        "keys": 2 * ((10 + 2 * tokens) * D * D + 2 * tokens * D),
+    }[last]
+    return 2 * patches * (3 * patch * patch) * D + (DEPTH - 1) * block + last_block
 
 
 def attention_pool_flop(patches: int) -> int:
@@ -22,20 +31,20 @@ def attention_pool_flop(patches: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "stride", "patches", "prefix"),
+    ("kind", "size", "stride", "patches", "prefix", "last"),
     [
-        ("deit_base_patch16_224_TransReID", (256, 128), None, 16 * 8, 1),
-        ("deit_base_patch16_224_TransReID", (256, 256), 12, 21 * 21, 1),
-        ("timm/vit_base_patch16_dinov3", (256, 128), None, 16 * 8, 5),
-        ("timm/eva02_base_patch16_clip_224", (256, 128), None, 16 * 8, 1),
+        ("deit_base_patch16_224_TransReID", (256, 128), None, 16 * 8, 1, "reads"),
+        ("deit_base_patch16_224_TransReID", (256, 256), 12, 21 * 21, 1, "reads"),
+        ("timm/vit_base_patch16_dinov3", (256, 128), None, 16 * 8, 5, "keys"),
+        ("timm/eva02_base_patch16_clip_224", (256, 128), None, 16 * 8, 1, "keys"),
     ],
 )
-def test_count_is_that_of_the_matrix_products_attention_included(kind, size, stride, patches, prefix):
-    assert count_work(kind, size, stride).flop == transformer_flop(patches, prefix)
+def test_count_is_that_of_the_matrix_products_attention_included(kind, size, stride, patches, prefix, last):
+    assert count_work(kind, size, stride).flop == transformer_flop(patches, prefix, last=last)
 
 
 def test_patches_of_14_pixels_see_the_next_smaller_size():
-    assert count_work("timm/vit_base_patch14_reg4_dinov2", (256, 128)).flop == transformer_flop(18 * 9, 5, patch=14)
+    assert count_work("timm/vit_base_patch14_reg4_dinov2", (256, 128)).flop == transformer_flop(18 * 9, 5, 14, "reads")
 
 
 def test_attention_pooling_is_counted():

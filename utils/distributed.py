@@ -14,7 +14,7 @@ from torch import nn
 from utils.errors import ConfigError
 from utils.precision import at_least_float32
 
-COLLECTIVE_TIMEOUT = timedelta(hours=3)  # the other processes wait while rank 0 evaluates
+COLLECTIVE_TIMEOUT = timedelta(hours=3)  # the other processes wait while rank 0 ranks, or fills the image cache
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 

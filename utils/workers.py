@@ -4,9 +4,14 @@ import os
 import signal
 
 
+def usable_cores() -> int:
+    """Return the CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def num_workers(wanted: int, batches: int) -> int:
     """Return how many workers a loader starts: not more than cores or batches; 0 = the main process reads."""
-    return min(wanted, os.cpu_count() or 1, batches)
+    return min(wanted, usable_cores(), batches)
 
 
 def leave_interrupts_to_the_parent(worker_id: int) -> None:

@@ -15,6 +15,7 @@ from datasets.make_dataloader import make_transforms
 from processor.compiling import CompiledTraining
 from processor.epoch import train_epoch
 from solver.update import make_scaler
+from utils.workers import usable_cores
 
 IMAGES_PER_ID = 8
 MAX_WORKERS = 8
@@ -26,7 +27,7 @@ def measure_loading(bench: Bench, num_ids: int, copies: int) -> dict:
     """Return a row of figures of the second epoch over the images of `draw_images`; the first starts the workers."""
     with TemporaryDirectory() as folder:
         draw_images(Path(folder), bench, num_ids, copies)
-        workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        workers = min(MAX_WORKERS, usable_cores())
         opts = (
             *("DATASETS.NAMES", "table", "DATASETS.TABLE", f"{folder}/images.csv", "DATASETS.ROOT_DIR", folder),
             *("DATALOADER.CACHE", f"{folder}/cache", "DATALOADER.NUM_WORKERS", workers, "SOLVER.AMP", "auto"),

@@ -138,7 +138,7 @@ class Watch(TorchDispatchMode):
 
 def test_loss_scaling_reads_no_value_in_any_optimizer(monkeypatch):
     monkeypatch.setattr(Meter, "read", lambda self, epoch: dict.fromkeys(self.names, 0.0))
-    stage = make_stage(CPU, "MODEL.JPM", True, *CENTER)
+    stage = make_stage(CPU, "MODEL.JPM", True, "MODEL.DROP_PATH", 0.0, *CENTER)
     before = [weight.detach().clone() for weight in (stage.model.base.cls_token, stage.criterion.center.centers)]
     with Watch() as watch:
         train(stage, CPU, "transreid", amp=torch.float16)
