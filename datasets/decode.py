@@ -6,14 +6,15 @@ rounding now and then: 0.01 grey levels in the mean, and 0.2 where Pillow starts
 shrinks and the width grows.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFile
 
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # as TransReID: a file that lacks its last bytes still decodes
 
@@ -24,14 +25,16 @@ FILTERS = {
 }
 FAST_FILTERS = ("bicubic", "bilinear")  # that torch knows, too
 JPEG_START = b"\xff\xd8\xff"
-SURELY_SMALL = 2**18  # bytes: such a JPEG file has at most 134 million pixels, which Pillow accepts
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # second byte of the markers before height and width
+JPEG_FRAME_HEAD = 9  # bytes of such a segment up to the width
+SURELY_FEW = 2**26  # pixels, which Pillow accepts
 
 
 def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str) -> torch.Tensor:
     """Return the image as RGB, resized to `size` = (height, width): uint8 [3, H, W] in 0..255.
 
     `decoder` is torchvision | pillow. Neither applies an EXIF orientation. Raises DataError naming the file when it is
-    missing or does not decode.
+    missing or does not decode, and ConfigError where torchvision has no JPEG decoder.
     """
     try:
         pixels = _read_jpeg(path) if _is_fast(resize_filter, decoder) else None
@@ -41,6 +44,8 @@ def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str)
             return resize(image, size, resize_filter, decoder)
     except FileNotFoundError as error:
         raise missing(path) from error
+    except ConfigError:  # a ValueError, but none of the file
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
@@ -86,20 +91,52 @@ def _is_fast(resize_filter: str, decoder: str) -> bool:
 def _read_jpeg(path: str) -> torch.Tensor | None:
     """Return the pixels of a JPEG file, uint8 [3, H, W], or [1, H, W] of a grey one; None for what Pillow has to read.
 
-    That is any other format, CMYK, and damaged files, which torchvision refuses and Pillow completes where it can.
+    That is any other format, CMYK, damaged files, which torchvision refuses and Pillow completes where it can, and
+    those of so many pixels that Pillow may refuse them.
     """
-    from torchvision.io import decode_jpeg  # here: its import takes as long as torch's, and not all users read JPEG
-
     content = np.fromfile(path, dtype=np.uint8)
-    if content[: len(JPEG_START)].tobytes() != JPEG_START:
+    if content[: len(JPEG_START)].tobytes() != JPEG_START or not 0 < _jpeg_pixels(content) <= SURELY_FEW:
         return None
-    if len(content) > SURELY_SMALL:
-        Image.open(path).close()  # refuses a picture of so many pixels that memory is at risk
+    decode_jpeg = _jpeg_decoder()
     try:
         pixels = decode_jpeg(torch.from_numpy(content))
     except RuntimeError:
         return None
     return pixels if pixels.shape[0] in (1, 3) else None
+
+
+def _jpeg_pixels(content: np.ndarray) -> int:
+    """Return height x width of a JPEG file (uint8 [bytes]) as its header says; 0 where none is found.
+
+    The decoder takes memory for as many, however short the file is.
+    """
+    start = 2  # of a segment: 0xFF, its kind, two bytes of length, the rest
+    while start + JPEG_FRAME_HEAD <= len(content):
+        mark, kind, *head = content[start : start + JPEG_FRAME_HEAD].tolist()
+        if mark != 0xFF:
+            return 0
+        if kind == 0xFF:  # a byte that only fills
+            start += 1
+            continue
+        if kind in JPEG_FRAMES:
+            return (head[3] * 256 + head[4]) * (head[5] * 256 + head[6])
+        start += 2 + head[0] * 256 + head[1]
+    return 0
+
+
+@functools.cache
+def _jpeg_decoder() -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return torchvision's decoder; ConfigError for a torchvision that was built without it, or dropped it."""
+    try:
+        from torchvision.io import decode_jpeg  # here: its import takes as long as torch's, and not all users read JPEG
+
+        torch.ops.image.decode_jpeg  # noqa: B018 - an AttributeError where its library did not load
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            "INPUT.DECODER torchvision: this torchvision cannot decode JPEG; set INPUT.DECODER pillow, or install "
+            "another build of torchvision"
+        ) from error
+    return decode_jpeg
 
 
 def _resize_pixels(pixels: torch.Tensor, size: Sequence[int], resize_filter: str) -> torch.Tensor:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.decode import missing, read_image
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.file_lock import LockHeldError, hold, is_alive
 from utils.run_folder import make_folder, replacing
 from utils.workers import leave_interrupts_to_the_parent, num_workers
@@ -37,6 +37,7 @@ LOCK_NAME = "cache.lock"
 DIGEST_LENGTH = 16  # hex digits
 ROWS_AT_ONCE = 64  # images that a worker decodes before it writes them
 WAIT_SECONDS = 0.2
+NO_FOLDERS = ("", "0", "1", "none", "null", "true", "false", "on", "off", "yes", "no")  # were meant as a switch
 GB = 1e9
 
 
@@ -85,9 +86,18 @@ class PixelCache:
         return {"file": self.file, "_array": None}  # to a worker that is spawned, its gigabytes stay here
 
     def copy_rows(self, rows: Sequence[int], images: torch.Tensor) -> None:
-        """Copy rows into `images`, contiguous uint8 [B, 3, H, W] on the CPU; IndexError for a row that is none."""
+        """Copy rows into `images`, contiguous uint8 [B, 3, H, W] on the CPU.
+
+        Raises IndexError for a row that is none, and DataError when the file went since it was found.
+        """
         if self._array is None:
-            self._array = np.load(self.file, mmap_mode="r").view(np.ndarray)
+            try:
+                self._array = np.load(self.file, mmap_mode="r").view(np.ndarray)
+            except (OSError, ValueError, EOFError) as error:
+                raise DataError(
+                    f"{KEY}: '{self.file}' was deleted or damaged during the run; the same command builds it again and "
+                    "continues"
+                ) from error
         rows = np.asarray(rows)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self._array):
             raise IndexError(f"rows {rows.min()}..{rows.max()} of {len(self._array)}")
@@ -96,23 +106,23 @@ class PixelCache:
 
 def find_cache(folder: str, wanted: Wanted) -> PixelCache | None:
     """Return the cache if it is there and whole; DataError naming an image that is missing."""
-    file = Path(folder) / wanted.file_name()
+    file = _folder(folder) / wanted.file_name()
     return PixelCache(file) if _is_whole(file, wanted.shape) else None
 
 
 def make_cache(folder: str, wanted: Wanted, workers: int) -> PixelCache:
     """Return the cache, built by `workers` processes (0 = this one) where it is not there, by one of those who want it.
 
-    Raises ConfigError when the folder cannot be written or has too little room, DataError naming an image that is
-    missing or does not decode; nothing is left of such a build.
+    Raises ConfigError when `folder` is none, cannot be written or has too little room, DataError naming an image that
+    is missing or does not decode; nothing is left of such a build.
     """
-    file = Path(folder) / wanted.file_name()
+    file = _folder(folder) / wanted.file_name()
     if not _is_whole(file, wanted.shape):
-        make_folder(folder, KEY)
+        make_folder(str(file.parent), KEY)
         waited = False
         while True:
             try:
-                with hold(Path(folder) / LOCK_NAME):
+                with hold(file.parent / LOCK_NAME):
                     _build_where_absent(file, wanted, workers)
                 break
             except LockHeldError as holder:
@@ -122,6 +132,13 @@ def make_cache(folder: str, wanted: Wanted, workers: int) -> PixelCache:
                 time.sleep(WAIT_SECONDS)
     logger.info("%s: %d images of %d x %d from '%s'", KEY, len(wanted.paths), *wanted.size, file)
     return PixelCache(file)
+
+
+def _folder(named: str) -> Path:
+    """Return the folder that the key names, ~ as the user's; ConfigError for a word that was meant as a switch."""
+    if named.strip().lower() in NO_FOLDERS:
+        raise ConfigError(f"{KEY} got '{named}', which is no folder; name one such as /fast/disk/cache, or '' for none")
+    return Path(named).expanduser()
 
 
 def _is_whole(file: Path, shape: tuple[int, ...]) -> bool:

@@ -18,6 +18,7 @@ from utils.workers import usable_cores
 logger = logging.getLogger(__name__)
 
 MAX_DATA_SHARE = 0.3  # of the step; above it the log says what to do
+JUDGED_STEPS = 10  # at least: a single step says little, and the first one of an epoch waits for its workers
 COUNTED_IMAGES = 2  # batch norms need two
 
 
@@ -83,8 +84,9 @@ def describe_speed(readings: Mapping[str, float]) -> str:
 class SpeedLog:
     """Follows the readings of a run: the means of each epoch, and one hint where data holds the steps up.
 
-    The run's first window is no cause for the hint: workers start in it, and the device warms up. `workers` are those
-    of the train loader in each process; `cached` says that decoded images are kept.
+    The run's first window is no cause for the hint: workers start in it, and the device warms up. Those that follow are
+    judged JUDGED_STEPS iterations or more at a time. `workers` are those of the train loader in each process; `cached`
+    says that decoded images are kept.
     """
 
     def __init__(self, workers: int, cached: bool) -> None:
@@ -92,15 +94,32 @@ class SpeedLog:
         self._is_first, self._has_warned = True, False
         self._windows: list[tuple[int, Mapping[str, float]]] = []  # of the epoch: iterations, readings
         self._last_step = 0
+        self._restart_judging()
+
+    def _restart_judging(self) -> None:
+        self._steps, self._waited, self._seconds = 0, 0.0, 0.0
 
     def add(self, step: int, readings: Mapping[str, float]) -> None:
         """Take the readings of a window that ended at iteration `step` of the epoch; on rank 0, warn if need be."""
-        self._windows.append((step - self._last_step, readings))
+        count = step - self._last_step
+        self._windows.append((count, readings))
         self._last_step = step
-        if readings["data_share"] > MAX_DATA_SHARE and not self._is_first and not self._has_warned and own_rank() == 0:
-            self._has_warned = True
-            logger.warning("%s", self._hint(readings))
+        if not self._is_first and not self._has_warned and own_rank() == 0:
+            self._judge(count, readings)
         self._is_first = False
+
+    def _judge(self, count: int, readings: Mapping[str, float]) -> None:
+        """Warn where data took too much of the last windows, which together have at least JUDGED_STEPS iterations."""
+        self._steps += count
+        self._waited += count * readings["data_time"]
+        self._seconds += count * readings["step_time"]
+        if self._steps < JUDGED_STEPS:
+            return
+        data_time, step_time = self._waited / self._steps, self._seconds / self._steps
+        self._restart_judging()
+        if data_time > MAX_DATA_SHARE * step_time:
+            self._has_warned = True
+            logger.warning("%s", self._hint(data_time, step_time))
 
     def end_epoch(self) -> str:
         """Return the means over the epoch's iterations as `describe_speed` writes them, and forget them."""
@@ -119,7 +138,7 @@ class SpeedLog:
         self._windows, self._last_step = [], 0
         return describe_speed(means)
 
-    def _hint(self, readings: Mapping[str, float]) -> str:
+    def _hint(self, data_time: float, step_time: float) -> str:
         cores = usable_cores()
         ways = []
         if self._workers < cores:
@@ -132,6 +151,6 @@ class SpeedLog:
                 f"({self._workers} workers, cache on)"
             )
         return (
-            f"loading the images takes {100 * readings['data_share']:.0f} % of the time ({readings['data_time']:.3f} s "
-            f"of the {readings['step_time']:.3f} s of a step): {', or '.join(ways)}"
+            f"loading the images takes {100 * data_time / step_time:.0f} % of the time ({data_time:.3f} s of the "
+            f"{step_time:.3f} s of a step): {', or '.join(ways)}"
         )

@@ -157,6 +157,7 @@ def _steps(folder, extra):
 
 def test_the_log_and_the_records_say_how_fast_it_goes_and_what_holds_it_up(tiny_config, run_dir, monkeypatch):
     monkeypatch.setattr("processor.speed.MAX_DATA_SHARE", 0.0)
+    monkeypatch.setattr("processor.speed.JUDGED_STEPS", 1)
     train.main(args_for(tiny_config, "SOLVER.PEAK_TFLOPS", 0.05, "SOLVER.MAX_EPOCHS", 2))
     log = (run_dir / "train_log.txt").read_text()
     speed = r"data \d+\.\d{3} s, step \d+\.\d{3} s, \d+ images/s, MFU \d+\.\d %, [\d,]+ MiB"

@@ -17,13 +17,24 @@ LINEARS = (nn.Linear, LoRALinear)
 
 
 def asks_alone(block: nn.Module) -> bool:
-    """Return whether `class_token_rows` can do this block: one of timm's whose parts it knows."""
+    """Return whether `class_token_rows` can do this block: one of timm's whose parts it knows.
+
+    A block whose own forward, or that of its attention, somebody's hooks wait for has to run whole.
+    """
     if type(block) not in (Block, EvaBlock) or type(block.attn) not in ATTENTIONS:
         return False
     attn = block.attn
     layers = [attn.qkv] if _is_fused(attn) else [attn.q_proj, attn.k_proj, attn.v_proj]
+    if not all(type(layer) in LINEARS for layer in layers):
+        return False
     same_width = len({layer.out_features for layer in layers}) == 1  # else keys are shared between heads
-    return same_width and all(type(layer) in LINEARS for layer in layers)
+    return same_width and not is_watched(block, attn, *layers)
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Return whether one of the modules has hooks, which only a call of the module itself runs."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
 def class_token_rows(

@@ -12,12 +12,15 @@ from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from model.layers.class_token import scaled
+from model.layers.class_token import is_watched, scaled
 
 
 def skips_dropped(block: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | None) -> bool:
-    """Return whether `run_kept` can do this block and gains anything: one of timm's that drops images, on a CPU."""
-    if type(block) not in (Block, EvaBlock) or not block.training or tokens.device.type != "cpu":
+    """Return whether `run_kept` can do this block and gains anything: one of timm's that drops images, on a CPU.
+
+    A block with hooks has to run whole.
+    """
+    if type(block) not in (Block, EvaBlock) or not block.training or tokens.device.type != "cpu" or is_watched(block):
         return False
     drops = [drop for drop in (block.drop_path1, block.drop_path2) if isinstance(drop, DropPath)]
     shared_rotation = rotation is None or rotation.dim() < 4  # not one for each image
@@ -42,4 +45,6 @@ def _add(tokens: torch.Tensor, drop: nn.Module, update: Callable[[torch.Tensor],
     kept = (torch.rand(len(tokens)) < keep).nonzero().squeeze(1)
     if len(kept) == len(tokens):
         return torch.add(tokens, update(tokens), alpha=1 / keep)
+    if len(kept) == 0:  # one image times 0: timm's layers need not take an empty batch, and each weight has a gradient
+        return torch.add(tokens, update(tokens[:1]), alpha=0)
     return tokens.index_add(0, kept, update(tokens[kept]).to(tokens.dtype), alpha=1 / keep)

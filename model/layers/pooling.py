@@ -54,12 +54,13 @@ def ends_in_groups(
     block, *tail = branch
     if reads_first_token(block, branch.pooling):
         return tail[0](class_token_rows(block, tokens, rotation, bias))
+    batch_size = tokens.shape[0]  # len(tokens) would be a constant of an exported graph
     parts = tokens.index_select(1, groups.flatten()).reshape(-1, groups.shape[1], tokens.shape[2])  # [B * G, L, D]
     if rotation is not None:
         num_prefix = tokens.shape[1] - rotation.shape[-2]
         turns = rotation[..., groups[:, num_prefix:] - num_prefix, :].movedim(-3, 0)  # [G, L, 2d] or [G, heads, L, 2d]
-        rotation = (turns.unsqueeze(1) if turns.dim() == 3 else turns).repeat(len(tokens), 1, 1, 1)
-    return branch(parts, rotation).unflatten(0, (len(tokens), len(groups)))
+        rotation = (turns.unsqueeze(1) if turns.dim() == 3 else turns).repeat(batch_size, 1, 1, 1)
+    return branch(parts, rotation).unflatten(0, (batch_size, len(groups)))
 
 
 def reads_first_token(block: nn.Module, how: Pooling) -> bool:

@@ -1,14 +1,16 @@
 """From files to pixels: both decoders against Pillow itself, and what happens to files that are none."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from datasets import decode
 from datasets.decode import read_image, resize
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 BOTH = pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -113,10 +115,43 @@ def test_an_exif_orientation_is_not_applied(tmp_path, decoder):
 @BOTH
 def test_a_jpeg_of_too_many_pixels_is_refused(tmp_path, monkeypatch, decoder):
     path = jpeg(picture(800, 900), tmp_path / "big.jpg")
-    monkeypatch.setattr("datasets.decode.SURELY_SMALL", 1000)
+    monkeypatch.setattr("datasets.decode.SURELY_FEW", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300_000)
     with pytest.raises(DataError, match=r"big.jpg' does not decode \(Image size .*decompression bomb"):
         read_image(path, (8, 8), "bilinear", decoder)
+
+
+@BOTH
+def test_a_short_jpeg_whose_header_promises_billions_of_pixels_is_refused(tmp_path, decoder):
+    content = bytearray(Path(jpeg(picture(60, 40), tmp_path / "small.jpg", exif=b"\xff\xc0" * 20)).read_bytes())
+    frame = content.index(b"\xff\xc0\x00\x11")
+    content[frame + 5 : frame + 9] = b"\xff\xdc" * 2  # height and width
+    (tmp_path / "liar.jpg").write_bytes(content)
+    with pytest.raises(DataError, match="liar.jpg' does not decode .*decompression bomb"):
+        read_image(str(tmp_path / "liar.jpg"), (8, 8), "bilinear", decoder)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0" + b"\xff\xc0" * 20}])
+def test_the_header_of_a_jpeg_tells_its_pixels(tmp_path, options):
+    content = np.fromfile(jpeg(picture(61, 43), tmp_path / "a.jpg", **options), dtype=np.uint8)
+    assert decode._jpeg_pixels(content) == 61 * 43
+    filled = np.insert(content, 2, [255, 255])  # bytes that only fill
+    assert decode._jpeg_pixels(filled) == 61 * 43
+    assert all(decode._jpeg_pixels(content[:end]) in (0, 61 * 43) for end in range(len(content)))
+
+
+@pytest.mark.parametrize("lost", ["torchvision.io.decode_jpeg", "torch.ops.image.decode_jpeg"])
+def test_a_torchvision_without_jpeg_is_one_clear_line(tmp_path, monkeypatch, lost):
+    path = jpeg(picture(60, 40), tmp_path / "a.jpg")
+    decode._jpeg_decoder.cache_clear()
+    read_image(path, (8, 8), "bilinear", "torchvision")  # loads what is taken away
+    decode._jpeg_decoder.cache_clear()
+    monkeypatch.delattr(lost)
+    if lost.startswith("torch.ops"):
+        monkeypatch.setattr("torch.ops.image", object())
+    with pytest.raises(ConfigError, match="INPUT.DECODER torchvision: .* cannot decode JPEG; set INPUT.DECODER pillow"):
+        read_image(path, (8, 8), "bilinear", "torchvision")
+    assert read_image(path, (8, 8), "bilinear", "pillow").shape == (3, 8, 8)
 
 
 def test_decoder_pillow_resizes_with_pillows_filter_to_rgb(tmp_path):

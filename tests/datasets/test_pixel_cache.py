@@ -20,7 +20,7 @@ from datasets.bases import Sample
 from datasets.decode import read_image
 from datasets.pixel_cache import Wanted, find_cache, make_cache
 from datasets.torch_datasets import ImageDataset, collate
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError, DataError, run_command
 
 SIZE = (24, 16)
 
@@ -250,6 +250,36 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, paths):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="DATALOADER.CACHE '.*file/cache': cannot write there"):
         make_cache(str(tmp_path / "file" / "cache"), wanted(paths), 0)
+
+
+@pytest.mark.parametrize("word", [" ", "None", "True", "off", "0"])
+def test_a_word_that_was_meant_as_a_switch_makes_no_folder(tmp_path, paths, monkeypatch, word):
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: make_cache(word, wanted(paths), 0), lambda: find_cache(word, wanted(paths))):
+        with pytest.raises(ConfigError, match=f"DATALOADER.CACHE got '{word}', which is no folder; .* or '' for none"):
+            use()
+    assert os.listdir(tmp_path) == ["images"]
+
+
+def test_the_tilde_of_a_yaml_is_the_users_folder(tmp_path, paths, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # Windows
+    assert make_cache("~/cache", wanted(paths[:3]), 0).file.parent == tmp_path / "home" / "cache"
+    assert find_cache("~/cache", wanted(paths[:3])) is not None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", [os.unlink, lambda file: os.truncate(file, 99)])
+def test_a_cache_that_goes_during_the_run_is_one_clear_line(tmp_path, paths, capsys, damage, workers):
+    images = ImageDataset([Sample(path, 0, 0, 0) for path in paths], SIZE, "bicubic", "torchvision")
+    images.use_cache(str(tmp_path / "cache"), 0)
+    (name,) = files_in(tmp_path / "cache")
+    damage(tmp_path / "cache" / name)
+    assert run_command(lambda _: next(iter(DataLoader(images, 64, num_workers=workers, collate_fn=collate)))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: DATALOADER.CACHE: '") and line.endswith(
+        "was deleted or damaged during the run; the same command builds it again and continues"
+    )
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

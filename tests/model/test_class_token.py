@@ -1,6 +1,7 @@
 """The last block for the class token alone, against the whole block in float64."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -114,6 +115,45 @@ def test_a_block_of_another_kind_is_run_whole():
     tail = [torch.nn.Identity()]
     both = [end([layer, *tail], Pooling("token"), tokens) for layer in (block, strange)]
     torch.testing.assert_close(both[0], both[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov3"])
+@pytest.mark.parametrize("watched", ["", "attn", "attn.qkv"])
+def test_hooks_of_the_last_block_see_all_its_tokens(kind, watched):
+    model = make_model(kind_cfg(kind, "MODEL.JPM", True), 5, 0, 0).eval()
+    batch = images(2, model.base.image_size)
+    expected, seen = model(batch), []
+    for branch in (model.b1, model.b2):
+        module = branch[0].get_submodule(watched)
+        module.register_forward_hook(lambda _, args, out: seen.append((len(args[0]), len(out), args[0].shape[1])))
+    torch.testing.assert_close(model(batch), expected)
+    base, local = model.base, 2 * model.jigsaw.branches
+    part = base.num_prefix + base.num_patches // model.jigsaw.branches
+    assert sorted(seen) == [(2, 2, base.num_prefix + base.num_patches), (local, local, part)]
+
+
+def test_a_block_with_hooks_is_run_whole():
+    block, tokens, _ = last_block("vit")
+    hooks = [
+        block.register_forward_pre_hook(lambda *_: None),
+        block.attn.register_full_backward_pre_hook(lambda *_: None),
+        block.attn.qkv.register_full_backward_hook(lambda *_: None),
+    ]
+    for hook in hooks:
+        assert not asks_alone(block)
+        hook.remove()
+    assert asks_alone(block)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov3", "eva02", "siglip"])
+def test_a_trace_of_two_images_serves_any_number(kind):
+    model = make_model(kind_cfg(kind, "MODEL.JPM", True), 5, 0, 0).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (images(2, model.base.image_size),), check_trace=False)
+    for count in (1, 3):
+        batch = images(count, model.base.image_size)
+        torch.testing.assert_close(traced(batch), model(batch))
 
 
 def test_the_last_blocks_compute_no_other_token():

@@ -7,7 +7,7 @@ from timm.layers import DropPath
 from model import make_model
 from model.layers.depth import run_kept, skips_dropped
 from model.layers.pooling import run_block
-from tests.model.trunks import kind_cfg
+from tests.model.trunks import KINDS, kind_cfg
 
 RATE = 0.4
 
@@ -69,10 +69,11 @@ def test_dropped_images_are_not_computed():
     assert 0.55 < sum(seen) / (300 * 6) < 0.65  # 1 - RATE, four standard errors
 
 
-def test_a_block_whose_images_are_all_dropped_still_gives_its_weights_a_gradient():
-    block, tokens, _ = dropping_block("vit")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_whose_images_are_all_dropped_still_gives_its_weights_a_gradient(kind):
+    block, tokens, rotation = dropping_block(kind)
     block.drop_path1, block.drop_path2 = DropPath(1 - 1e-9), DropPath(1 - 1e-9)
-    out = run_kept(block, tokens.requires_grad_())
+    out = run_kept(block, tokens.requires_grad_(), rotation)
     out.sum().backward()
     assert torch.equal(out, tokens)
     assert all(weight.grad is not None and not weight.grad.any() for weight in block.parameters())
@@ -85,3 +86,12 @@ def test_nothing_is_skipped_in_evaluation_without_dropping_or_elsewhere_than_on_
     assert not skips_dropped(block.eval(), tokens, None)
     calm, tokens, _ = dropping_block("vit", rate=0.0)
     assert not skips_dropped(calm, tokens, None)
+
+
+def test_a_hook_on_a_block_sees_all_images():
+    block, tokens, rotation = dropping_block("vit")
+    seen = []
+    block.register_forward_hook(lambda _, args, out: seen.append((len(args[0]), len(out))))
+    assert not skips_dropped(block, tokens, rotation)
+    run_block(block, tokens, rotation)
+    assert seen == [(6, 6)]

@@ -153,10 +153,29 @@ def test_the_first_window_of_a_run_is_no_cause_for_the_hint(caplog):
     assert len(hints(caplog)) == 1
 
 
+def test_the_wait_for_the_first_batch_of_an_epoch_is_no_cause_for_the_hint(caplog):
+    log = SpeedLog(8, cached=False)
+    for _ in range(2):  # epochs, each step is a window of its own
+        for step in range(1, 21):
+            log.add(step, window(0.9 if step == 1 else 0.01, 1.0))
+        log.end_epoch()
+    assert hints(caplog) == []
+
+
+def test_short_windows_are_judged_together(caplog):
+    log = SpeedLog(8, cached=False)
+    for _ in range(3):  # epochs of one window with 4 iterations, the first of them not judged
+        log.add(4, window(0.5, 1.0))
+        log.end_epoch()
+    assert hints(caplog) == []
+    log.add(4, window(0.2, 1.0))
+    assert "takes 40 % of the time (0.400 s of the 1.000 s of a step)" in hints(caplog)[0]
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.29, 0), (0.31, 1)])
 def test_the_hint_comes_above_30_percent(caplog, share, expected):
     log = SpeedLog(8, cached=False)
-    for step in (1, 2):
+    for step in (10, 20):
         log.add(step, window(share, 1.0))
     assert len(hints(caplog)) == expected
 
@@ -172,7 +191,7 @@ def test_the_hint_comes_above_30_percent(caplog, share, expected):
 def test_the_hint_only_names_what_can_be_done(caplog, monkeypatch, workers, cached, said, unsaid):
     monkeypatch.setattr(speed, "usable_cores", lambda: 8)
     log = SpeedLog(workers, cached)
-    for step in (1, 2):
+    for step in (10, 20):
         log.add(step, window(0.5, 1.0))
     assert said in hints(caplog)[0] and unsaid not in hints(caplog)[0]
 
@@ -180,6 +199,6 @@ def test_the_hint_only_names_what_can_be_done(caplog, monkeypatch, workers, cach
 def test_only_rank_0_gives_the_hint(caplog, monkeypatch):
     monkeypatch.setattr(speed, "own_rank", lambda: 1)
     log = SpeedLog(8, cached=False)
-    for step in (1, 2):
+    for step in (10, 20):
         log.add(step, window(0.5, 1.0))
     assert not hints(caplog)
