@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFile
 
-from utils.errors import ConfigError, DataError
+from utils.errors import DataError
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # as TransReID: a file that lacks its last bytes still decodes
 
@@ -34,7 +34,7 @@ def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str)
     """Return the image as RGB, resized to `size` = (height, width): uint8 [3, H, W] in 0..255.
 
     `decoder` is torchvision | pillow. Neither applies an EXIF orientation. Raises DataError naming the file when it is
-    missing or does not decode, and ConfigError where torchvision has no JPEG decoder.
+    missing or does not decode.
     """
     try:
         pixels = _read_jpeg(path) if _is_fast(resize_filter, decoder) else None
@@ -44,8 +44,6 @@ def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str)
             return resize(image, size, resize_filter, decoder)
     except FileNotFoundError as error:
         raise missing(path) from error
-    except ConfigError:  # a ValueError, but none of the file
-        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
@@ -91,13 +89,15 @@ def _is_fast(resize_filter: str, decoder: str) -> bool:
 def _read_jpeg(path: str) -> torch.Tensor | None:
     """Return the pixels of a JPEG file, uint8 [3, H, W], or [1, H, W] of a grey one; None for what Pillow has to read.
 
-    That is any other format, CMYK, damaged files, which torchvision refuses and Pillow completes where it can, and
-    those of so many pixels that Pillow may refuse them.
+    That is any other format, CMYK, damaged files, which torchvision refuses and Pillow completes where it can, those of
+    so many pixels that Pillow may refuse them, and all files where torchvision has no decoder.
     """
+    decode_jpeg = jpeg_decoder()
+    if decode_jpeg is None:
+        return None
     content = np.fromfile(path, dtype=np.uint8)
     if content[: len(JPEG_START)].tobytes() != JPEG_START or not 0 < _jpeg_pixels(content) <= SURELY_FEW:
         return None
-    decode_jpeg = _jpeg_decoder()
     try:
         pixels = decode_jpeg(torch.from_numpy(content))
     except RuntimeError:
@@ -125,17 +125,14 @@ def _jpeg_pixels(content: np.ndarray) -> int:
 
 
 @functools.cache
-def _jpeg_decoder() -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return torchvision's decoder; ConfigError for a torchvision that was built without it, or dropped it."""
+def jpeg_decoder() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return torchvision's decoder; None for a torchvision that was built without it, or dropped it."""
     try:
         from torchvision.io import decode_jpeg  # here: its import takes as long as torch's, and not all users read JPEG
 
         torch.ops.image.decode_jpeg  # noqa: B018 - an AttributeError where its library did not load
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            "INPUT.DECODER torchvision: this torchvision cannot decode JPEG; set INPUT.DECODER pillow, or install "
-            "another build of torchvision"
-        ) from error
+    except (ImportError, AttributeError):
+        return None
     return decode_jpeg
 
 

@@ -130,6 +130,11 @@ def make_cache(folder: str, wanted: Wanted, workers: int) -> PixelCache:
                     logger.info("%s '%s': waiting for process %s, which builds a cache there", KEY, folder, holder)
                 waited = True
                 time.sleep(WAIT_SECONDS)
+            except OSError as error:  # another user's lock, or a file larger than the disk's format allows
+                raise ConfigError(
+                    f"{KEY} '{folder}': cannot write '{error.filename or file}' ({error.strerror}); choose another "
+                    f"folder, or set {KEY} ''"
+                ) from error
     logger.info("%s: %d images of %d x %d from '%s'", KEY, len(wanted.paths), *wanted.size, file)
     return PixelCache(file)
 

@@ -1,5 +1,7 @@
 """From image files to uint8 batches; everything random happens later, batched, on the device."""
 
+import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,8 +9,10 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from datasets.bases import Sample
-from datasets.decode import read_image
+from datasets.decode import jpeg_decoder, read_image
 from datasets.pixel_cache import PixelCache, Wanted, find_cache, make_cache
+
+logger = logging.getLogger(__name__)
 
 
 class ImageDataset(Dataset):
@@ -33,6 +37,8 @@ class ImageDataset(Dataset):
         self.size = tuple(size)
         self.resize_filter = resize_filter
         self.decoder = decoder
+        if decoder == "torchvision" and jpeg_decoder() is None:
+            say_slow_decoding()
         self.trials = trials
         self.notes = notes
         self._labels = np.array([sample[1:] for sample in self.told], dtype=np.int64).reshape(-1, 3).T.copy()  # [3, N]
@@ -64,6 +70,14 @@ class ImageDataset(Dataset):
         pids, camids, viewids = torch.from_numpy(self._labels[:, list(rows)])
         paths = [self.samples[row].path for row in rows]
         return {"images": images, "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
+
+
+@functools.cache
+def say_slow_decoding() -> None:
+    """Log, once in a process, that Pillow takes the place of a decoder that torchvision lacks."""
+    logger.warning(
+        "INPUT.DECODER torchvision: this torchvision cannot decode JPEG, so Pillow does, to the same pixels but slower"
+    )
 
 
 def collate(items: dict | list[tuple[torch.Tensor, Sample]]) -> dict:

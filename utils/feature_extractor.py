@@ -32,7 +32,7 @@ from processor.embed import PRECISIONS, embed_batch, precision_name
 from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
 from utils.checkpoint import sha256_of
 from utils.device import resolve_amp
-from utils.errors import ConfigError, DataError
+from utils.errors import DataError
 from utils.workers import leave_interrupts_to_the_parent, num_workers
 
 logger = logging.getLogger(__name__)
@@ -227,8 +227,6 @@ class LooseImages(Dataset):
             if isinstance(image, FilePath):
                 return row, read_image(os.fspath(image), *self.reading), ""
             return row, resize(_as_pillow(image), *self.reading), ""
-        except ConfigError:  # a ValueError, but none of the image
-            raise
         except DataError as error:
             return row, None, _what_is_wrong(os.fspath(image), error.__cause__)
         except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import decode
+from datasets import decode, torch_datasets
+from datasets.bases import Sample
 from datasets.decode import read_image, resize
-from utils.errors import ConfigError, DataError
+from datasets.torch_datasets import ImageDataset
+from utils.errors import DataError
 
 BOTH = pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -141,17 +143,25 @@ def test_the_header_of_a_jpeg_tells_its_pixels(tmp_path, options):
 
 
 @pytest.mark.parametrize("lost", ["torchvision.io.decode_jpeg", "torch.ops.image.decode_jpeg"])
-def test_a_torchvision_without_jpeg_is_one_clear_line(tmp_path, monkeypatch, lost):
+def test_a_torchvision_without_jpeg_gives_the_same_pixels_and_says_so_once(tmp_path, monkeypatch, caplog, lost):
     path = jpeg(picture(60, 40), tmp_path / "a.jpg")
-    decode._jpeg_decoder.cache_clear()
-    read_image(path, (8, 8), "bilinear", "torchvision")  # loads what is taken away
-    decode._jpeg_decoder.cache_clear()
+    decode.jpeg_decoder.cache_clear()
+    expected = read_image(path, (8, 8), "bilinear", "torchvision")  # loads what is taken away
+    decode.jpeg_decoder.cache_clear()
+    torch_datasets.say_slow_decoding.cache_clear()
     monkeypatch.delattr(lost)
     if lost.startswith("torch.ops"):
         monkeypatch.setattr("torch.ops.image", object())
-    with pytest.raises(ConfigError, match="INPUT.DECODER torchvision: .* cannot decode JPEG; set INPUT.DECODER pillow"):
-        read_image(path, (8, 8), "bilinear", "torchvision")
-    assert read_image(path, (8, 8), "bilinear", "pillow").shape == (3, 8, 8)
+    assert decode.jpeg_decoder() is None
+    sample = Sample(path, 0, 0, 0)
+    for _ in range(2):
+        images = ImageDataset([sample], (8, 8), "bilinear", "torchvision")
+        assert torch.equal(images[0][0], expected)
+    assert [record.message for record in caplog.records] == [
+        "INPUT.DECODER torchvision: this torchvision cannot decode JPEG, so Pillow does, to the same pixels but slower"
+    ]
+    monkeypatch.undo()
+    decode.jpeg_decoder.cache_clear()
 
 
 def test_decoder_pillow_resizes_with_pillows_filter_to_rgb(tmp_path):

@@ -250,6 +250,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, paths):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="DATALOADER.CACHE '.*file/cache': cannot write there"):
         make_cache(str(tmp_path / "file" / "cache"), wanted(paths), 0)
+    (tmp_path / "cache" / pixel_cache.LOCK_NAME).mkdir(parents=True)  # for another user's file, which root may open
+    with pytest.raises(ConfigError, match="DATALOADER.CACHE '.*cache': cannot write '.*cache.lock'"):
+        make_cache(str(tmp_path / "cache"), wanted(paths), 0)
 
 
 @pytest.mark.parametrize("word", [" ", "None", "True", "off", "0"])

@@ -210,15 +210,6 @@ def test_a_broken_image_is_named_and_can_be_left_out(extractor, photos, caplog, 
     torch.testing.assert_close(feat, extractor(photos[:2]), **TOLERANCE)
 
 
-def test_a_torchvision_without_jpeg_is_no_broken_image(extractor, photos, monkeypatch):
-    def refuse():
-        raise ConfigError("INPUT.DECODER torchvision: this torchvision cannot decode JPEG")
-
-    monkeypatch.setattr("datasets.decode._jpeg_decoder", refuse)
-    with pytest.raises(ConfigError, match="^INPUT.DECODER torchvision"):
-        next(extractor.stream(photos, skip_broken=True))
-
-
 def test_labels_of_another_number_and_damaged_weights_are_refused(extractor, photos):
     with pytest.raises(DataError, match="got 2 camera ids for 6 images"):
         extractor(photos, camids=[0, 1])
