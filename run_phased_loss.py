@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,22 @@ def plan_launch(args: argparse.Namespace) -> list[Experiment]:
     return experiments
 
 
+@dataclass
+class Files:
+    """What the files of an experiment say, and their paths; empty until one of its seeds has ended."""
+
+    summary: dict[str, Any] = field(default_factory=dict)
+    results: list[SeedResults] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+
 class Launch:
     """The experiments of a launch and the files that grow with them; the main thread alone writes here."""
 
     def __init__(self, experiments: Sequence[Experiment], args: argparse.Namespace, command: str) -> None:
         self.experiments, self.seeds, self.tag, self.command = experiments, args.seeds, args.tag, command
         self.progress = [Progress(experiment, args.seeds) for experiment in experiments]
+        self.files = [Files() for _ in experiments]
         self.summaries: list[dict[str, Any]] = []
         self.written: list[Path] = []
 
@@ -105,25 +116,26 @@ class Launch:
     def end(self, progress: Progress, seed: int, ended: Ended) -> None:
         """Write what this seed adds: to its experiment's files, and once that is over to those of the launch."""
         progress.end(seed, ended)
-        if not ended.exit_code or (progress.over and not progress.written):
-            progress.summary, progress.results = summarise(progress.experiment, self.seeds, progress.failed_tests)
+        experiment, number = progress.experiment, self.progress.index(progress)
+        files, later = self.files[number], self.files[number + 1 :]
+        if not ended.exit_code or (progress.over and not files.written):
+            files.summary, files.results = summarise(experiment, self.seeds, progress.failed_tests)
         if not ended.exit_code:
-            progress.written = save_summary(progress.experiment, progress.summary, progress.results)
-            later = self.progress[self.progress.index(progress) + 1 :]
+            files.written = save_summary(experiment, files.summary, files.results)
             if not any(one.written for one in later):  # on several devices an earlier experiment may end last
-                progress.written.append(save_shared(progress.experiment, progress.summary))
+                files.written.append(save_shared(experiment, files.summary))
         if progress.over:
             # without files no seed got through: only the table of this launch shows what earlier ones left
-            if progress.written:
-                print_summary(progress.experiment, progress.summary, progress.written)
+            if files.written:
+                print_summary(experiment, files.summary, files.written)
             self.save()
 
     def save(self) -> None:
         """Write the tables and the report of the experiments that are over, up to the first that is not."""
         count = next((i for i, one in enumerate(self.progress) if not one.over), len(self.progress))
         if count:  # also where the launch is stopped later on
-            results = [one.results for one in self.progress[:count]]
-            self.summaries = compare_to_first([one.summary for one in self.progress[:count]], results)
+            results = [one.results for one in self.files[:count]]
+            self.summaries = compare_to_first([one.summary for one in self.files[:count]], results)
             self.written = save_launch(self.experiments, self.tag, self.summaries, results, self.command)
 
     def print_stop(self) -> None:

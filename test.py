@@ -24,16 +24,18 @@ def main(argv: list[str] | None = None) -> int:
         given = f"TEST.WEIGHT: no file '{weight}'" if cfg.TEST.WEIGHT else "TEST.WEIGHT is empty"
         raise ConfigError(f"{given}; give the checkpoint to test: TEST.WEIGHT path/to/transformer_120.pth")
 
-    from utils.device import resolve_amp, resolve_device
+    from utils.device import announce_amp, resolve_device
+    from utils.distributed import find_ranks
     from utils.logger import log_start, setup_logger
     from utils.run_folder import find_environment, make_folder
 
+    find_ranks(cfg.MODEL.DIST_TRAIN)  # refuses several processes before each of them writes
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
-    resolve_amp(cfg.TEST.AMP, device, "TEST.AMP")  # refuses what it cannot do before the images are read
     folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     setup_logger(folder / "test_log.txt")
     command = sys.argv if argv is None else ["test.py", *argv]
     log_start(shlex.join(command), "\n".join(changes_from_defaults(cfg)), str(device), find_notices(cfg))
+    announce_amp(cfg.TEST.AMP, device, "TEST.AMP")  # refuses what it cannot do before the images are read
     config_file = str(Path(args.config_file).resolve())
     origin = {"command": command, "config_file": config_file, "environment": find_environment(str(device))}
     _test(cfg, weight, folder, origin, device)

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import MIB, Bar, Cost, compare, cores, keep, measure, read_size
+from benchmarks.measure import MIB, Bar, Cost, compare, cores, keep_size, measure, read_size
 from utils.distance import feature_distances, squared_distances, squared_norms
 from utils.errors import run_command
 from utils.metrics import Ranking, make_distances, rank, rank_distances
@@ -135,10 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     print("equal: CMC, mINP and the AP of each query to 1e-12 on the same distances, mAP from features to 1e-5")
     if repeats > 1:
         rows += compare_variants(distmat, labels, repeats)
-    for name, preset in SIZES.items():
-        if preset == size:
-            facts |= {"rows": rows, "bars": [bar.facts(value) for bar, value in judged]}
-            keep("evaluation", facts, "" if name == "small" else name)
+    facts |= {"rows": rows, "bars": [bar.facts(value) for bar, value in judged]}
+    keep_size("evaluation", facts, size, SIZES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python benchmarks/extraction.py      (GPU: DeiT-B, batch 256, 10,240 images; CPU
 python benchmarks/extraction.py --size base
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -21,11 +20,10 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, alternate, keep
+from benchmarks.measure import Bar, alternate, keep, make_parser
 from configs import load_cfg
 from model import make_model
 from processor.embed import embed, precision_name
-from utils.commands import OneLineParser
 from utils.device import resolve_amp, resolve_device, seed_everything
 from utils.errors import run_command
 
@@ -102,9 +100,7 @@ def compare(size: Size, jigsaw: bool, device: torch.device) -> tuple[list[dict],
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/extraction.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks/extraction.py", __doc__)
     parser.add_argument("--size", choices=SIZES, help="of the model (default: base on a GPU, small on a CPU)")
     args = parser.parse_args(argv)
     device = resolve_device("auto", "0")

@@ -8,7 +8,6 @@ left out, on which ours is a quarter of the bytes. Ours leaves flip, crop, norma
 few kernels a batch; what they would cost on this CPU is printed beside.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -22,11 +21,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, alternate, keep, ratio
+from benchmarks.measure import Bar, alternate, keep, make_parser, ratio
 from datasets.bases import Sample
 from datasets.torch_datasets import ImageDataset
 from datasets.transforms import BatchTransform
-from utils.commands import OneLineParser, whole_number
+from utils.commands import whole_number
 from utils.errors import run_command
 
 NUM_IMAGES, REPEATS, BATCH = 256, 7, 64
@@ -131,12 +130,7 @@ def compare_case(case: Case, num_images: int, repeats: int, folder: Path) -> dic
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/input_pipeline.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/input_pipeline.py", __doc__)
     parser.add_argument("--images", type=whole_number, default=NUM_IMAGES, help=f"files (default: {NUM_IMAGES})")
     parser.add_argument("--repeats", type=whole_number, default=REPEATS, help=f"runs of each (default: {REPEATS})")
     args = parser.parse_args(argv)

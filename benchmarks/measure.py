@@ -61,16 +61,17 @@ class Bar(NamedTuple):
         return {"value": value, **self._asdict(), "verdict": self.verdict(value)}
 
 
+def make_parser(prog: str, description: str) -> OneLineParser:
+    """Return a benchmark's parser; `description` is its docstring, shown as it stands."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return OneLineParser(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
+
+
 def read_size(
     argv: list[str] | None, prog: str, description: str, sizes: Mapping[str, tuple[int, ...]], meaning: str
 ) -> tuple[int, ...]:
     """Return the size that the command line names: a preset of `sizes`, or numbers, of which `meaning` says what."""
-    parser = OneLineParser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser(prog, description)
     parser.add_argument("--size", choices=sizes, default="small", help="preset (default: small)")
     parser.add_argument("numbers", nargs="*", type=int, metavar="N", help=meaning)
     args = parser.parse_args(argv)
@@ -180,6 +181,13 @@ def keep(name: str, facts: Mapping[str, Any], variant: str = "") -> Path:
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(f"kept in {path}")
     return path
+
+
+def keep_size(name: str, facts: Mapping[str, Any], size: tuple[int, ...], sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Keep `facts` under the name of the preset that `size` is, and nothing of other numbers."""
+    for preset, numbers in sizes.items():
+        if numbers == size:
+            keep(name, facts, "" if preset == "small" else preset)
 
 
 def _circumstances() -> dict[str, Any]:

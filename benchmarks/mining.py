@@ -8,7 +8,6 @@ python benchmarks/mining.py [--repeats N]     (64, 256 and 512 features of 768 v
 python benchmarks/mining.py --sizes 64        (other batches, multiples of 4)
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,11 +20,11 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, alternate, keep, limited_threads
+from benchmarks.measure import Bar, alternate, keep, limited_threads, make_parser
 from benchmarks.step.lineage_step import triplet as boolean_gather
 from losses import SupConLoss, TripletLoss, TripletXLoss
 from losses.distance import euclidean_distance
-from utils.commands import OneLineParser, whole_number
+from utils.commands import whole_number
 from utils.errors import ConfigError, run_command
 
 SIZES = (64, 256, 512)
@@ -158,12 +157,7 @@ def _row(name: str, size: int, kind: str, times: dict[str, list[float]]) -> dict
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/mining.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/mining.py", __doc__)
     parser.add_argument("--sizes", type=whole_number, nargs="+", default=SIZES, metavar="N", help="batch sizes")
     parser.add_argument("--repeats", type=whole_number, default=21, metavar="N", help="timed calls (default: 21)")
     args = parser.parse_args(argv)

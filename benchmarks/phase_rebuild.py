@@ -7,7 +7,6 @@ python benchmarks/phase_rebuild.py --workers 8
 Both read the same small images with the same code, so that only the rebuilding differs. Wall-clock time.
 """
 
-import argparse
 import collections
 import random
 import statistics
@@ -24,12 +23,12 @@ from torch.utils.data import DataLoader, Sampler
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.input_pipeline import write_images
-from benchmarks.measure import Bar, describe_seconds, keep, ratio
+from benchmarks.measure import Bar, describe_seconds, keep, make_parser, ratio
 from configs import get_cfg_defaults
 from datasets import make_dataloader
 from datasets.bases import Sample
 from datasets.torch_datasets import collate
-from utils.commands import OneLineParser, whole_number
+from utils.commands import whole_number
 from utils.errors import ConfigError, run_command
 
 NUM_IMAGES, NUM_IDS, WORKERS = 37778, 576, 2  # of VeRi's training set
@@ -137,12 +136,7 @@ def time_rebuild(cfg, data) -> list[float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/phase_rebuild.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/phase_rebuild.py", __doc__)
     parser.add_argument("--images", type=whole_number, default=NUM_IMAGES, help=f"default: {NUM_IMAGES}")
     parser.add_argument("--ids", type=whole_number, default=NUM_IDS, help=f"identities (default: {NUM_IDS})")
     parser.add_argument("--workers", type=whole_number, default=WORKERS, help=f"of the loader (default: {WORKERS})")

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import MIB, Bar, compare, cores, keep, measure, read_size
+from benchmarks.measure import MIB, Bar, compare, cores, keep_size, measure, read_size
 from tests.reference.reranking import re_rank
 from utils.errors import run_command
 from utils.reranking import re_ranking
@@ -63,12 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     for bar, value in judged:
         print(bar.judge(value))
     check(result, textbook, query, gallery, (k1, k2))
-    for name, preset in SIZES.items():
-        if preset == size:
-            costs = (("dense loops", dense), ("ours", ours))
-            rows = [{"code": code, "s": cost.seconds, "MiB": cost.peak_bytes / MIB} for code, cost in costs]
-            facts = {"rows": rows, "bars": [bar.facts(value) for bar, value in judged]}
-            keep("reranking", facts, "" if name == "small" else name)
+    costs = (("dense loops", dense), ("ours", ours))
+    rows = [{"code": code, "s": cost.seconds, "MiB": cost.peak_bytes / MIB} for code, cost in costs]
+    keep_size("reranking", {"rows": rows, "bars": [bar.facts(value) for bar, value in judged]}, size, SIZES)
 
 
 def check(result: np.ndarray, textbook: np.ndarray, query: np.ndarray, gallery: np.ndarray, k: tuple[int, int]) -> None:

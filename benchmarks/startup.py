@@ -3,7 +3,6 @@
 python benchmarks/startup.py [--repeats N]     (no data, a minute)
 """
 
-import argparse
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, alternate, keep, summary
-from utils.commands import OneLineParser, whole_number
+from benchmarks.measure import Bar, alternate, keep, make_parser, summary
+from utils.commands import whole_number
 from utils.errors import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,12 +42,7 @@ def run_python(arguments: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/startup.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/startup.py", __doc__)
     parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="runs of each (default: 5)")
     args = parser.parse_args(argv)
     functions = {BASELINE: partial(run_python, ["-c", BASELINE])}

@@ -4,7 +4,6 @@ python benchmarks/tables.py            (writes)
 python benchmarks/tables.py --check    (only says whether the README is up to date; exit code 2 where it is not)
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import RESULTS
-from utils.commands import OneLineParser
+from benchmarks.measure import RESULTS, make_parser
 from utils.errors import ConfigError, run_command
 
 README = Path(__file__).resolve().parent / "README.md"
@@ -84,12 +82,7 @@ def fill(text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(
-        prog="benchmarks/tables.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/tables.py", __doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
     text = README.read_text(encoding="utf-8")

@@ -20,14 +20,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Bar, keep, keep_freed_memory
+from benchmarks.measure import Bar, keep, keep_freed_memory, make_parser
 from benchmarks.step.cost import where_time_goes
 from benchmarks.step.inference import measure_inference
 from benchmarks.step.loading import measure_loading
 from benchmarks.step.ours import RECIPES, SIZES, check_same, make_batch, make_cfg
-from benchmarks.step.training import OURS, PRODUCTS, Bench, make_variants, measure_training
+from benchmarks.step.training import FLOAT32, OURS, PRODUCTS, Bench, make_variants, measure_training
 from processor.compiling import check_compiler
-from utils.commands import OneLineParser, whole_number
+from utils.commands import whole_number
 from utils.device import resolve_device, seed_everything
 from utils.errors import ConfigError, run_command
 from utils.peak import device_peak
@@ -50,17 +50,12 @@ FILE_IDS, FILE_COPIES = 575, 8  # identities of the generated files, links to ea
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="benchmarks/train_step.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("benchmarks/train_step.py", __doc__)
     parser.add_argument("--size", choices=SIZES, help="small or base DeiT; tiny only tries the command")
     parser.add_argument("--recipe", choices=RECIPES, default="veri")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--batch", type=whole_number, nargs="+", metavar="B", help="batch sizes, multiples of 4")
-    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="timed calls of each (default: 5)")
+    parser.add_argument("--repeats", type=whole_number, default=7, metavar="N", help="timed calls of each (default: 7)")
     parser.add_argument("--steps", type=whole_number, metavar="N", help="steps in a timed call (CPU 1, GPU 20)")
     parser.add_argument("--levers", action="store_true", help="each lever in turn, also on a CPU")
     parser.add_argument("--compile", action="store_true", help="the compiled steps too, also on a CPU")
@@ -83,9 +78,8 @@ def measure_batch(bench: Bench, profiled: bool) -> dict:
     rows += measure_inference(bench, batch)
     if bench.device.type == "cuda" or bench.size == "tiny":
         rows.append(from_files(bench, rows))
-    peak = device_peak(bench.device, half=True)
     for row in rows:
-        if peak and "GFLOP/s" in row:
+        if "GFLOP/s" in row and (peak := device_peak(bench.device, half=row["precision"] != FLOAT32)):
             row["MFU"] = row["GFLOP/s"] * 1e9 / peak
         print(describe_row(row))
     bars = judge(bench, rows)
@@ -101,7 +95,8 @@ def from_files(bench: Bench, rows: list[dict]) -> dict:
     row = measure_loading(bench, *((2 * bench.batch_size, 1) if bench.size == "tiny" else (FILE_IDS, FILE_COPIES)))
     best = [other for other in rows if other["step"].startswith(OURS)][-1]
     row["times the reference"] = row["images/s"] / rows[0]["images/s"]
-    return row | {"GFLOP/s": row["images/s"] * best["GFLOP"] / bench.batch_size}
+    speed = row["images/s"] * best["GFLOP"] / bench.batch_size
+    return row | {"precision": best["precision"], "GFLOP/s": speed}
 
 
 def describe_row(row: dict) -> str:

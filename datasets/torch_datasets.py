@@ -80,14 +80,9 @@ def say_slow_decoding() -> None:
     )
 
 
-def collate(items: dict | list[tuple[torch.Tensor, Sample]]) -> dict:
-    """Return the batch dict of `ImageDataset.__getitems__`, which torch's loaders ask for, or of single items."""
-    if isinstance(items, dict):
-        return items
-    images, samples = zip(*items, strict=True)
-    pids, camids, viewids = torch.tensor([sample[1:] for sample in samples], dtype=torch.int64).t().contiguous()
-    paths = [sample.path for sample in samples]
-    return {"images": torch.stack(images), "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
+def collate(batch: dict) -> dict:
+    """Return the batch dict of `ImageDataset.__getitems__` as it is; torch's loaders would stack it otherwise."""
+    return batch
 
 
 def _empty_images(shape: tuple[int, ...]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from processor.clock import Clock
 from processor.phases import Phase
 from processor.stage import Stage
 from processor.whole_batch import gather_batch
+from processor.wrapping import averaging
 from solver.update import group_size, step_centers, update
 from utils.device import autocast
 from utils.distributed import num_processes, own_rank, sum_over_ranks
@@ -36,8 +37,8 @@ class StepSettings(NamedTuple):
     accum_steps: int
     log_period: int
     center_weight: float
+    gather: bool  # losses and readings see the batch of all processes, not the share of each
     batch: BatchSettings = BatchSettings()
-    gather: bool = False  # losses and readings see the batch of all processes, not the share of each
     peak_images: float = 0.0  # images/s of one device at its peak FLOP/s, 0 = unknown: no MFU
 
 
@@ -116,13 +117,15 @@ def train_epoch(
     for step, batch in enumerate(bar, start=1):
         batch = prepare_batch(batch, device, transform, settings.batch)
         clock.count(len(batch["pids"]))
-        with autocast(device, settings.amp):
-            output = stage.forward_batch(model, batch)
-        if settings.gather:
-            output, batch = gather_batch(output, batch)
-        total, parts = stage.criterion(output, batch, phase)
-        scaler.scale(total / group_size(step, total_steps, settings.accum_steps)).backward()
-        if step % settings.accum_steps == 0 or step == total_steps:
+        updates = step % settings.accum_steps == 0 or step == total_steps
+        with averaging(model, enabled=updates):
+            with autocast(device, settings.amp):
+                output = stage.forward_batch(model, batch)
+            if settings.gather:
+                output, batch = gather_batch(output, batch)
+            total, parts = stage.criterion(output, batch, phase)
+            scaler.scale(total / group_size(step, total_steps, settings.accum_steps)).backward()
+        if updates:
             update(model, stage.optimizer, scaler, settings.grad_clip)
             if stage.center_optimizer is not None:
                 step_centers(stage.criterion, stage.center_optimizer, settings.center_weight, scaler)

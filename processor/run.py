@@ -21,7 +21,7 @@ from processor.resume import restore_state
 from processor.speed import SpeedLog, images_at_peak
 from processor.stage import Stage
 from solver.update import make_scaler
-from utils.device import describe_amp, resolve_amp
+from utils.device import announce_amp
 from utils.distributed import Ranks, find_ranks
 from utils.run_folder import Recorder
 
@@ -82,9 +82,8 @@ def start_run(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] 
 
 def _step_settings(cfg: CfgNode, stage: Stage) -> StepSettings:
     device = next(stage.model.parameters()).device
-    amp = resolve_amp(cfg.SOLVER.AMP, device)
-    logger.info(describe_amp(cfg.SOLVER.AMP, device))
-    logger.info(describe_amp(cfg.TEST.AMP, device, "TEST.AMP"))  # refuses what it cannot do before the first epoch
+    amp = announce_amp(cfg.SOLVER.AMP, device)
+    announce_amp(cfg.TEST.AMP, device, "TEST.AMP")  # refuses what it cannot do before the first epoch
     if cfg.MODEL.COMPILE:
         check_compiler(device)
     return StepSettings(
@@ -94,8 +93,8 @@ def _step_settings(cfg: CfgNode, stage: Stage) -> StepSettings:
         cfg.SOLVER.ACCUM_STEPS,
         cfg.SOLVER.LOG_PERIOD,
         cfg.SOLVER.CENTER_LOSS_WEIGHT,
-        _batch_settings(cfg),
         cfg.SOLVER.GATHER_FEATURES,
+        _batch_settings(cfg),
         images_at_peak(stage, tuple(cfg.INPUT.SIZE_TRAIN), device, amp is not None, cfg.SOLVER.PEAK_TFLOPS),
     )
 

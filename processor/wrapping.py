@@ -1,5 +1,7 @@
 """The model as it trains: alone, or together with those of other processes."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,3 +22,11 @@ def wrap(model: nn.Module, device: torch.device, world_size: int, sync_bn: bool)
     return DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
     )
+
+
+def averaging(model: nn.Module, enabled: bool) -> AbstractContextManager:
+    """Return the context of a forward and backward pass of what `wrap` returned.
+
+    Unless `enabled`, the gradients stay those of this process; the next pass that averages includes them.
+    """
+    return nullcontext() if enabled or not isinstance(model, DistributedDataParallel) else model.no_sync()

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks import measure, mining, startup, tables
-from benchmarks.measure import Bar, alternate, keep, limited_threads
+from benchmarks import extraction, measure, mining, startup, tables
+from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads
 from tests.reference.slow_losses import triplet
 from utils.errors import ConfigError
 
@@ -149,3 +149,22 @@ def test_check_says_that_the_readme_is_old(tmp_path, monkeypatch):
         tables.main(["--check"])
     tables.main([])
     tables.main(["--check"])
+
+
+def test_the_page_shows_the_kept_results(monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tables.README.parent / "results")
+    tables.main(["--check"])
+
+
+def test_only_presets_are_kept_and_the_small_one_is_the_default(results):
+    sizes = {"small": (1, 2), "veri": (3, 4)}
+    for size in ((1, 2), (3, 4), (5, 6)):
+        keep_size("speed", {}, size, sizes)
+    assert {path.name for path in results.iterdir()} == {"speed.json", "speed-veri.json"}
+
+
+def test_arguments_are_written_out(capsys):
+    for command in (extraction, mining):
+        with pytest.raises(SystemExit):
+            command.main(["--siz", "64"])
+        assert "unrecognized arguments: --siz" in capsys.readouterr().err

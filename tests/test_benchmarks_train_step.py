@@ -114,11 +114,23 @@ def test_reference_and_ours_are_measured_from_training_to_files(results, capsys)
     assert sum(line.startswith("  bar:") for line in lines) == len(facts["bars"]) >= 4
     assert any("matrix products" in line and "elementwise" in line for line in lines)
     assert list(rows)[:2] == ["reference", "ours"] and "embedding, ours" in rows
-    assert rows["ours"]["GFLOP"] < rows["reference"]["GFLOP"]
+    for title in ("{}", "embedding, {}"):
+        assert rows[title.format("ours")]["GFLOP"] < rows[title.format("reference")]["GFLOP"]
     assert rows["ours"]["activations MiB"] < rows["reference"]["activations MiB"]
     assert sum(facts["time of our step"].values()) == pytest.approx(1)
     from_files = next(row for row in facts["rows"] if "data share" in row)
     assert 0 < from_files["data share"] < 1 and from_files["images/s"] > 0
+
+
+def test_utilisation_is_over_the_peak_of_the_precision(results, capsys, monkeypatch):
+    monkeypatch.setattr(train_step, "device_peak", lambda device, half: 4e12 if half else 1e12)
+    monkeypatch.setattr(
+        "benchmarks.step.training.resolve_amp", lambda mode, _: None if mode == "off" else torch.bfloat16
+    )
+    _, rows, _ = run_tiny(results, capsys)
+    for name, peak in {"reference": 1000, "embedding, ours": 1000, "ours, bfloat16": 4000}.items():
+        assert rows[name]["MFU"] == pytest.approx(rows[name]["GFLOP/s"] / peak)
+    assert next(row["precision"] for row in rows.values() if "data share" in row) == "bfloat16"
 
 
 @pytest.mark.slow  # tracing takes half a minute

@@ -60,6 +60,16 @@ def test_a_missing_weight_file(tiny_config, capsys):
     assert "TEST.WEIGHT: no file 'logs/none.pth'" in message_of(test_command.main, argv, capsys)
 
 
+def test_several_processes_of_one_test(tiny_config, tmp_path, monkeypatch, capsys):
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    weight = tmp_path / "some.pth"
+    weight.touch()
+    error = message_of(test_command.main, ["--config_file", tiny_config, "TEST.WEIGHT", weight], capsys)
+    assert "start one process without torchrun (train.py alone works in several" in error
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("kind", ["text", "other model", "state"])
 def test_a_wrong_weight_file(tiny_config, trained, tmp_path, capsys, kind):
     wrong = tmp_path / "wrong.pth"

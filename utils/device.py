@@ -1,11 +1,14 @@
 """Where and in which precision a run computes."""
 
+import logging
 import random
 
 import numpy as np
 import torch
 
 from utils.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 BF16_COMPUTE_CAPABILITY = (8, 0)  # of CUDA cards; is_bf16_supported looks at the current card, which may be another
 BF16_UNITS = ("amx_bf16", "avx512_bf16")  # instruction sets of x86 CPUs, the fastest first
@@ -42,23 +45,29 @@ def resolve_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> tor
     auto is bf16 where the device multiplies it natively (CUDA; CPUs with amx_bf16 or avx512_bf16), fp16 on older CUDA
     cards, off elsewhere. Raises ConfigError naming `key` for fp16 outside CUDA, where it is slow and overflows.
     """
+    return _choose_amp(mode, device, key)[0]
+
+
+def announce_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> torch.dtype | None:
+    """Return what `resolve_amp` returns, and log it in one line with what decided it."""
+    amp, why = _choose_amp(mode, device, key)
+    name = "float32" if amp is None else str(amp).removeprefix("torch.")
+    logger.info("%s %s: %s%s", key, mode, name, f" ({why})" if why else "")
+    return amp
+
+
+def _choose_amp(mode: str, device: torch.device, key: str) -> tuple[torch.dtype | None, str]:
+    """Return the type, and what the log should say of it, '' = nothing."""
     if mode == "auto":
-        return _choose_amp(device)[0]
+        return _choose_auto(device)
     if mode == "fp16" and device.type != "cuda":
         raise ConfigError(f"{key} fp16 needs a CUDA device, this run is on {device.type}; use bf16, off or auto")
-    return {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}[mode]
+    emulated = mode == "bf16" and device.type == "cpu" and not bf16_unit()
+    why = "emulated, slower than off: no bf16 instructions" if emulated else ""
+    return {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}[mode], why
 
 
-def describe_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> str:
-    """Return one line for the log: the precision that `resolve_amp` chooses, and why."""
-    amp = resolve_amp(mode, device, key)
-    why = f" ({_choose_amp(device)[1]})" if mode == "auto" else ""
-    if mode == "bf16" and device.type == "cpu" and not bf16_unit():
-        why = " (emulated, slower than off: no bf16 instructions)"
-    return f"{key} {mode}: {'float32' if amp is None else str(amp).removeprefix('torch.')}{why}"
-
-
-def _choose_amp(device: torch.device) -> tuple[torch.dtype | None, str]:
+def _choose_auto(device: torch.device) -> tuple[torch.dtype | None, str]:
     """Return the type of auto on `device`, and what decided it."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

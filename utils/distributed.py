@@ -43,8 +43,8 @@ def find_ranks(dist_train: bool, command: Sequence[str] = ("train.py", "--config
         if started_by_torchrun and int(os.environ["WORLD_SIZE"]) > 1:
             raise ConfigError(
                 f"torchrun started {os.environ['WORLD_SIZE']} processes, but MODEL.DIST_TRAIN is False, so each would "
-                "work alone in the same OUTPUT_DIR; train with MODEL.DIST_TRAIN True, or start one process without "
-                "torchrun"
+                "work alone in the same OUTPUT_DIR; start one process without torchrun (train.py alone works in "
+                "several, with MODEL.DIST_TRAIN True)"
             )
         return Ranks()
     return Ranks(*(int(os.environ[name]) for name in TORCHRUN_VARIABLES))

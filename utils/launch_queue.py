@@ -3,12 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.experiment import Experiment
 from utils.launch_gpus import Place
-from utils.summary import SeedResults
 
 POLL_S = 1.0  # a wait without end would keep Ctrl-C from the main thread on some systems
 
@@ -21,15 +19,12 @@ class Ended(NamedTuple):
 
 
 class Progress:
-    """How far an experiment has come: the seeds that wait, run and have ended, and what their files say."""
+    """How far an experiment has come: the seeds that wait, run and have ended."""
 
     def __init__(self, experiment: Experiment, seeds: Sequence[int]) -> None:
         self.experiment, self.seeds = experiment, seeds
         self.running: set[int] = set()
         self.ended: dict[int, Ended] = {}
-        self.summary: dict[str, Any] = {}
-        self.results: list[SeedResults] = []
-        self.written: list[Path] = []
         self._waiting = deque(seeds)
 
     def take(self) -> int | None:

@@ -1,5 +1,6 @@
 """Embedding a batch: the reference network against ours."""
 
+from functools import partial
 from statistics import median
 
 import torch
@@ -7,8 +8,8 @@ import torch
 from benchmarks.measure import alternate, summary
 from benchmarks.step.lineage_model import LineageModel
 from benchmarks.step.ours import make_cfg, make_ours, sizes_of, take_as_they_are
-from benchmarks.step.training import OURS, REFERENCE, Bench, clock_of
-from processor.embed import embed_batch
+from benchmarks.step.training import FLOAT32, OURS, REFERENCE, Bench, clock_of, flop_of_batch
+from processor.embed import embed_batch, precision_name
 from utils.device import resolve_amp
 
 TITLE = "embedding, {}"
@@ -21,27 +22,34 @@ def measure_inference(bench: Bench, batch: dict) -> list[dict]:
     lineage = LineageModel(sizes_of(cfg, ours, bench.recipe)).to(bench.device).eval()
     lineage.load_state_dict(ours.state_dict())
 
-    def embed_reference() -> None:
-        with torch.no_grad():
-            lineage(batch["images"], batch["camids"], batch["viewids"])
+    @torch.no_grad()
+    def embed_reference(batch: dict) -> None:
+        lineage(batch["images"], batch["camids"], batch["viewids"])
 
-    def embed(amp: torch.dtype | None) -> None:
+    def embed(batch: dict, amp: torch.dtype | None = None) -> None:
         labels = batch["camids"], batch["viewids"]
         embed_batch(ours, batch["images"], *labels, take_as_they_are, flip=False, amp=amp)
 
-    functions = {TITLE.format(REFERENCE): embed_reference, TITLE.format(OURS): lambda: embed(None)}
+    functions = {TITLE.format(REFERENCE): embed_reference, TITLE.format(OURS): embed}
+    precisions = dict.fromkeys(functions, FLOAT32)
     best = resolve_amp("auto", bench.device)
     if best is not None:
-        functions[TITLE.format(f"{OURS}, {str(best).removeprefix('torch.')}")] = lambda: embed(best)
+        name = TITLE.format(f"{OURS}, {precision_name(best)}")
+        functions[name], precisions[name] = partial(embed, amp=best), precision_name(best)
     threads = 1 if bench.device.type == "cpu" else None
-    times = alternate(functions, bench.repeats, threads, clock_of(bench.device))
+    calls = {name: partial(function, batch) for name, function in functions.items()}
+    times = alternate(calls, bench.repeats, threads, clock_of(bench.device))
     expected = median(times[TITLE.format(REFERENCE)])
+    flop = {name: flop_of_batch(function, batch) for name, function in functions.items()}
     return [
         {
             "step": name,
+            "precision": precisions[name],
             **summary(seconds),
             "images/s": bench.batch_size / median(seconds),
             "times the reference": expected / median(seconds),
+            "GFLOP": flop[name] / 1e9,
+            "GFLOP/s": flop[name] / median(seconds) / 1e9,
         }
         for name, seconds in times.items()
     ]

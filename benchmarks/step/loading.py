@@ -8,13 +8,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from benchmarks.step.ours import RECIPES, make_cfg, make_ours, make_settings, make_stage
+from benchmarks.step.ours import RECIPES, make_cfg, make_ours, make_stage, make_steps
 from benchmarks.step.training import Bench
 from datasets import make_dataloader
 from datasets.make_dataloader import make_transforms
 from processor.compiling import CompiledTraining
-from processor.epoch import train_epoch
-from solver.update import make_scaler
 from utils.workers import usable_cores
 
 IMAGES_PER_ID = 8
@@ -36,17 +34,12 @@ def measure_loading(bench: Bench, num_ids: int, copies: int) -> dict:
         cfg = make_cfg(bench.recipe, bench.size, bench.batch_size, opts)
         data = make_dataloader(cfg, cfg.DATALOADER.NUM_INSTANCE)
         model = make_ours(cfg, bench.recipe, bench.device)
-        stage, settings = make_stage(cfg, model, bench.recipe), make_settings(cfg, bench.device)
-        scaler = make_scaler(bench.device, settings.amp)
         wrapped = CompiledTraining(model) if bench.compiles else model
         transform, _ = make_transforms(cfg)
-        readings: dict[str, float] = {}
+        train = make_steps(cfg, make_stage(cfg, model, bench.recipe), wrapped, transform)
         for epoch in (1, 2):
             data.train_loader.sampler.set_epoch(epoch)
-            train_epoch(
-                *(stage, wrapped, stage.plan.at(1), data.train_loader, transform, scaler, settings),
-                lambda _, means: readings.update(means),
-            )
+            readings = train(data.train_loader)
         del data  # its workers hold files of the folder
     return {
         "step": f"ours from files, {workers} workers, cache",

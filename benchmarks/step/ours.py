@@ -1,6 +1,6 @@
 """What benchmarks/train_step.py times as ours: the recipes' own models, losses and loop, as train.py builds them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,29 +134,31 @@ def make_settings(cfg: CfgNode, device: torch.device) -> StepSettings:
     )
 
 
-def make_steps(cfg: CfgNode, stage: Stage, steps: int, model: nn.Module) -> Callable[[dict], dict[str, float]]:
-    """Return a function that trains `steps` steps on a batch by processor.epoch and returns its last reading.
+def take_as_they_are(images: torch.Tensor) -> torch.Tensor:
+    """Take the place of the device transform: the images of the fixed batch are normalised already."""
+    return images
 
-    `model` is stage.model or what wraps it.
+
+def make_steps(
+    cfg: CfgNode, stage: Stage, model: nn.Module, transform: Callable = take_as_they_are
+) -> Callable[[Collection[dict]], dict[str, float]]:
+    """Return a function that trains one step on each of the batches by processor.epoch and returns its last reading.
+
+    `model` is stage.model or what wraps it; `transform` is that of the images on the device.
     """
     settings = make_settings(cfg, next(model.parameters()).device)
     phase, scaler = stage.plan.at(1), make_scaler(settings.device, settings.amp)
 
-    def train(batch: dict) -> dict[str, float]:
+    def train(batches: Collection[dict]) -> dict[str, float]:
         readings = {}
 
         def on_log(_: int, means: dict[str, float]) -> None:
             readings.update(means)
 
-        train_epoch(stage, model, phase, [batch] * steps, take_as_they_are, scaler, settings, on_log)
+        train_epoch(stage, model, phase, batches, transform, scaler, settings, on_log)
         return readings
 
     return train
-
-
-def take_as_they_are(images: torch.Tensor) -> torch.Tensor:
-    """Take the place of the device transform: the images of the fixed batch are normalised already."""
-    return images
 
 
 def check_same(cfg: CfgNode, recipe: str, batch: dict) -> dict[str, float]:

@@ -15,10 +15,12 @@ from benchmarks.step.lineage_model import Levers, LineageModel
 from benchmarks.step.lineage_step import LoopLevers, make_step
 from benchmarks.step.ours import make_cfg, make_ours, make_stage, make_steps, rates_of, sizes_of
 from processor.compiling import CompiledTraining
+from processor.embed import precision_name
 from utils.device import resolve_amp
 
 REFERENCE, OURS = "reference", "ours"
 PRODUCTS = "torch.mm on the layer shapes"
+FLOAT32 = precision_name(None)
 COUNTED_IMAGES = 8  # whose work is counted, by unfused attention, for which a large batch may lack memory
 
 
@@ -36,12 +38,13 @@ class Bench(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A way to compute the step: one step, as many as a timed call takes, and the model whose weights move."""
+    """A way to compute the step: one step, as many as a timed call takes, the model whose weights move."""
 
     name: str
     one: Callable[[dict], Any]
     many: Callable[[dict], Any]
     model: nn.Module
+    precision: str  # of the matrix products
     compiled: bool = False
 
 
@@ -96,12 +99,13 @@ def make_variants(bench: Bench) -> list[Variant]:
         reference = LineageModel(sizes, network).to(bench.device)
         reference.load_state_dict(weights)
         step = make_step(reference, rates, loop, compiled)
-        variants.append(Variant(name, step, _repeated(step, bench.steps), reference, compiled))
+        many = _repeated(step, bench.steps)
+        variants.append(Variant(name, step, many, reference, precision_name(loop.amp), compiled))
     best = resolve_amp("auto", bench.device)
     if best is None or bench.device.type == "cpu":
         variants.append(_ours(bench, weights, OURS, "off"))
     if best is not None:
-        name = f"{OURS}, {str(best).removeprefix('torch.')}"
+        name = f"{OURS}, {precision_name(best)}"
         variants.append(_ours(bench, weights, name, "auto"))
         if bench.compiles:
             variants.append(_ours(bench, weights, f"{name}, compiled", "auto", compiled=True))
@@ -114,8 +118,13 @@ def _ours(bench: Bench, weights: dict, name: str, amp: str, compiled: bool = Fal
     model.load_state_dict(weights)
     stage = make_stage(cfg, model, bench.recipe)
     wrapped = CompiledTraining(model) if compiled else model
-    one, many = (make_steps(cfg, stage, steps, wrapped) for steps in (1, bench.steps))
-    return Variant(name, one, many, model, compiled)
+    train = make_steps(cfg, stage, wrapped)
+
+    def run(batch: dict, steps: int) -> dict[str, float]:
+        return train([batch] * steps)
+
+    one, many = (partial(run, steps=steps) for steps in (1, bench.steps))
+    return Variant(name, one, many, model, precision_name(resolve_amp(amp, bench.device)), compiled)
 
 
 def _repeated(step: Callable[[dict], Any], times: int) -> Callable[[dict], None]:
@@ -137,22 +146,29 @@ def measure_training(bench: Bench, batch: dict, variants: list[Variant]) -> list
         multiply, products_flop = layer_products(sizes, bench.batch_size, bench.device, torch.float32)
         functions[PRODUCTS] = multiply
     times = alternate(functions, bench.repeats, threads=1 if cpu else None, clock=clock_of(bench.device))
-    few = {name: values[:COUNTED_IMAGES] for name, values in batch.items()}
     rows, flop = [], 0.0
     for variant in variants:
         if not variant.compiled:  # a graph's work is that of the eager model before it
-            flop = count_flop(partial(variant.one, few)) * bench.batch_size / len(few["pids"])
+            flop = flop_of_batch(variant.one, batch)
         rows.append(_row(bench, variant, times, flop) | _memory(bench, variant, batch))
     if cpu:
         seconds = times[PRODUCTS]
-        rows.append({"step": PRODUCTS, **summary(seconds), "GFLOP/s": products_flop / median(seconds) / 1e9})
+        speed = products_flop / median(seconds) / 1e9
+        rows.append({"step": PRODUCTS, "precision": FLOAT32, **summary(seconds), "GFLOP/s": speed})
     return rows
+
+
+def flop_of_batch(function: Callable[[dict], Any], batch: dict) -> float:
+    """Return the floating point operations of a call, counted on a few images of the batch."""
+    few = {name: values[:COUNTED_IMAGES] for name, values in batch.items()}
+    return count_flop(partial(function, few)) * len(batch["pids"]) / len(few["pids"])
 
 
 def _row(bench: Bench, variant: Variant, times: dict[str, list[float]], flop: float) -> dict:
     seconds, reference = ([value / bench.steps for value in times[name]] for name in (variant.name, REFERENCE))
     return {
         "step": variant.name,
+        "precision": variant.precision,
         **summary(seconds),
         "images/s": bench.batch_size / median(seconds),
         "times the reference": median(reference) / median(seconds),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
-from datasets.torch_datasets import ImageDataset, collate
+from datasets.torch_datasets import ImageDataset
 from datasets.transforms import BatchTransform, brightness, flip_pad_crop, random_erase
 from tests.datasets.windows import windows_of
 
@@ -153,14 +153,14 @@ def test_luma_stays_in_float32_within_autocast():
     torch.testing.assert_close(luma, brightness(images), atol=1e-6, rtol=0)
 
 
-def test_collated_batches_keep_labels_and_paths(tmp_path):
+def test_batches_keep_labels_and_paths(tmp_path):
     from datasets.bases import Sample
 
     for name in "ab":
         Image.new("RGB", (6, 6), (10, 20, 30)).save(tmp_path / f"{name}.png")
     samples = [Sample(str(tmp_path / "a.png"), 3, 1, -1), Sample(str(tmp_path / "b.png"), 5, 0, 7)]
     data = ImageDataset(samples, (4, 4), "bilinear", "torchvision")
-    batch = collate([data[0], data[1]])
+    batch = data.__getitems__([0, 1])
     assert batch["images"].shape == (2, 3, 4, 4) and batch["images"].dtype == torch.uint8
     assert batch["pids"].tolist() == [3, 5] and batch["camids"].tolist() == [1, 0]
     assert batch["viewids"].tolist() == [-1, 7] and batch["viewids"].dtype == torch.int64

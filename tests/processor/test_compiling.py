@@ -19,6 +19,7 @@ from utils.errors import ConfigError
 
 SIDES = ("MODEL.SIE_CAMERA", True, "MODEL.SIE_VIEW", True)
 CALM = ("MODEL.DROP_PATH", 0.0)
+SHALLOW = ("MODEL.VIT.DEPTH", 2)  # each block is traced by itself
 LABELS = {"cam_label": torch.tensor([0, 1, 2, 0, 1, 2]), "view_label": torch.tensor([1, 0, 1, 0, -1, 1])}
 PIDS = torch.tensor([0, 0, 1, 1, 2, 2])
 THREE_PHASES = (  # K changes from 2 to 4 in epoch 2; every epoch has other losses
@@ -72,7 +73,7 @@ def test_a_run_over_three_phases_and_two_kinds_of_batch_compiles_its_model_once(
 
 def test_a_short_last_batch_runs_without_compiling_anew(graphs):
     torch.manual_seed(0)
-    model = make_tiny(*SIDES, *CALM, cameras=3, views=2)
+    model = make_tiny(*SIDES, *CALM, *SHALLOW, cameras=3, views=2)
     compiled = CompiledTraining(model)
     for count in (6, 4, 6, 2):
         step(compiled, count=count)
@@ -88,15 +89,14 @@ def test_a_short_last_batch_runs_without_compiling_anew(graphs):
 def test_drop_rates_sides_branches_adapters_and_margins_make_one_graph(graphs):
     drops = ("MODEL.DROP_PATH", 0.3, "MODEL.DROP_OUT", 0.1, "MODEL.ATT_DROP_RATE", 0.1)
     heads = ("MODEL.JPM", True, "MODEL.LORA.RANK", 2, "MODEL.ID_LOSS_TYPE", "arcface", "LOSS.SUPCON.ENABLE", True)
-    compiled = CompiledTraining(make_tiny(*drops, *heads, *SIDES, cameras=3, views=2))
+    compiled = CompiledTraining(make_tiny(*drops, *heads, *SIDES, *SHALLOW, cameras=3, views=2))
     for seed in range(3):
         step(compiled, seed=seed)
     assert graphs.of_models == 1
 
 
-@pytest.mark.parametrize(
-    ("variant", "tower"), [("quickwin", clips.FROZEN), pytest.param("hf", (), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("variant", "tower"), [("quickwin", clips.FROZEN), ("hf", ())])
 def test_a_clip_tower_is_part_of_the_one_graph(graphs, tmp_path, variant, tower):
     compiled = CompiledTraining(clips.build(clips.write_sources(tmp_path), variant, *tower))
     for seed in range(2):
@@ -124,9 +124,9 @@ def test_resnet_and_twelve_blocks_make_one_graph_each(graphs):
         assert graphs.of_models == number
 
 
-@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("amp", [None, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_loss_gradients_and_running_statistics_are_those_of_the_eager_model(traced, amp):
-    opts = (*SIDES, *CALM, "MODEL.JPM", True, "DATALOADER.SAMPLER", "softmax_triplet")
+    opts = (*SIDES, *CALM, *SHALLOW, "MODEL.JPM", True, "DATALOADER.SAMPLER", "softmax_triplet")
     criterion = make_loss(make_cfg(*opts), 5, 24)
     phase = PhasePlan(make_cfg(*opts)).at(1)
     totals, models = [], [make_tiny(*opts, cameras=3, views=2) for _ in range(2)]

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from model import ModelOutput
 from processor import clock, epoch
@@ -12,6 +14,8 @@ from processor.batch import BatchSettings
 from processor.epoch import Meter, StepSettings, train_epoch
 from processor.phases import Phase
 from processor.stage import Stage
+from processor.wrapping import wrap
+from solver.update import update
 from utils.errors import RunError
 
 CPU = torch.device("cpu")
@@ -62,12 +66,12 @@ def make_batches(count, pid=None):
     ]
 
 
-def run(stage, batches, accum_steps=1, grad_clip=0.0, log_period=100, transform=None, **more):
+def run(stage, batches, accum_steps=1, grad_clip=0.0, log_period=100, transform=None, model=None, **more):
     logged = []
-    settings = StepSettings(CPU, None, grad_clip, accum_steps, log_period, 0.0, **more)
+    settings = StepSettings(CPU, None, grad_clip, accum_steps, log_period, 0.0, **{"gather": False, **more})
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     train_epoch(
-        *(stage, stage.model, PHASE, batches, transform or (lambda images: images), scaler, settings),
+        *(stage, model or stage.model, PHASE, batches, transform or (lambda images: images), scaler, settings),
         lambda step, means: logged.append((step, means)),
     )
     return logged
@@ -125,6 +129,22 @@ def test_the_meter_keeps_the_first_bad_step_across_readings():
         meter.add([torch.tensor(value)])
     with pytest.raises(RunError, match="epoch 7, iteration 3"):
         meter.read(7)
+
+
+def test_gradients_are_averaged_over_processes_once_for_each_update(monkeypatch):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(epoch, "update", lambda *args: done.append("update") or update(*args))
+    try:
+        stage, expected, done = make_stage(Mean()), make_stage(Mean()), []
+        model = wrap(stage.model, CPU, 2, sync_bn=False)
+        model.register_comm_hook(None, lambda _, bucket: done.append("average") or allreduce_hook(None, bucket))
+        run(stage, make_batches(5), 2, model=model)
+    finally:
+        dist.destroy_process_group()
+    assert done == ["average", "update"] * 3
+    run(expected, make_batches(5), 2)
+    for a, b in zip(stage.model.parameters(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 class FakeRanks:

@@ -34,12 +34,18 @@ AUGMENT = BatchTransform([0.5] * 3, [0.5] * 3, flip_prob=0.5, padding=2, erase_p
 VIEWS_OF_TWO = TwoViews([0.5] * 3, [0.5] * 3, 0.5, (0.3, 1.0), (0.75, 1.33), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2)
 RUNS = {  # options, weights, routed, batch settings, transform
     "transreid": (("MODEL.JPM", True, *SIE, *CENTER), PLAIN, False, BatchSettings(), AUGMENT),
-    "model_b": (("MODEL.JPM", True, *SUPCON), ALL, True, BatchSettings("augmented", 0.4), AUGMENT),
+    "model_b": (
+        ("MODEL.JPM", True, *SUPCON, "LOSS.SUPCON.DARK_GAMMA", 1.8),
+        *(ALL, True, BatchSettings("augmented", 0.4), AUGMENT),
+    ),
     "model_b_soft": (
         (*SUPCON, "LOSS.BRIGHTNESS.MODE", "soft"),
         *(ALL, True, BatchSettings("clean", 0.4), AUGMENT),
     ),
+    "unrouted": (SUPCON, ALL, False, BatchSettings(), AUGMENT),
+    "no metric loss": (SUPCON, {**ALL, "triplet": 0.0, "tripletx": 0.0}, False, BatchSettings(), AUGMENT),
     "arcface": (("MODEL.ID_LOSS_TYPE", "arcface"), PLAIN, False, BatchSettings(), AUGMENT),
+    "circle": (("MODEL.ID_LOSS_TYPE", "circle", "MODEL.NO_MARGIN", True), PLAIN, False, BatchSettings(), AUGMENT),
     "two_views": (SUPCON, PLAIN | {"supcon": 1.0}, False, BatchSettings(two_views=True), VIEWS_OF_TWO),
 }
 
@@ -74,7 +80,7 @@ def train(stage, device, name, amp=None, criterion=None, batches=None):
         stage.criterion = criterion
     scaled_on = "cuda" if device.type == "cuda" else "cpu"
     scaler = torch.amp.GradScaler(scaled_on, init_scale=SCALE, enabled=amp == torch.float16)
-    settings = StepSettings(device, amp, 1.0, 2, 100, 0.0005, batch)
+    settings = StepSettings(device, amp, 1.0, 2, 100, 0.0005, False, batch)
     phase = Phase(1, 0, "static", weights, 2, routed)
     loader = make_batches(3) if batches is None else batches
     train_epoch(stage, stage.model, phase, loader, transform, scaler, settings, lambda *_: None)

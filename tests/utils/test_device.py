@@ -1,15 +1,30 @@
 """Which precision a device gets, and what the log says of it."""
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from utils import device as devices
-from utils.device import describe_amp, resolve_amp
+from utils.device import announce_amp, resolve_amp
 from utils.errors import ConfigError
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda:1", "mps"))
+
+
+@pytest.fixture
+def announced(caplog):
+    """announced(mode, device[, key]) returns the type that announce_amp returns, and its line."""
+
+    def call(*args) -> tuple[torch.dtype | None, str]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "utils.device"):
+            amp = announce_amp(*args)
+        (line,) = caplog.messages
+        return amp, line
+
+    return call
 
 
 def fake_cpu(monkeypatch, **units):
@@ -30,10 +45,10 @@ def fake_cuda(monkeypatch, *capability):
         ({}, None, "float32 (no bf16 instructions found in this CPU)"),
     ],
 )
-def test_auto_on_a_cpu_follows_its_instructions(monkeypatch, units, amp, why):
+def test_auto_on_a_cpu_follows_its_instructions(monkeypatch, announced, units, amp, why):
     fake_cpu(monkeypatch, **units)
     assert resolve_amp("auto", CPU) == amp
-    assert describe_amp("auto", CPU, "TEST.AMP") == f"TEST.AMP auto: {why}"
+    assert announced("auto", CPU, "TEST.AMP") == (amp, f"TEST.AMP auto: {why}")
 
 
 def test_a_torch_that_does_not_know_its_cpu_stays_in_float32(monkeypatch):
@@ -45,26 +60,29 @@ def test_a_torch_that_does_not_know_its_cpu_stays_in_float32(monkeypatch):
     ("capability", "amp", "why"),
     [((9, 0), torch.bfloat16, "bfloat16 (Card)"), ((7, 5), torch.float16, "float16 (Card has no bf16)")],
 )
-def test_auto_on_cuda_asks_the_card_that_is_used(monkeypatch, capability, amp, why):
+def test_auto_on_cuda_asks_the_card_that_is_used(monkeypatch, announced, capability, amp, why):
     fake_cuda(monkeypatch, *capability)
-    assert resolve_amp("auto", CUDA) == amp and describe_amp("auto", CUDA) == f"SOLVER.AMP auto: {why}"
+    assert resolve_amp("auto", CUDA) == amp
+    assert announced("auto", CUDA) == (amp, f"SOLVER.AMP auto: {why}")
 
 
-def test_what_is_asked_for_is_taken_and_auto_is_off_on_mps():
+def test_what_is_asked_for_is_taken_and_auto_is_off_on_mps(announced):
     assert resolve_amp("off", CPU) is None and resolve_amp("bf16", MPS) == torch.bfloat16
     assert resolve_amp("fp16", CUDA) == torch.float16 and resolve_amp("auto", MPS) is None
-    assert describe_amp("off", CUDA) == "SOLVER.AMP off: float32"
+    assert announced("off", CUDA) == (None, "SOLVER.AMP off: float32")
 
 
 @pytest.mark.parametrize("key", ["SOLVER.AMP", "TEST.AMP"])
 def test_fp16_outside_cuda_is_refused_by_its_key(key):
     for device in (CPU, MPS):
-        with pytest.raises(ConfigError, match=f"^{key} fp16 needs a CUDA device, this run is on {device.type}"):
-            resolve_amp("fp16", device, key)
+        for function in (resolve_amp, announce_amp):
+            with pytest.raises(ConfigError, match=f"^{key} fp16 needs a CUDA device, this run is on {device.type}"):
+                function("fp16", device, key)
 
 
-def test_bf16_on_a_cpu_without_its_instructions_is_said_to_be_slow(monkeypatch):
+def test_bf16_on_a_cpu_without_its_instructions_is_said_to_be_slow(monkeypatch, announced):
     fake_cpu(monkeypatch, avx512_bf16=False)
-    assert describe_amp("bf16", CPU) == "SOLVER.AMP bf16: bfloat16 (emulated, slower than off: no bf16 instructions)"
+    slow = "bfloat16 (emulated, slower than off: no bf16 instructions)"
+    assert announced("bf16", CPU) == (torch.bfloat16, f"SOLVER.AMP bf16: {slow}")
     fake_cpu(monkeypatch, avx512_bf16=True)
-    assert describe_amp("bf16", CPU) == "SOLVER.AMP bf16: bfloat16"
+    assert announced("bf16", CPU) == (torch.bfloat16, "SOLVER.AMP bf16: bfloat16")

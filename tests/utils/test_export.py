@@ -32,7 +32,10 @@ PLAIN = {
 }
 FUSIONS = tuple(clips.variants(clips.Sources("", "", "")))
 ZOO = (*PLAIN, *trunks.KINDS, *FUSIONS)
-FAST = ("transreid", "cameras alone, flipped, not normalised", "resnet", "dinov3", "siglip", "quickwin", "hf concat")
+FAST = (
+    *("transreid", "cameras alone, flipped, not normalised", "resnet", "quickwin", "hf concat"),
+    *("dinov3", "eva02", "siglip"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -138,12 +138,11 @@ def _roll_out(
     import torch
 
     from datasets.make_dataloader import make_transforms
-    from datasets.torch_datasets import collate
     from model.attention import rollout
 
     _, transform = make_transforms(trained.cfg)
     for start in range(0, number, BATCH):
-        batch = collate([images[row] for row in range(start, min(start + BATCH, number))])
+        batch = images.__getitems__(range(start, min(start + BATCH, number)))
         pixels, cameras, views = (batch[name].to(trained.device) for name in ("images", "camids", "viewids"))
         maps = rollout(trained.model, transform(pixels), cameras, views, head_fusion)
         for values in torch.stack([*maps.values()], dim=1).cpu().numpy():  # [1 + n, rows, columns]
