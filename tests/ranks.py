@@ -1,5 +1,6 @@
 """Several processes of one test, joined by gloo as torchrun would join them."""
 
+import multiprocessing
 import os
 import random
 import socket
@@ -10,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 LOCAL = "127.0.0.1"
+START = "forkserver"  # imports PRELOADED once for all processes of all tests
+PRELOADED = ["processor.train"]
 
 
 def run_on_ranks(function: Callable[..., None], *args: Any, world_size: int = 2) -> None:
@@ -17,7 +20,10 @@ def run_on_ranks(function: Callable[..., None], *args: Any, world_size: int = 2)
 
     A failure of one ends the others and raises here.
     """
-    torch.multiprocessing.spawn(_enter, (world_size, free_port(), function, args), nprocs=world_size)
+    multiprocessing.get_context(START).set_forkserver_preload(PRELOADED)
+    torch.multiprocessing.start_processes(
+        _enter, (world_size, free_port(), function, args), nprocs=world_size, start_method=START
+    )
 
 
 def run_in_group(function: Callable[..., None], *args: Any, world_size: int = 2) -> None:

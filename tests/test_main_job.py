@@ -53,6 +53,7 @@ def test_test_py_reproduces_the_launchers_numbers_exactly(launched, tmp_path):
     weight = logs / "veri776_tiny_seed0_run" / "transformer_2.pth"
     argv = ["--config_file", str(config), "TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(tmp_path / "again")]
     assert test_command.main(argv) == 0
+    assert (tmp_path / "again" / "test_log.txt").read_text().count("TEST.AMP off: float32") == 1
     theirs = logs / "veri776_tiny_seed0_test" / "epoch_2"
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (theirs, tmp_path / "again"))
     own = ("environment", "command", "config")  # time, command line, OUTPUT_DIR and TEST.WEIGHT

@@ -111,7 +111,8 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     for name, opts in SETTINGS.items():
         train.main(command(f"{name}_1", *opts))
     together = [command(f"{name}_2", "MODEL.DIST_TRAIN", True, *opts) for name, opts in SETTINGS.items()]
-    together += [command(name, "MODEL.DIST_TRAIN", True, *SETTINGS["center"], *opts) for name, opts in APART.items()]
+    alike = ("MODEL.DIST_TRAIN", True, *SETTINGS["center"], "TEST.REFERENCE", False, "SOLVER.EVAL_PERIOD", 0)
+    together += [command(name, *alike, *opts) for name, opts in APART.items()]
     interrupted, unbroken = (
         ["--config_file", str(config), *map(str, ("OUTPUT_DIR", work / name, "MODEL.DIST_TRAIN", True, *RANDOM))]
         for name in ("interrupted", "unbroken")
