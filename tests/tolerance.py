@@ -1,8 +1,8 @@
 """How far float32 may lie from float64 on any machine: no bound here is taken from a measurement.
 
 Kernels, processors and thread counts differ in the order of their sums, hence in every rounding. A bound is counted,
-where roundings add up (`rounding`), or it is what the slow path itself loses in float32, where a normalisation or a
-cancellation magnifies them (`jittered`, `assert_rounded`).
+where roundings add up (`rounding`, `bounds`), or it is what the slow path itself loses in float32, where a
+normalisation or a cancellation magnifies them (`jittered`, `assert_rounded`).
 """
 
 import math
@@ -16,6 +16,11 @@ FACTOR = 16.0  # a fast path may err so many times as much as is typical: beyond
 def rounding(terms: int, dtype: torch.dtype = torch.float32) -> float:
     """Return the bound for a result of size 1 that `terms` roundings reached: they add up as a random walk does."""
     return FACTOR * torch.finfo(dtype).eps * math.sqrt(terms)
+
+
+def bounds(terms: int, scale: float = 1.0) -> dict[str, float]:
+    """Return rtol and atol for two float32 results, each of `terms` roundings of numbers up to about `scale`."""
+    return {"rtol": rounding(terms), "atol": rounding(terms) * scale}
 
 
 def jittered(value: torch.Tensor, draw: int) -> torch.Tensor:

@@ -13,11 +13,13 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import nn
 
 from model.layers.lora import LoRALinear, add_lora, fold_lora, merge_lora
+from tests.tolerance import bounds, rounding
 from utils.errors import ConfigError, DataError
 
 SIZE = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
 ROPE = {"use_rot_pos_emb": True, "use_abs_pos_emb": False}
 BLOCK = ("attn", "mlp")
+TERMS = 600  # numbers added up one after the other: about 300 in each block
 TRUNKS = {  # timm's trunk and the layers that its blocks adapt
     "plain": (VisionTransformer, BLOCK, 4),
     "qk norm and packed SwiGLU": (partial(VisionTransformer, qk_norm=True, mlp_layer=SwiGLUPacked), BLOCK, 4),
@@ -114,9 +116,9 @@ def test_fresh_adapters_leave_the_trunk_as_it_was_and_each_reaches_its_output(ki
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", TRUNKS)
-def test_trained_adapters_change_the_trunk_and_merge_into_it(kind, dtype, tolerance):
+def test_trained_adapters_change_the_trunk_and_merge_into_it(kind, dtype):
     trunk = make_trunk(kind, dtype)
     base, frozen = trunk(images(dtype)), {name: value.clone() for name, value in trunk.state_dict().items()}
     count = adapt(trunk, kind)
@@ -126,7 +128,7 @@ def test_trained_adapters_change_the_trunk_and_merge_into_it(kind, dtype, tolera
     assert all(torch.equal(trunk.state_dict()[name], value) for name, value in frozen.items())
     folded = fold_lora(trunk.state_dict())
     assert merge_lora(trunk) == count and merge_lora(trunk) == 0
-    assert gap(trunk(images(dtype)), adapted) < tolerance * max(1, float(adapted.detach().abs().max()))
+    assert gap(trunk(images(dtype)), adapted) < rounding(TERMS, dtype) * max(1, float(adapted.detach().abs().max()))
     assert not any(parameter.requires_grad for parameter in trunk.parameters())
     assert {type(module) for module in trunk.modules()}.isdisjoint({LoRALinear})
     merged = trunk.state_dict()
@@ -207,7 +209,7 @@ def test_folding_touches_nothing_but_the_adapters():
     folded = fold_lora(weights)
     assert list(folded) == ["x.counter", "x.weight", "x.bias"]
     delta = torch.einsum("or,ri->oi", kept["x.lora_b"].double(), kept["x.lora_a"].double()) * 2.5
-    torch.testing.assert_close(folded["x.weight"].double(), kept["x.weight"].double() + delta, atol=1e-6, rtol=0)
+    torch.testing.assert_close(folded["x.weight"].double(), kept["x.weight"].double() + delta, **bounds(2 + 3, 2.5))
     assert all(torch.equal(weights[name], kept[name]) for name in kept)  # the file's weights stay as they were
 
 

@@ -5,6 +5,7 @@ import torch
 
 from tests.model.builds import images, make_outline, make_tiny, save
 from tests.reference.slow_transreid import Shape, embed, make_state
+from tests.tolerance import assert_rounded
 from utils.errors import ConfigError
 
 SUPCON = ("LOSS.SUPCON.ENABLE", True)
@@ -72,7 +73,7 @@ def test_model_b_checkpoint_gives_the_embedding_that_its_formulas_give(tmp_path)
     report = model.load_param(save(state, tmp_path))
     assert not (report.missing or report.surplus or report.misshaped)
     expected = embed(state, shape, images(), after_neck=True)
-    torch.testing.assert_close(model.eval()(images()).to(expected.dtype), expected, rtol=0, atol=1e-5)
+    assert_rounded(model.eval()(images()), expected, terms=1000)  # about 300 in each of three blocks
 
 
 @pytest.mark.parametrize("choice", ["self", "finetune"])
