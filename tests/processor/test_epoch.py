@@ -16,6 +16,7 @@ from processor.phases import Phase
 from processor.stage import Stage
 from processor.wrapping import wrap
 from solver.update import update
+from tests.tolerance import rounding
 from utils.errors import RunError
 
 CPU = torch.device("cpu")
@@ -109,7 +110,7 @@ def test_readings_are_means_since_the_last_one():
     hits = [(stage.model(b["images"]).logits[0].argmax(1) == b["pids"]).float().mean().item() for b in data]
     assert [step for step, _ in logged] == [2, 4, 5]
     for (_, means), rows in zip(logged, ([0, 1], [2, 3], [4]), strict=True):
-        assert means["loss"] == pytest.approx(sum(losses[row] for row in rows) / len(rows), rel=1e-5)
+        assert means["loss"] == pytest.approx(sum(losses[row] for row in rows) / len(rows), rel=rounding(32))
         assert means["acc"] == pytest.approx(sum(hits[row] for row in rows) / len(rows))
         assert means["id"] == pytest.approx(means["loss"])
 
@@ -268,4 +269,5 @@ def test_gathered_outputs_and_labels_are_what_losses_and_readings_see(monkeypatc
     ((_, alone),) = run(make_stage(Seeing(), lr=0.0), make_batches(1))
     ((_, gathered),) = run(make_stage(Seeing(), lr=0.0), make_batches(1), gather=True)
     assert seen == [(6, 6), (12, 12)]
-    assert gathered["loss"] == pytest.approx(alone["loss"]) and gathered["acc"] == pytest.approx(alone["acc"])
+    assert gathered["loss"] == pytest.approx(alone["loss"], rel=rounding(32))
+    assert gathered["acc"] == pytest.approx(alone["acc"])

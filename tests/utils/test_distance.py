@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference.retrieval import blocks_of, squared_euclidean
+from tests.tolerance import bounds, rounding
 from utils import distance
 from utils.distance import feature_distances, matrix_distances, nearest_columns, squared_norms, unit_features
 from utils.errors import DataError
@@ -21,7 +22,7 @@ def test_feature_distances_are_the_squared_euclidean_ones():
     assert distances.shape == (5, 30)
     rows = distances.rows(1, 4)
     assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, squared_euclidean(query, gallery)[1:4], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(rows, squared_euclidean(query, gallery)[1:4], **bounds(16, 16))
 
 
 @pytest.mark.parametrize(("size", "starts"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
@@ -59,8 +60,8 @@ def test_unit_features_have_length_1_and_zeros_stay():
     (feat,) = features(2, 4)
     feat[2] = 0
     unit = unit_features(feat, "query")
-    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), [1, 1, 0, 1], atol=1e-6)
-    np.testing.assert_allclose(unit[0], feat[0] / np.linalg.norm(feat[0]), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), [1, 1, 0, 1], atol=rounding(16))
+    np.testing.assert_allclose(unit[0], feat[0] / np.linalg.norm(feat[0]), atol=rounding(16))
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,6 +7,7 @@ import torch
 from tests.reference.expansion import expand
 from tests.reference.reranking import re_rank
 from tests.reference.retrieval import evaluate, random_case, squared_euclidean
+from tests.tolerance import bounds, rounding
 from utils.errors import ConfigError, DataError
 from utils.metrics import R1_mAP_eval, make_distances
 
@@ -23,7 +24,7 @@ def test_distances_of_features_expand_first_and_re_rank_then(expansion, rerank):
     expected = re_rank(query, gallery, *rerank) if rerank else squared_euclidean(query, gallery)
     result = make_distances(torch.from_numpy(feat[:12]), feat[12:], expansion, rerank)
     assert result.shape == (12, 40)
-    np.testing.assert_allclose(result.rows(0, 12), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.rows(0, 12), expected, **bounds(8, 8))
 
 
 def filled_evaluator(feat: np.ndarray, labels, **options) -> R1_mAP_eval:
@@ -42,7 +43,7 @@ def test_evaluator_normalises_only_when_asked(feat_norm, normed):
     feat = np.random.default_rng(12).standard_normal((52, 8)) + 0.5
     cmc, mean_ap, distmat, pids, camids, qf, gf = filled_evaluator(feat, labels, feat_norm=feat_norm).compute()
     shown = feat / np.linalg.norm(feat, axis=1, keepdims=True) if normed else feat
-    np.testing.assert_allclose(torch.cat((qf, gf)).numpy(), shown, atol=1e-6)
+    np.testing.assert_allclose(torch.cat((qf, gf)).numpy(), shown, atol=rounding(8))
     expected = evaluate(squared_euclidean(shown[:12], shown[12:]), *labels, 50)
     assert mean_ap == pytest.approx(expected["mAP"], abs=1e-12)
     np.testing.assert_allclose(cmc, expected["cmc"], atol=1e-7)
@@ -55,7 +56,7 @@ def test_evaluator_ranks_by_the_re_ranked_distances_when_asked():
     feat = np.random.default_rng(13).standard_normal((52, 8))
     options = {"feat_norm": False, "reranking": True, "k1": 6, "k2": 3, "lambda_value": 0.4}
     _, mean_ap, distmat, *_ = filled_evaluator(feat, labels, **options).compute()
-    np.testing.assert_allclose(distmat, re_rank(feat[:12], feat[12:], 6, 3, 0.4), atol=1e-6)
+    np.testing.assert_allclose(distmat, re_rank(feat[:12], feat[12:], 6, 3, 0.4), atol=rounding(8))
     assert mean_ap == pytest.approx(evaluate(distmat, *labels, 50)["mAP"], abs=1e-12)
 
 
