@@ -12,12 +12,16 @@ import processor.train
 import train
 from tests.conftest import TINY_YAML, write_tiny_veri
 from tests.ranks import free_port, run_on_ranks
+from tests.tolerance import bounds, rounding
 from utils.checkpoint import load_file
 from utils.errors import RunError
 from utils.results import METRICS
 from utils.run_folder import read_metrics
 
 EPOCHS, LAST = 2, "transformer_2.pth"
+TEST_IDS = 7  # 63 test images: the shards of two processes need padding
+QUERIES = 3 * TEST_IDS  # one for each camera
+TERMS = 8000  # numbers added up one after the other: in 4 to 6 steps up to 2000 each
 # nothing random but the sampler: the order within a global batch differs between one and two processes. Plain SGD:
 # Adam would blow the rounding noise of vanishing gradients up to whole steps
 COMMON = (
@@ -102,7 +106,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     """The run folders by name: those of SETTINGS trained by one process and by two, the others by two."""
     work = tmp_path_factory.mktemp("many_ranks")
     config = work / "tiny.yml"
-    root = write_tiny_veri(work / "data", test_ids=7)  # 63 test images: the shards of two processes need padding
+    root = write_tiny_veri(work / "data", test_ids=TEST_IDS)
     config.write_text(TINY_YAML.format(root=root, output=work / "unused"))
 
     def command(name: str, *opts) -> list[str]:
@@ -137,7 +141,7 @@ def test_each_step_of_two_processes_has_the_losses_of_one(folders, name):
     one, two = (readings(folders[f"{name}_{count}"], "train") for count in (1, 2))
     assert len(one) >= EPOCHS and len(one) == len(two)
     for expected, got in zip(one, two, strict=True):
-        assert got == pytest.approx(expected, abs=1e-4)
+        assert got == pytest.approx(expected, rel=rounding(TERMS), abs=rounding(TERMS))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -145,12 +149,12 @@ def test_two_processes_learn_the_weights_of_one(folders, name):
     one, two = (load_file(folders[f"{name}_{count}"] / LAST, "test") for count in (1, 2))
     assert one.keys() == two.keys()
     for key, weight in one.items():
-        torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(two[key], weight, **bounds(TERMS), msg=lambda text, key=key: f"{key}: {text}")
 
 
 def test_two_processes_learn_the_centres_of_one(folders):
     one, two = (load_file(folders[f"center_{count}"] / "state_last.pth", "test")["criterion"] for count in (1, 2))
-    torch.testing.assert_close(two["center.centers"], one["center.centers"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(two["center.centers"], one["center.centers"], **bounds(TERMS))
 
 
 @pytest.mark.parametrize("kind", ["eval", "reference"])
@@ -158,7 +162,7 @@ def test_all_processes_together_measure_what_one_measures(folders, kind):
     one, two = (readings(folders[f"center_{count}"], kind, list(METRICS)) for count in (1, 2))
     assert len(one) == (EPOCHS if kind == "eval" else 2) and len(one) == len(two)
     for expected, got in zip(one, two, strict=True):
-        assert got == pytest.approx(expected, abs=1e-6)
+        assert got == pytest.approx(expected, abs=1 / QUERIES + 1e-6)  # a near-tie may swap two images of one query
 
 
 @pytest.mark.parametrize("name", APART)

@@ -38,6 +38,17 @@ def evaluate(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int) -> dict
     return result
 
 
+def precision_bounds(distmat, q_pids, g_pids, q_camids, g_camids, error: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest AP of each query whose distances are wrong by at most `error`.
+
+    Images closer than that may swap: at worst each match falls behind its neighbours, at best it overtakes them.
+    """
+    labels = (q_pids, g_pids, q_camids, g_camids, 1)
+    matches = np.asarray(q_pids)[:, None] == np.asarray(g_pids)
+    low, high = (evaluate(distmat + shift * matches, *labels)["ap"] for shift in (2 * error, -2 * error))
+    return np.array(low), np.array(high)
+
+
 def squared_euclidean(x, y) -> np.ndarray:
     """Return sum_d (x_id - y_jd)^2 in float64, [N, M]."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
