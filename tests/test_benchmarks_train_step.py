@@ -41,7 +41,7 @@ def test_the_reference_is_the_same_network_as_the_recipe_builds(recipe):
     torch.manual_seed(0)
     cfg = make_cfg(recipe, "tiny", 8, EXACT)
     gaps = check_same(cfg, recipe, make_batch(cfg, recipe, CPU))
-    assert set(gaps) == {"loss", "gradients", "embedding"} and max(gaps.values()) < rounding(1000)
+    assert set(gaps) == {"loss", "gradients", "embedding"} and max(gaps.values()) < rounding(2000)
 
 
 def test_another_network_stops_the_benchmark(monkeypatch):
