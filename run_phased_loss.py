@@ -1,42 +1,34 @@
 """Train, test and summarise over seeds: python run_phased_loss.py --config configs/VeRi/vit_base.yml --seeds 0 1 2"""
 
-import argparse
-import json
 import shlex
-import shutil
 import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
-from utils.ablation import compare_to_first, format_ablation, format_markdown, write_ablation
-from utils.errors import USER_ERROR_CODE, ConfigError, run_command
-from utils.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
-from utils.launch_args import parse_args
-from utils.launch_children import Children, say
-from utils.launch_gpus import Place, check_gpus, find_places
-from utils.launch_queue import Ended, Progress, Unit, run_units
-from utils.launch_seed import SeedRun, run_seed
-from utils.launch_switches import load_with_switches
-from utils.report import REPORT_NAME, write_launch_report
-from utils.run_folder import make_folder, write_text_atomic
-from utils.summary import CSV_HEADER, SeedResults, csv_rows, format_table, seed_rows, write_files
-from utils.tables import markdown
+from tools.launch.arguments import parse_args
+from utils.errors import run_command
 
 ROOT = Path(__file__).resolve().parent
-SHARED_SUMMARY = "phased_loss_best_summary.json"  # copy of the latest summary under the name that Model B's users know
+SCRIPTS = {"train": "train.py", "test": "test.py"}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProxyType(SCRIPTS)) -> int:
     """Train and test every seed of every config, write and print the summaries and one table.
 
     Seed after seed, or one at a time on each device of --gpus. The same command again resumes training and tests what
     has no whole result. A failed training ends its experiment, the others still run. Returns 0, or the exit code of
-    the first experiment that failed (1: one of its tests).
+    the first experiment that failed (1: one of its tests). `scripts` are what trains and what tests, from this folder.
     """
     args = parse_args(argv)
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from tools.launch.children import Children
+    from tools.launch.launch import Launch, plan_launch
+    from tools.launch.places import Place, find_places
+    from tools.launch.queue import Unit, run_units
+    from tools.launch.seed import SeedRun, run_seed
+
     places = find_places(args.gpus)
     command = shlex.join(["python", *(sys.argv if argv is None else ["run_phased_loss.py", *argv])])
     launch = Launch(plan_launch(args), args, command)
@@ -45,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         with ThreadPoolExecutor(len(places)) as pool, Children(ROOT) as children:
 
             def start(unit: Unit, place: Place) -> Future:
-                return pool.submit(run_seed, SeedRun(unit[0].experiment, unit[1], place, children), args.test)
+                return pool.submit(run_seed, SeedRun(unit[0].experiment, unit[1], place, children, scripts), args.test)
 
             for (progress, seed), ended in run_units(launch.take, places, start):
                 launch.end(progress, seed, ended)
@@ -54,163 +46,6 @@ def main(argv: list[str] | None = None) -> int:
         raise
     launch.print_end()
     return next((one.exit_code for one in launch.progress if one.exit_code), 0)
-
-
-def plan_launch(args: argparse.Namespace) -> list[Experiment]:
-    """Return the experiments of a launch, one a config, all of them checked before anything runs.
-
-    Raises ConfigError for a config, a switch, a name, a device or an output root that cannot work, and for finished
-    runs of other settings.
-    """
-    from processor import PhasePlan  # loads torch, which --help does without
-
-    experiments = []
-    for config in args.configs:
-        try:
-            cfg, opts = load_with_switches(config, args.switches, args.opts)
-            check_gpus(cfg, opts, args.gpus)
-            experiments.append(make_experiment(args, config, opts, cfg, PhasePlan(cfg)))
-        except ConfigError as error:
-            if len(args.configs) == 1 or config in str(error):
-                raise
-            raise ConfigError(f"{config}: {error}") from error
-    check_names(experiments)
-    for experiment in experiments:
-        for seed in args.seeds:
-            check_same_settings(experiment, seed)
-    make_folder(args.output_root, "--output-root")
-    return experiments
-
-
-@dataclass
-class Files:
-    """What the files of an experiment say, and their paths; empty until one of its seeds has ended."""
-
-    summary: dict[str, Any] = field(default_factory=dict)
-    results: list[SeedResults] = field(default_factory=list)
-    written: list[Path] = field(default_factory=list)
-
-
-class Launch:
-    """The experiments of a launch and the files that grow with them; the main thread alone writes here."""
-
-    def __init__(self, experiments: Sequence[Experiment], args: argparse.Namespace, command: str) -> None:
-        self.experiments, self.seeds, self.tag, self.command = experiments, args.seeds, args.tag, command
-        self.progress = [Progress(experiment, args.seeds) for experiment in experiments]
-        self.files = [Files() for _ in experiments]
-        self.summaries: list[dict[str, Any]] = []
-        self.written: list[Path] = []
-
-    def take(self) -> Unit | None:
-        """Return the next seed, config by config; an experiment's first one prints what will run."""
-        for number, progress in enumerate(self.progress, start=1):
-            first, seed = not progress.started, progress.take()
-            if seed is None:
-                continue
-            if first:
-                heading = f"\nexperiment {number} of {len(self.progress)}: " if len(self.progress) > 1 else ""
-                print_start(progress.experiment, self.seeds, heading)
-            return progress, seed
-        return None
-
-    def end(self, progress: Progress, seed: int, ended: Ended) -> None:
-        """Write what this seed adds: to its experiment's files, and once that is over to those of the launch."""
-        progress.end(seed, ended)
-        experiment, number = progress.experiment, self.progress.index(progress)
-        files, later = self.files[number], self.files[number + 1 :]
-        if not ended.exit_code or (progress.over and not files.written):
-            files.summary, files.results = summarise(experiment, self.seeds, progress.failed_tests)
-        if not ended.exit_code:
-            files.written = save_summary(experiment, files.summary, files.results)
-            if not any(one.written for one in later):  # on several devices an earlier experiment may end last
-                files.written.append(save_shared(experiment, files.summary))
-        if progress.over:
-            # without files no seed got through: only the table of this launch shows what earlier ones left
-            if files.written:
-                print_summary(experiment, files.summary, files.written)
-            self.save()
-
-    def save(self) -> None:
-        """Write the tables and the report of the experiments that are over, up to the first that is not."""
-        count = next((i for i, one in enumerate(self.progress) if not one.over), len(self.progress))
-        if count:  # also where the launch is stopped later on
-            results = [one.results for one in self.files[:count]]
-            self.summaries = compare_to_first([one.summary for one in self.files[:count]], results)
-            self.written = save_launch(self.experiments, self.tag, self.summaries, results, self.command)
-
-    def print_stop(self) -> None:
-        """Print which seeds a signal ended, and how many had been done."""
-        running = [f"{one.experiment.name}, seed {seed}" for one in self.progress for seed in sorted(one.running)]
-        done, total = sum(len(one.ended) for one in self.progress), len(self.progress) * len(self.seeds)
-        where = "; ".join(running) or "between two seeds"
-        say(f"stopped: {where}; {done} of {total} seeds are done", stream=sys.stderr)
-
-    def print_end(self) -> None:
-        """Print the table of the launch, the experiments that failed, and where the files are."""
-        say(f"\n{format_ablation(self.summaries)}")
-        for number, one in enumerate(self.progress, start=1):
-            if one.exit_code:
-                way_on = "see its error above" if one.exit_code == USER_ERROR_CODE else "the same command continues"
-                say(f"failed: ID {number}, {one.experiment.name}, exit code {one.exit_code}; {way_on}")
-        if self.written:
-            say("\n".join(f"written: {path}" for path in self.written))
-
-
-def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[SeedResults]) -> list[Path]:
-    """Write the summary files of an experiment; returns the paths."""
-    text = f"{format_markdown(experiment.name, [summary])}\n{markdown(seed_rows(summary))}\n"
-    start = experiment.root / f"{experiment.name}_summary"
-    return write_files(start, summary, [CSV_HEADER, *csv_rows(results, summary["dataset"])], text)
-
-
-def save_shared(experiment: Experiment, summary: dict[str, Any]) -> Path:
-    """Write the copy of a summary under the name that all experiments share; returns the path."""
-    shared = experiment.root / SHARED_SUMMARY
-    write_text_atomic(shared, json.dumps(summary, indent=2) + "\n")
-    return shared
-
-
-def save_launch(
-    experiments: Sequence[Experiment],
-    tag: str | None,
-    summaries: Sequence[dict[str, Any]],
-    results: Sequence[Sequence[SeedResults]],
-    command: str,
-) -> list[Path]:
-    """Write the files of the whole launch as far as it has come: report, and table of several; returns the paths."""
-    root, several = experiments[0].root, len(experiments) > 1
-    start = (f"{tag}_ablation" if tag else "ablation") if several else experiments[0].name
-    written = write_ablation(root / start, summaries, results) if several else []
-    try:
-        report = write_launch_report(root / f"{start}_report.html", experiments, summaries, results, command)
-        shutil.copyfile(report, root / REPORT_NAME)
-    except OSError as error:  # the results stand, only their page is missing
-        say(f"warning: no report ({error}); the same command writes it")
-        return written
-    return [*written, report, root / REPORT_NAME]
-
-
-def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
-    """Print what will run, each override as `KEY old -> new`, and the notices about the configuration."""
-    facts = experiment.facts
-    say(f"{heading}{experiment.name}")
-    say(f"  seeds {' '.join(map(str, seeds))}, to epoch {experiment.last_epoch}, folders in '{experiment.root}'")
-    say(f"  losses {facts['losses']}; batches {facts['pxk']}")
-    for line in (*experiment.overrides, *(f"note: {notice}" for notice in experiment.notices)):
-        say(f"  {line}")
-
-
-def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequence[Path]) -> None:
-    """Print the seeds' table, what failed, and where the files are."""
-    say(f"\n{experiment.name}: external tests, in percent\n{format_table(summary)}")
-    if len(summary["data_fingerprints"]) > 1:
-        say("warning: the tests saw different data; delete the epoch_* folders of the older ones to test them again")
-    for test in summary["failed_tests"]:
-        say(
-            f"failed: seed {test['seed']}, epoch {test['epoch']}, exit code {test['exit_code']}, see "
-            f"'{test['folder']}'; the same command tests it again"
-        )
-    say("\n".join(f"written: {path}" for path in written))
 
 
 if __name__ == "__main__":

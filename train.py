@@ -7,8 +7,6 @@ import sys
 from utils.commands import config_parser
 from utils.errors import run_command
 
-RANK_SEED_STEP = 1_000_003
-
 
 def main(argv: list[str] | None = None) -> int:
     """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the same command again continues. Returns the exit code 0."""
@@ -21,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
 
     cfg = load_cfg(args.config_file, args.opts)
     if args.show_schedule:
-        from processor.preview import schedule_table
+        from solver.preview import schedule_table
 
         print("\n".join([schedule_table(cfg), *(f"note: {notice}" for notice in find_notices(cfg))]))
         return 0
@@ -29,49 +27,40 @@ def main(argv: list[str] | None = None) -> int:
     from utils import distributed
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
-    from utils.run_folder import locked, make_folder
+    from utils.run_folder import RunFolder, locked, make_folder
 
     command = sys.argv if argv is None else ["train.py", *argv]
     ranks = distributed.find_ranks(cfg.MODEL.DIST_TRAIN, command)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID, ranks.local_rank, ranks.world_size)
-    folder = make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
+    folder = RunFolder(make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR"), cfg.MODEL.NAME)
     with contextlib.ExitStack() as stack:
         stale_pid = stack.enter_context(locked(folder)) if ranks.rank == 0 else None
         stack.enter_context(distributed.joined(ranks, device))
-        setup_logger(folder / "train_log.txt", ranks.rank)
+        setup_logger(folder.log, ranks.rank)
         notices = find_notices(cfg)
         if stale_pid is not None:
             notices.append(f"taking over the lock of process {stale_pid}, which ended without releasing it")
         log_start(shlex.join(command), cfg.dump(default_flow_style=None), str(device), notices)
-        _train(cfg, ranks, device)
+        _train(cfg, folder, ranks, device)
     return 0
 
 
-def _train(cfg, ranks, device) -> None:
+def _train(cfg, folder, ranks, device) -> None:
     """From the configuration to the last epoch, one call per step."""
     from datasets import make_dataloader
-    from datasets.bases import fingerprint
-    from losses import make_loss
     from model import make_model
-    from processor import PhasePlan, do_train
+    from processor import PhasePlan, train_stages
+    from processor.provenance import describe_folder
     from processor.resume import find_state
-    from solver import create_scheduler, make_optimizer
     from utils.device import seed_everything
-    from utils.run_folder import describe
 
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
-    data_fingerprint = fingerprint({"train": data.train_loader.dataset.samples})
-    state = find_state(cfg, data_fingerprint)
+    state = find_state(cfg, data.fingerprint)
     if ranks.rank == 0:
-        describe(cfg.OUTPUT_DIR, cfg.dump(default_flow_style=None), str(device), data_fingerprint)
+        describe_folder(folder, cfg.dump(default_flow_style=None), str(device), data.fingerprint)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=state is None).to(device)
-    criterion = make_loss(cfg, data.num_classes, model.feat_dim).to(device)
-    optimizer, center_optimizer = make_optimizer(cfg, model, criterion)
-    scheduler = create_scheduler(cfg, optimizer)
-    # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
-    seed_everything((cfg.SOLVER.SEED + RANK_SEED_STEP * ranks.rank) % 2**32)
-    do_train(cfg, model, criterion, data, optimizer, scheduler, center_optimizer, state)
+    train_stages(cfg, model, data, state)
 
 
 if __name__ == "__main__":

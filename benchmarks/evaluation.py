@@ -15,9 +15,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import MIB, Bar, Cost, compare, cores, keep_size, measure, read_size
-from utils.distance import feature_distances, squared_distances, squared_norms
 from utils.errors import run_command
-from utils.metrics import Ranking, make_distances, rank, rank_distances
+from utils.ranking.distance import feature_distances, squared_distances, squared_norms
+from utils.ranking.protocol import Protocol
+from utils.ranking.rank import Ranking, make_distances, rank, rank_distances
 
 SIZES = {"small": (2000, 12000, 256), "veri": (1678, 11579, 256), "msmt17": (11659, 82161, 256)}
 SECONDS = {SIZES["veri"]: Bar("time from features", 0.5, 0.25, "s")}
@@ -29,8 +30,18 @@ NUM_IDS, NUM_CAMS = 200, 8
 MANY_PAIRS = 10**8  # from here on each thing is run once, and the variants are left out
 GPU_ROWS = 100  # queries whose distances the GPU and the CPU rank both
 
+Textbook = tuple[np.ndarray, np.ndarray, float]  # CMC, AP of the valid queries, mINP
 
-def textbook(distmat, q_pids, g_pids, q_camids, g_camids, kind="stable", max_rank=50):
+
+def textbook(
+    distmat: np.ndarray,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    kind: str | None = "stable",
+    max_rank: int = 50,
+) -> Textbook:
     """Return (cmc, ap of the valid queries, mINP) by the sort indices of the whole matrix and a loop over queries.
 
     `kind` is numpy's sort: "stable", whose ties are defined, or the faster default None, whose ties are not.
@@ -51,7 +62,7 @@ def textbook(distmat, q_pids, g_pids, q_camids, g_camids, kind="stable", max_ran
     return np.mean(curves, axis=0), np.array(ap), np.mean(inp)
 
 
-def make_case(num_query: int, num_gallery: int, width: int):
+def make_case(num_query: int, num_gallery: int, width: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Return query features, gallery features and labels (q_pids, g_pids, q_camids, g_camids)."""
     rng = np.random.default_rng(0)
     labels = [rng.integers(high, size=size) for high in (NUM_IDS, NUM_CAMS) for size in (num_query, num_gallery)]
@@ -60,7 +71,8 @@ def make_case(num_query: int, num_gallery: int, width: int):
     return qf, gf, labels
 
 
-def check(expected, ranking) -> None:
+def check(expected: Textbook, ranking: Ranking) -> None:
+    """Assert that a ranking has the CMC, the AP of each valid query and the mINP of the textbook."""
     cmc, ap, mean_inp = expected
     np.testing.assert_allclose(ranking.cmc, cmc, rtol=0, atol=1e-12)
     np.testing.assert_allclose(ranking.ap[ranking.num_pos > 0], ap, rtol=0, atol=1e-12)
@@ -72,9 +84,9 @@ def rank_on_gpu(qf: np.ndarray, gf: np.ndarray, labels: list[np.ndarray], expect
     query, gallery = (torch.from_numpy(feat).cuda() for feat in (qf, gf))
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    rank(make_distances(query, gallery), *labels)  # loads its kernels
+    rank(make_distances(query, gallery), Protocol(*labels))  # loads its kernels
     peak = torch.cuda.max_memory_allocated() - before
-    ranking, ours = measure(lambda: rank(make_distances(query, gallery), *labels), 3)
+    ranking, ours = measure(lambda: rank(make_distances(query, gallery), Protocol(*labels)), 3)
     print(f"on {torch.cuda.get_device_name()}: {ours.seconds:.2f} s, {peak / MIB:.0f} MiB of its memory")
     np.testing.assert_allclose(ranking.mAP, expected.mAP, rtol=0, atol=1e-5)
     rows = make_distances(query[:GPU_ROWS], gallery).rows(0, min(GPU_ROWS, len(query)))
@@ -115,11 +127,11 @@ def main(argv: list[str] | None = None) -> None:
     repeats = 3 if size[0] * size[1] < MANY_PAIRS else 1
     print("{} queries x {} gallery images, {} values each, {}".format(*size, cores()))
 
-    def from_features():
+    def from_features() -> tuple[np.ndarray, Textbook]:
         distmat = squared_distances(qf, gf, squared_norms(qf, "query"), squared_norms(gf, "gallery"))
         return distmat, textbook(distmat, *labels)
 
-    ranking, ours = measure(lambda: rank(feature_distances(qf, gf), *labels), repeats)
+    ranking, ours = measure(lambda: rank(feature_distances(qf, gf), Protocol(*labels)), repeats)
     facts = {}
     if torch.cuda.is_available():
         facts["on the GPU, s"] = rank_on_gpu(qf, gf, labels, ranking)

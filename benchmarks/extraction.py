@@ -1,4 +1,4 @@
-"""Images per second from uint8 batches to features: float32 against bfloat16, by processor.embed, as test.py embeds.
+"""Images per second from uint8 batches to features: float32 against bfloat16, embedded as test.py embeds.
 
 DeiT at 256x128, stride 16, random weights; decoding is left out (see input_pipeline.py). Prints how near the embeddings
 of both precisions are, too.
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measure import Bar, alternate, keep, make_parser
 from configs import load_cfg
 from model import make_model
-from processor.embed import embed, precision_name
+from processor.evaluation.embed import embed, make_embedding, precision_name
 from utils.device import resolve_amp, resolve_device, seed_everything
 from utils.errors import run_command
 
@@ -86,7 +86,8 @@ def compare(size: Size, jigsaw: bool, device: torch.device) -> tuple[list[dict],
     seed_everything(0)
     model = make_model(cfgs["float32"], NUM_CLASS, CAMERAS, 1, pretrained=False).to(device)
     batches = Batches(size, cfgs["float32"].INPUT.SIZE_TEST)
-    functions = {f"{title}, {name}": lambda cfg=cfg: embed(cfg, model, batches).feat for name, cfg in cfgs.items()}
+    ways = {name: make_embedding(cfg, device) for name, cfg in cfgs.items()}
+    functions = {f"{title}, {name}": lambda how=how: embed(model, [batches], how).feat for name, how in ways.items()}
     on_gpu = device.type == "cuda"  # one thread and CPU time where the machine may be shared
     options = {"threads": None, "clock": time.perf_counter} if on_gpu else {}
     times = alternate(functions, size.repeats, **options)

@@ -92,6 +92,7 @@ class LineageImages(torch.utils.data.Dataset):
 
 
 def batches(count: int) -> list[list[int]]:
+    """Return the rows 0 .. count-1 in batches; the last one may be smaller."""
     return [list(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH)]
 
 

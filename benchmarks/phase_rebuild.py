@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
+from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.input_pipeline import write_images
 from benchmarks.measure import Bar, describe_seconds, keep, make_parser, ratio
 from configs import get_cfg_defaults
-from datasets import make_dataloader
+from datasets import ReIDData, make_dataloader
 from datasets.bases import Sample
 from datasets.torch_datasets import collate
 from utils.commands import whole_number
@@ -49,7 +50,7 @@ def draw_counts(num_images: int, num_ids: int) -> np.ndarray:
     return counts
 
 
-def make_cfg(folder: Path, num_images: int, num_ids: int, workers: int):
+def make_cfg(folder: Path, num_images: int, num_ids: int, workers: int) -> CfgNode:
     """Write images and a table that lists them, and return a configuration that trains on it."""
     paths = write_images(folder, NUM_FILES, (SIDE, SIDE))
     pids = np.repeat(np.arange(num_ids), draw_counts(num_images, num_ids))
@@ -93,7 +94,7 @@ class ListWalkSampler(Sampler):
         return iter(drawn)
 
 
-def time_ours(cfg, data) -> tuple[list[float], list[float]]:
+def time_ours(data: ReIDData) -> tuple[list[float], list[float]]:
     """Return the seconds of new plans, and of plan and first batch, after an epoch each."""
     loader, plans, totals = data.train_loader, [], []
     for epoch in range(CHANGES + 1):
@@ -114,7 +115,7 @@ def time_ours(cfg, data) -> tuple[list[float], list[float]]:
     return plans, totals
 
 
-def time_rebuild(cfg, data) -> list[float]:
+def time_rebuild(cfg: CfgNode, data: ReIDData) -> list[float]:
     """Return the seconds of a new sampler, a new loader with new workers, and its first batch."""
     dataset, seconds = data.train_loader.dataset, []
     for change in range(CHANGES):
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.images} images, {args.ids} identities, batches of {BATCH}, K {KS[0]} and {KS[1]}, "
             f"{args.workers} workers"
         )
-        plans, totals = time_ours(cfg, data)
+        plans, totals = time_ours(data)
         rebuilt = time_rebuild(cfg, data)
     print(f"rebuilt, lineage-like, to the first batch: {describe_seconds(rebuilt)}")
     print(f"ours, plan: {describe_seconds(plans)}")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measure import MIB, Bar, compare, cores, keep_size, measure, read_size
 from tests.reference.reranking import re_rank
 from utils.errors import run_command
-from utils.reranking import re_ranking
+from utils.ranking.reranking import re_ranking
 
 SIZES = {"small": (1000, 5000, 20, 6, 256), "market": (3368, 15913, 20, 6, 256)}
 SHARE_OF_TIME = {SIZES["small"]: Bar("time over the textbook's", 1 / 5, 1 / 10, "x")}

@@ -19,7 +19,7 @@ from utils.errors import run_command
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "import torch"
 BAR = Bar("slowest --help", 1, 0.5, "s")
-TOOLS = ("datasets", "utils")  # packages whose modules may be commands
+TOOLS = ("tools",)  # packages whose modules may be commands
 ENTRY = "sys.exit(run_command("  # how every command ends
 
 

@@ -26,7 +26,7 @@ from benchmarks.step.inference import measure_inference
 from benchmarks.step.loading import measure_loading
 from benchmarks.step.ours import RECIPES, SIZES, check_same, make_batch, make_cfg
 from benchmarks.step.training import FLOAT32, OURS, PRODUCTS, Bench, make_variants, measure_training
-from processor.compiling import check_compiler
+from processor.step.compiling import check_compiler
 from utils.commands import whole_number
 from utils.device import resolve_device, seed_everything
 from utils.errors import ConfigError, run_command
@@ -50,6 +50,7 @@ FILE_IDS, FILE_COPIES = 575, 8  # identities of the generated files, links to ea
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; a size, batches and steps that are not given are None."""
     parser = make_parser("benchmarks/train_step.py", __doc__)
     parser.add_argument("--size", choices=SIZES, help="small or base DeiT; tiny only tries the command")
     parser.add_argument("--recipe", choices=RECIPES, default="veri")

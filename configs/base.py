@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from configs import BASE_KEY, load_cfg
 from configs.compare import flatten
-from configs.defaults import get_cfg_defaults
+from configs.keys import get_cfg_defaults
+from configs.load import BASE_KEY, load_cfg
 from utils.errors import ConfigError
 
-DEFAULTS_NAME = "configs/defaults.py"
+DEFAULTS_NAME = "the defaults (docs/config.md)"
 
 
 class Base(NamedTuple):

@@ -5,29 +5,12 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from configs.defaults import get_cfg_defaults
+from configs.keys import affects, get_cfg_defaults
+from configs.stages import solver_key
 
-# Where things lie, how often something is written, how it is tested: none of it changes the weights.
-FREE_PREFIXES = ("TEST.", "OUTPUT_DIR", "MODEL.DEVICE")
-FREE_KEYS = (
-    "MODEL.CLIP_LOCAL_PATH",  # another tower there does not fit the saved state
-    "DATASETS.ROOT_DIR",
-    "DATASETS.TABLE",
-    "DATASETS.VIEW_FILES",
-    "DATASETS.TESTS",
-    "DATASETS.VEHICLEID_TEST_SIZE",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.EVAL_PERIOD",
-    "SOLVER.LOG_PERIOD",
-    "SOLVER.PEAK_TFLOPS",
-    "MODEL.COMPILE",
-)
 CHOICE_KEY = "MODEL.PRETRAIN_CHOICE"  # resume stands for whatever the run began with
 PATH_KEY = "MODEL.PRETRAIN_PATH"  # counts where it says which training the run goes on from
 PATH_COUNTS_FOR = ("self", "finetune")
-LAST_EPOCH_KEY = "SOLVER.MAX_EPOCHS"  # may grow: the run goes on
 
 
 class Change(NamedTuple):
@@ -61,13 +44,14 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     Both are nested sections. A key that `saved` lacks is younger than that run and counts with its default.
     """
     old_values, new_values = flatten(get_cfg_defaults()) | flatten(saved), flatten(now)
+    last_epoch_key = solver_key(CfgNode(now), "MAX_EPOCHS")  # may grow: the run goes on
     differing = []
     for key, old, new in find_changes(old_values, new_values):
-        if key in FREE_KEYS or key.startswith(FREE_PREFIXES):
+        if not affects(key, "training"):
             continue
         if key == PATH_KEY and not {old_values[CHOICE_KEY], new_values[CHOICE_KEY]} <= set(PATH_COUNTS_FOR):
             continue
-        if (key == LAST_EPOCH_KEY and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
+        if (key == last_epoch_key and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
             continue
         differing.append(f"{key} {old} -> {new}")
     return differing
@@ -76,3 +60,9 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 def changes_from_defaults(cfg: CfgNode) -> list[str]:
     """Return `KEY value` for each key whose value is not its default, by name."""
     return [f"{key} {new}" for key, _, new in find_changes(flatten(get_cfg_defaults()), flatten(cfg))]
+
+
+def result_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the settings that the result of testing one checkpoint depends on, by dotted key, those of TEST first."""
+    keys = flatten({"TEST": cfg.TEST, **cfg})
+    return {key: value for key, value in keys.items() if affects(key, "ranking")}

@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class ReIDDataset:
-    """A data set as it lies on disk; pids are the archive's own, relabelling happens in `make_dataloader`.
+    """A data set as it lies on disk; pids are the archive's own, relabelling happens in `datasets.read`.
 
     `trials` holds (query rows, gallery rows) into the list query + gallery when the protocol averages over several
     random galleries (VehicleID); empty means the one split query / gallery. Trial 0 is that split. Within a trial the

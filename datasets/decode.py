@@ -47,7 +47,7 @@ def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
-            "python -m datasets.check --config_file F"
+            "python -m tools.check --config_file F"
         ) from error
 
 

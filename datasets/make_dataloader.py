@@ -1,276 +1,113 @@
-"""From the configuration to the loaders: read the archives, relabel, join, sample.
+"""From the configuration to loaders and test sets.
 
-torch is imported where loaders are built, so that the data set doctor answers at once.
+What needs torch is in `datasets.loaders`, imported when it is called: whoever only reads archives does without it.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from configs.schedule import resolve
-from configs.titles import names_of_tests
-from datasets.bases import ReIDDataset, Sample, match_findings, published_findings, statistics_table
-from datasets.dukemtmcreid import load_dukemtmc
-from datasets.held_out import HeldOut, hold_out
-from datasets.join import camera_ranges, join_training_sets, relabelled, told_labels
-from datasets.market1501 import load_market1501
-from datasets.msmt17 import load_msmt17, load_msmt17_v2
-from datasets.occ_duke import load_occ_duke
-from datasets.table import load_table
-from datasets.vehicleid import load_vehicleid
-from datasets.veri import load_veri
-from utils.errors import DataError
+from configs.titles import dataset_title, names_of_tests
+from datasets.read import HELD_OUT_TITLE, Samples, arrange, make_datasets, names_to_read
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from datasets.sampler import EpochSampler, ShardSampler
-    from datasets.torch_datasets import ImageDataset
-    from datasets.transforms import BatchTransform
-    from datasets.two_views import TwoViews
+    from datasets.test_set import TestSet
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT = "held_out"  # the name of that test set
 
-class ReIDData(NamedTuple):
-    """Loaders and counts in TransReID's order; batches are the dicts of `datasets.torch_datasets.collate`."""
+
+@dataclass(frozen=True)
+class ReIDData:
+    """Loaders, counts and test sets; iterating and indexing give TransReID's seven fields in its order.
+
+    These are train_loader, train_loader_normal, val_loader, num_query, num_classes, camera_num, view_num. Batches are
+    as `datasets.batch.Batch` says.
+    """
 
     train_loader: DataLoader
     train_loader_normal: DataLoader  # training images in order, as for testing
-    val_loader: DataLoader  # query, then gallery
-    num_query: int
     num_classes: int
     camera_num: int
     view_num: int
+    tests: dict[str, TestSet]  # by name, the one that decides first
+    held_out: TestSet | None  # identities held out of training, where DATASETS.VAL_IDS is above 0
+    fingerprint: str  # of the training samples
 
+    @property
+    def test(self) -> TestSet:
+        """The test set that decides."""
+        return next(iter(self.tests.values()))
 
-def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
-    """Read data sets of these names from disk; viewpoints are required of those that training embeds them of."""
-    from datasets.synthetic import load_synthetic  # here, so that python -m datasets.synthetic runs its module once
+    @property
+    def val_loader(self) -> DataLoader:
+        """The (first) loader of the test set that decides; of images, query, then gallery."""
+        return self.test.loaders[0]
 
-    root, unlabelled = cfg.DATASETS.ROOT_DIR, cfg.DATASETS.UNLABELLED_VIEW
+    @property
+    def num_query(self) -> int:
+        """Queries of the first trial of the test set that decides."""
+        return len(self.test.trials[0].query)
 
-    def views(name: str) -> bool:
-        return cfg.MODEL.SIE_VIEW and name in cfg.DATASETS.NAMES
+    def __iter__(self) -> Iterator[Any]:
+        yield from (self.train_loader, self.train_loader_normal, self.val_loader, self.num_query)
+        yield from (self.num_classes, self.camera_num, self.view_num)
 
-    loaders = {
-        "market1501": lambda: load_market1501(root),
-        "dukemtmc": lambda: load_dukemtmc(root),
-        "occ_duke": lambda: load_occ_duke(root),
-        "msmt17": lambda: load_msmt17(root),
-        "msmt17_v2": lambda: load_msmt17_v2(root),
-        "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views("veri")),
-        "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
-        "table": lambda: load_table(cfg.DATASETS.TABLE, root),
-        "synthetic": lambda: load_synthetic(root, unlabelled, views("synthetic")),
-    }
-    return [loaders[name]() for name in names]
+    def __getitem__(self, place: int | slice) -> Any:
+        return tuple(self)[place]
 
 
 def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
-    """Return loaders and counts.
+    """Return loaders, counts and test sets; each archive is read once.
 
-    `num_instance` is the K that training begins with, and asks for the checks of `check_training_set`; None = that of
-    epoch 1 without these checks, for code that only tests. Several data sets are joined for training, identities and
-    cameras kept apart, but for the identities that DATASETS.VAL_IDS holds out. The test set is the first of
-    DATASETS.TESTS, or of NAMES where that is empty. Raises DataError when files are missing, when no query has a match,
-    or when MODEL.SIE_CAMERA is on for a training set without cameras.
+    `num_instance` is the K that training begins with. It asks for the checks of `check_training_set` and for the first
+    test set alone, the one that training looks at. None = the K of epoch 1 without these checks, and all of
+    DATASETS.TESTS (or the first of NAMES where that is empty), for code that only tests. Several data sets are joined
+    for training, identities and cameras kept apart, but for the identities that DATASETS.VAL_IDS holds out. Raises
+    DataError when files are missing and as `datasets.read.arrange`.
     """
-    from datasets.torch_datasets import ImageDataset
-    from datasets.training_set import check_training_set
-    from utils.distributed import find_ranks
+    from datasets.loaders import make_test_set, make_train_loaders
 
-    datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
-    test, test_cameras = _find_test(cfg, names_of_tests(cfg)[0], datasets)
-    _check_cameras(cfg, datasets)
-    joined = join_training_sets(datasets)
-    camera_num = 1 + max(sample.camid for sample in joined)
-    view_num = 1 + max(0, *(sample.viewid for sample in joined))
-    train = relabelled(hold_out_ids(cfg, datasets, joined).train) if cfg.DATASETS.VAL_IDS else joined
-    _log_findings(datasets, test)
-    decoder = cfg.INPUT.DECODER
-    train_images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder)
-    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder)
-    if num_instance is not None:
-        check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
-    sampler = _make_sampler(cfg, train, num_instance or resolve(cfg, 1).num_instance)
-    if num_instance is not None:  # a test reads no training image
-        train_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
-        plain_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=False)  # few ask for them
-    share = cfg.SOLVER.IMS_PER_BATCH // sampler.world_size
+    trains = num_instance is not None
+    tests = names_of_tests(cfg)[: 1 if trains else None]
+    names = names_to_read(cfg, tests)
+    samples = arrange(cfg, dict(zip(names, make_datasets(cfg, names), strict=True)), tests)
+    train_loader, normal_loader = make_train_loaders(cfg, samples.train, num_instance)
+    num_classes = 1 + max(sample.pid for sample in samples.train)
+    size = cfg.DATASETS.VEHICLEID_TEST_SIZE
+    test_sets = {
+        name: make_test_set(cfg, name, dataset_title(name, size), tested, samples.view_num)
+        for name, tested in samples.tests.items()
+    }
+    held_out = None
+    if samples.held_out is not None:
+        if trains:
+            _log_held_out(samples, num_classes)
+        held_out = make_test_set(cfg, HELD_OUT, HELD_OUT_TITLE, samples.held_out, samples.view_num, use_cache=trains)
     return ReIDData(
-        _make_loader(cfg, train_images, share, sampler),
-        _make_loader(cfg, plain_images, cfg.TEST.IMS_PER_BATCH),
-        _test_loader(cfg, test, test_cameras, view_num),
-        len(test.query),
-        1 + max(sample.pid for sample in train),
-        camera_num,
-        view_num,
+        train_loader,
+        normal_loader,
+        num_classes,
+        samples.camera_num,
+        samples.view_num,
+        test_sets,
+        held_out,
+        samples.fingerprint,
     )
 
 
-def held_out_test(cfg: CfgNode, data: ReIDData) -> ReIDData | None:
-    """Return the data with the identities that DATASETS.VAL_IDS holds out as its test set; None when it is 0."""
-    if not cfg.DATASETS.VAL_IDS:
-        return None
-    datasets = make_datasets(cfg, cfg.DATASETS.NAMES)
-    held = hold_out_ids(cfg, datasets, join_training_sets(datasets))
+def _log_held_out(samples: Samples, num_classes: int) -> None:
+    dataset = samples.held_out.dataset
+    num_ids = len({sample.pid for sample in dataset.query})
     logger.info(
         "held out to pick the epoch by: %d of the %d training identities, %d query and %d gallery images",
-        *(len({sample.pid for sample in held.query}), data.num_classes + len({sample.pid for sample in held.query})),
-        *(len(held.query), len(held.gallery)),
-    )
-    dataset = ReIDDataset("held-out identities", [], held.query, held.gallery)
-    loader = _test_loader(cfg, dataset, range(data.camera_num), data.view_num)
-    return data._replace(val_loader=loader, num_query=len(held.query))
-
-
-def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:
-    """Hold DATASETS.VAL_IDS of the joined training identities out. Raises DataError where it cannot, see `hold_out`."""
-    return hold_out(joined, cfg.DATASETS.VAL_IDS, any(dataset.has_cameras for dataset in datasets))
-
-
-def further_tests(cfg: CfgNode, data: ReIDData) -> dict[str, ReIDData]:
-    """Return, by name, the data with each test set of DATASETS.TESTS but the first in place of that one."""
-    names = names_of_tests(cfg)[1:]
-    if not names:
-        return {}
-    trained = make_datasets(cfg, cfg.DATASETS.NAMES)
-    tests = {}
-    for name in names:
-        dataset, cameras = _find_test(cfg, name, trained)
-        _log_findings([], dataset)
-        loader = _test_loader(cfg, dataset, cameras, data.view_num)
-        tests[name] = data._replace(val_loader=loader, num_query=len(dataset.query))
-    return tests
-
-
-def _find_test(cfg: CfgNode, name: str, trained: Sequence[ReIDDataset]) -> tuple[ReIDDataset, range | None]:
-    """Return a test set and the cameras of training that are its own; None: it is none of the training sets."""
-    if name not in cfg.DATASETS.NAMES:
-        return make_datasets(cfg, [name])[0], None
-    place = cfg.DATASETS.NAMES.index(name)
-    return trained[place], camera_ranges(trained)[place]
-
-
-def _test_loader(cfg: CfgNode, dataset: ReIDDataset, cameras: range | None, view_num: int) -> DataLoader:
-    """Return the loader of query + gallery; of several processes that train together each gets a shard of its rows.
-
-    `cameras` are those of training that the data set's are; None: it was not trained on, and the model is told no
-    camera and no viewpoint.
-    """
-    from datasets.sampler import ShardSampler
-    from datasets.torch_datasets import ImageDataset
-    from utils.distributed import num_processes, own_rank
-
-    tested = dataset.query + dataset.gallery
-    told = told_labels(tested, cameras, view_num)
-    for key, side in (("SIE_CAMERA", "camid"), ("SIE_VIEW", "viewid")):
-        unknown = sum(getattr(sample, side) < 0 for sample in told)
-        if cfg.MODEL[key] and unknown:
-            logger.warning(
-                "%s: %d of %d test images have a %s unknown to training, so MODEL.%s gives them the neutral "
-                "embedding, the mean of the trained ones",
-                *(dataset.name, unknown, len(tested), "camera" if side == "camid" else "viewpoint", key),
-            )
-    images = ImageDataset(
-        tested,
-        cfg.INPUT.SIZE_TEST,
-        cfg.INPUT.FILTER_TEST,
-        cfg.INPUT.DECODER,
-        dataset.trials,
-        dataset.notes,
-        told,
-    )
-    images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
-    shard = ShardSampler(len(images), own_rank(), num_processes())
-    return _make_loader(cfg, images, cfg.TEST.IMS_PER_BATCH, shard)
-
-
-def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
-    shown = [*datasets, *([] if any(test is dataset for dataset in datasets) else [test])]
-    logger.info("data sets\n%s", statistics_table(shown))
-    for dataset in shown:
-        for note in dataset.notes:
-            logger.info("%s", note)
-        differing = len(published_findings(dataset))
-        if differing:
-            logger.warning(
-                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
-                "python -m datasets.check lists them",
-                *(dataset.name, differing),
-            )
-    for finding in match_findings(test):
-        logger.warning("%s", finding)
-
-
-def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTransform]:
-    """Return the device transforms of training (two views of each image when self-supervised) and of testing."""
-    from datasets.transforms import BatchTransform
-    from datasets.two_views import TwoViews
-
-    mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
-    if cfg.MODEL.TRAINING_MODE == "self_supervised":
-        train = TwoViews(
-            mean,
-            std,
-            cfg.INPUT.PROB,
-            cfg.INPUT.SSL.CROP_SCALE,
-            cfg.INPUT.SSL.CROP_RATIO,
-            cfg.INPUT.SSL.JITTER,
-            cfg.INPUT.SSL.JITTER_PROB,
-            cfg.INPUT.SSL.GREY_PROB,
-        )
-    else:
-        train = BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB)
-    return train, BatchTransform(mean, std)
-
-
-def _check_cameras(cfg: CfgNode, datasets: Sequence[ReIDDataset]) -> None:
-    for dataset in datasets:
-        if cfg.MODEL.SIE_CAMERA and not dataset.has_cameras:
-            raise DataError(f"{dataset.name}: the data set has no camera ids, so set MODEL.SIE_CAMERA False")
-
-
-def _make_sampler(cfg: CfgNode, train: list[Sample], num_instance: int) -> EpochSampler:
-    from datasets.sampler import RandomIdentitySampler, ShuffleSampler
-    from utils.distributed import find_ranks
-
-    ranks = find_ranks(cfg.MODEL.DIST_TRAIN)
-    batch_size, seed = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED
-    if "triplet" in cfg.DATALOADER.SAMPLER:
-        sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
-    else:
-        drop_last = cfg.DATALOADER.SAMPLER == "random"
-        sampler = ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size, drop_last)
-    logger.info("sampler: %s", sampler.describe())
-    return sampler
-
-
-def _make_loader(
-    cfg: CfgNode, dataset: ImageDataset, batch_size: int, sampler: EpochSampler | ShardSampler | None = None
-) -> DataLoader:
-    """Return a loader; workers start at the first iteration and are kept."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from datasets.torch_datasets import collate
-    from utils.workers import leave_interrupts_to_the_parent, num_workers
-
-    workers = num_workers(cfg.DATALOADER.NUM_WORKERS, math.ceil(len(dataset) / batch_size))
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=leave_interrupts_to_the_parent,
-        pin_memory=cfg.MODEL.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # the loader's own draws leave the training's random state alone
+        *(num_ids, num_classes + num_ids, len(dataset.query), len(dataset.gallery)),
     )

@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.decode import missing, read_image
+from utils.atomic import replacing
 from utils.errors import ConfigError, DataError
 from utils.file_lock import LockHeldError, hold, is_alive
-from utils.run_folder import make_folder, replacing
+from utils.run_folder import make_folder
 from utils.workers import leave_interrupts_to_the_parent, num_workers
 
 logger = logging.getLogger(__name__)

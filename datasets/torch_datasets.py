@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from datasets.bases import Sample
+from datasets.batch import Batch
 from datasets.decode import jpeg_decoder, read_image
 from datasets.pixel_cache import PixelCache, Wanted, find_cache, make_cache
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageDataset(Dataset):
-    """Samples as (uint8 image [3, H, W], sample), or whole batches; `trials` and `notes` as in ReIDDataset.
+    """Samples as (uint8 image [3, H, W], sample), or whole batches.
 
     Images are read as `datasets.decode.read_image` does. `told` are the samples as the model gets them, where a camera
     or viewpoint that it does not know is -1; None = as they are.
@@ -28,8 +29,6 @@ class ImageDataset(Dataset):
         size: Sequence[int],
         resize_filter: str,
         decoder: str,
-        trials: tuple[tuple[np.ndarray, np.ndarray], ...] = (),
-        notes: tuple[str, ...] = (),
         told: Sequence[Sample] | None = None,
     ) -> None:
         self.samples = list(samples)
@@ -39,8 +38,6 @@ class ImageDataset(Dataset):
         self.decoder = decoder
         if decoder == "torchvision" and jpeg_decoder() is None:
             say_slow_decoding()
-        self.trials = trials
-        self.notes = notes
         self._labels = np.array([sample[1:] for sample in self.told], dtype=np.int64).reshape(-1, 3).T.copy()  # [3, N]
         self._cache: PixelCache | None = None
 
@@ -59,8 +56,8 @@ class ImageDataset(Dataset):
     def __getitem__(self, row: int) -> tuple[torch.Tensor, Sample]:
         return self.__getitems__([row])["images"][0], self.told[row]
 
-    def __getitems__(self, rows: Sequence[int]) -> dict:
-        """Return the batch dict: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str]."""
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        """Return the batch: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str]."""
         images = _empty_images((len(rows), 3, *self.size))
         if self._cache is not None:
             self._cache.copy_rows(rows, images)
@@ -80,8 +77,8 @@ def say_slow_decoding() -> None:
     )
 
 
-def collate(batch: dict) -> dict:
-    """Return the batch dict of `ImageDataset.__getitems__` as it is; torch's loaders would stack it otherwise."""
+def collate(batch: Batch) -> Batch:
+    """Return the batch of `ImageDataset.__getitems__` as it is; torch's loaders would stack it otherwise."""
     return batch
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
-from configs.schedule import PAIR_LOSSES, resolve, supcon_across_cameras
+from configs.phases import PAIR_LOSSES, PhasePlan, supcon_across_cameras
 from datasets.bases import Sample
 from datasets.sampler import check_pxk
 from utils.errors import ConfigError, DataError
@@ -36,11 +36,12 @@ def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
 
     Without SOLVER.GATHER_FEATURES each process's loss sees its own share alone.
     """
-    batch, first_epoch = cfg.SOLVER.IMS_PER_BATCH, {}
-    for epoch in range(1, cfg.SOLVER.MAX_EPOCHS + 1):
-        rules = resolve(cfg, epoch)
-        wants_pairs = any(rules.weights[name] > 0 for name in PAIR_LOSSES)
-        first_epoch.setdefault((rules.num_instance, rules.k_key, wants_pairs), epoch)
+    plan, first_epoch = PhasePlan(cfg), {}
+    batch = plan.batch_size
+    for epoch in range(1, plan.max_epochs + 1):
+        phase = plan.at(epoch)
+        wants_pairs = any(phase.weights[name] > 0 for name in PAIR_LOSSES)
+        first_epoch.setdefault((phase.num_instance, phase.k_key, wants_pairs), epoch)
     for (k, key, wants_pairs), epoch in first_epoch.items():
         check_pxk(batch, k, world_size, identities, f"{key}, epoch {epoch}")
         if wants_pairs and not cfg.SOLVER.GATHER_FEATURES and batch // k // world_size < 2:

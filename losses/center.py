@@ -3,11 +3,18 @@
 Reference: Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition, ECCV 2016, equation 2.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from losses.numeric import check_labels
 from utils.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from configs.phases import Phase
+    from datasets.batch import Batch
+    from model import ModelOutput
 
 MIN_SQUARED, MAX_SQUARED = 1e-12, 1e12  # a runaway feature stops pulling instead of overflowing the total
 
@@ -39,3 +46,16 @@ class CenterLoss(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes for printing."""
         return "num_classes={}, feat_dim={}".format(*self.centers.shape)
+
+
+class CenterTerm(nn.Module):
+    """The centre loss of the global branch, before its neck; the parameter `centers` is that of `loss`."""
+
+    def __init__(self, loss: CenterLoss) -> None:
+        super().__init__()
+        self.centers = loss.centers  # its own, so that the saved state calls it center.centers
+
+    def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
+        """Return the term `center`; the centres learn at full speed whatever its weight, see `solver.centers`."""
+        self.centers.loss_weight = phase.weights["center"]
+        return {"center": center_loss(output.pre_bn[0], batch["pids"], self.centers)}

@@ -1,110 +1,89 @@
-"""The criterion: which losses see which outputs of the model, and how branches and terms add up."""
+"""The criterion: which terms act in a phase, how they add up, and what is read of a step beside them."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from losses.branches import BranchLoss, combine_branches
-from losses.center import CenterLoss
-from losses.metric import Features, MetricLosses
 from losses.numeric import attached_zero
-from losses.supcon import SupConTerm
+
+if TYPE_CHECKING:
+    from configs.phases import Phase
+    from datasets.batch import Batch
+    from model import ModelOutput
+
+# from what the model gave for a batch to the terms' values: scalars of at least float32, before any weight, by name
+Term = Callable[["ModelOutput", "Batch", "Phase"], dict[str, torch.Tensor]]
 
 
-class Branches(Features, Protocol):
-    """What the criterion reads of a model's training output: the global branch first, then the local ones."""
+class Reading(NamedTuple):
+    """A value that is logged beside the losses and has no gradient."""
 
-    logits: list[torch.Tensor]  # each [B, C]
-    projection: torch.Tensor | None  # [B, 128]
-
-
-class Plan(Protocol):
-    """What the criterion reads of a phase."""
-
-    epoch: int  # from 1
-    weights: dict[str, float]  # of every term, 0.0 = off
-    routed: bool  # triplet and tripletx share the batch by brightness
+    read: Callable[["ModelOutput", "Batch"], torch.Tensor]  # -> scalar on the device
+    of: str = ""  # the term without whose weight there is nothing to read, "" = always read
 
 
 class Criterion(nn.Module):
-    """All losses of a run: `criterion(output, batch, phase) -> (total, {name: value})`.
+    """All losses of a stage: `criterion(output, batch, phase) -> (total, {name: value})`.
 
-    The terms are those whose weight in phase.weights is not 0, plus the centre loss at `center_weight` when there is
-    one. total is the weighted sum, differentiable, a scalar of at least float32; the values are unweighted and
-    detached. Without any term total is a differentiable 0. `global_weight` in [0, 1] is the share of the global branch,
-    see `combine_branches`.
+    `terms` holds each term by its name in phase.weights; one that gives several values stands under the name of each
+    and is asked once. Those that are modules are submodules of that name. `readings` are what is logged beside them.
     """
 
-    def __init__(
-        self,
-        identity: BranchLoss,
-        metric: MetricLosses,
-        supcon: SupConTerm | None = None,
-        global_weight: float = 0.5,
-        center: CenterLoss | None = None,
-        center_weight: float = 0.0,
-    ) -> None:
+    def __init__(self, terms: Mapping[str, Term], readings: Mapping[str, Reading]) -> None:
         super().__init__()
-        if not 0 <= global_weight <= 1:
-            raise ValueError(f"global_weight got {global_weight}, expected a number in [0, 1]")
-        self.identity = identity
-        self.metric = metric
-        self.supcon = supcon
-        self.center = center
-        self.global_weight = global_weight
-        self.center_weight = center_weight
+        self._terms = dict(terms)
+        self._readings = dict(readings)
+        for name, term in terms.items():
+            if isinstance(term, nn.Module):
+                self.add_module(name, term)
 
-    def forward(self, output: Branches, batch: dict, phase: Plan) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, output: "ModelOutput", batch: "Batch", phase: "Phase"
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the total and the parts for a model output, its batch and the phase of the epoch.
 
-        The batch holds `pids` and `camids` [B] int64, and `brightness` [B] in [0, 1] where the phase is routed. Raises
-        ValueError when the phase gives weight to a loss that this criterion does not have.
+        Active are the terms whose weight in phase.weights is not 0. total is their weighted sum in the order of the
+        weights, a scalar of at least float32, and depends on all that the model gave, by a gradient of 0 where no term
+        reaches: DistributedDataParallel waits for a gradient of every parameter. The parts are unweighted and detached.
+        Raises ValueError when the phase gives weight to a term that this criterion does not have.
         """
-        weights = {name: weight for name, weight in phase.weights.items() if weight != 0}
-        if self.center is not None and self.center_weight != 0:
-            weights["center"] = self.center_weight
-        terms = self._terms(output, batch, phase)
-        unknown = [name for name in weights if name not in terms]
+        weights = _active(phase)
+        unknown = [name for name in weights if name not in self._terms]
         if unknown:
-            raise ValueError(
-                f"the phase weighs the loss '{unknown[0]}' {weights[unknown[0]]}, but there are {', '.join(terms)}"
-            )
-        total = attached_zero(_idle_outputs(output, weights))
-        parts = {}
+            known = ", ".join(self._terms)
+            raise ValueError(f"the phase weighs the loss '{unknown[0]}' {weights[unknown[0]]}, but there are {known}")
+        total = attached_zero(list(_tensors(output)))
+        values, parts = {}, {}
         for name, weight in weights.items():
-            value = terms[name]()
-            total = total + weight * value
-            parts[name] = value.detach()
+            if name not in values:
+                values |= self._terms[name](output, batch, phase)
+            total = total + weight * values[name]
+            parts[name] = values[name].detach()
         return total, parts
 
-    def _terms(self, output: Branches, batch: dict, phase: Plan) -> dict[str, Callable[[], torch.Tensor]]:
-        labels = batch["pids"]
-        terms = {"id": partial(combine_branches, self.identity, output.logits, labels, self.global_weight)}
-        if phase.routed:
-            triplet, tripletx = self.metric.routed(output, batch, phase.epoch, phase.weights["triplet"] > 0)
-            terms |= {"triplet": lambda: triplet, "tripletx": lambda: tripletx}
-        else:
-            for name in ("triplet", "tripletx"):
-                terms[name] = partial(self.metric.of_all, name, output, batch, phase.epoch)
-        if self.supcon is not None and output.projection is not None:
-            dark = self.metric.routing.is_dark(batch["brightness"]) if "brightness" in batch else None
-            terms["supcon"] = partial(self.supcon, output.projection, labels, batch["camids"], dark)
-        if self.center is not None:
-            terms["center"] = partial(self.center, output.pre_bn[0], labels)
-        return terms
+    def readings(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
+        """Return the readings of a step by name: scalars on the device, without a wait for it."""
+        return {name: self._readings[name].read(output, batch) for name in self._names_of_readings(phase)}
+
+    def names(self, phase: "Phase") -> list[str]:
+        """Return the names of what a step of the phase gives: the parts, then the readings, always in this order."""
+        return [*_active(phase), *self._names_of_readings(phase)]
+
+    def _names_of_readings(self, phase: "Phase") -> list[str]:
+        weights = _active(phase)
+        return [name for name, reading in self._readings.items() if not reading.of or reading.of in weights]
 
 
-def _idle_outputs(output: Branches, weights: dict[str, float]) -> list[torch.Tensor]:
-    """Return one output for each part of the model that the terms may not reach.
+def _active(phase: "Phase") -> dict[str, float]:
+    return {name: weight for name, weight in phase.weights.items() if weight != 0}
 
-    DistributedDataParallel waits for a gradient of every parameter.
-    """
-    idle = [*output.pre_bn[:1]]
-    if "id" not in weights:  # only the logits reach the classifiers
-        idle += output.logits
-    if "supcon" not in weights and output.projection is not None:
-        idle.append(output.projection)
-    return idle
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a model output, however its fields nest them."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif value is not None:
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)

@@ -1,11 +1,19 @@
 """Identity loss: cross-entropy over the training identities, with label smoothing and with a margin if there is one."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from losses.branches import combine_branches
 from losses.margin_softmax import Margin
 from utils.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from configs.phases import Phase
+    from datasets.batch import Batch
+    from model import ModelOutput
 
 
 def identity_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
@@ -47,3 +55,22 @@ class IdentityLoss(nn.Module):
         """Return the hyper-parameters for printing."""
         kind = "softmax" if self.margin is None else f"{self.margin.__name__} s={self.scale} m={self.margin_size}"
         return f"{kind}, smoothing={self.smoothing}"
+
+
+class IdentityTerm(nn.Module):
+    """The identity loss over all branches; `global_weight` in [0, 1] is the global one's share (`combine_branches`)."""
+
+    def __init__(self, loss: IdentityLoss, global_weight: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= global_weight <= 1:
+            raise ValueError(f"global_weight got {global_weight}, expected a number in [0, 1]")
+        self.loss = loss
+        self.global_weight = global_weight
+
+    def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
+        """Return the term `id`: the loss of the logits of every branch."""
+        return {"id": combine_branches(self.loss, output.logits, batch["pids"], self.global_weight)}
+
+    def extra_repr(self) -> str:
+        """Return the share of the global branch for printing."""
+        return f"global_weight={self.global_weight}"

@@ -1,7 +1,7 @@
 """The metric losses of a run: Triplet or TripletX, or both by brightness, each on its own feature source."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,16 +11,16 @@ from losses.routing import Anchors, Routing, nothing_to_route, route
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
 
+if TYPE_CHECKING:
+    from configs.phases import Phase
+    from datasets.batch import Batch
+    from model import ModelOutput
 
-class Features(Protocol):
-    """What metric losses read of a model's training output: the global branch first, then the local ones."""
-
-    pre_bn: list[torch.Tensor]  # each [B, D]
-    bnneck: list[torch.Tensor]  # each [B, D]
+NAMES = ("triplet", "tripletx")
 
 
 class MetricLosses(nn.Module):
-    """Triplet and TripletX with the feature source of each, `pre_bn` or `bnneck`; ValueError for another one.
+    """The terms triplet and tripletx with the feature source of each, `pre_bn` or `bnneck`; ValueError for another one.
 
     `global_weight` is the share of the global branch, see `combine_branches`.
     """
@@ -42,7 +42,17 @@ class MetricLosses(nn.Module):
         self.sources = sources
         self.global_weight = global_weight
 
-    def of_all(self, name: str, output: Features, batch: dict, epoch: int) -> torch.Tensor:
+    def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
+        """Return the term or terms with weight, where the phase is routed both.
+
+        The batch holds `pids` and `camids` [B] int64, and `brightness` [B] in [0, 1] where the phase is routed.
+        """
+        if phase.routed:
+            values = self.routed(output, batch, phase.epoch, phase.weights["triplet"] > 0)
+            return dict(zip(NAMES, values, strict=True))
+        return {name: self.of_all(name, output, batch, phase.epoch) for name in NAMES if phase.weights.get(name)}
+
+    def of_all(self, name: str, output: "ModelOutput", batch: "Batch", epoch: int) -> torch.Tensor:
         """Return the loss `name`, triplet or tripletx, over the whole batch and all branches."""
         if name == "triplet":
             return combine_branches(self.triplet, self._source(output, name), batch["pids"], self.global_weight)
@@ -53,7 +63,7 @@ class MetricLosses(nn.Module):
         return combine_branches(tripletx, self._source(output, name), batch["pids"], self.global_weight)
 
     def routed(
-        self, output: Features, batch: dict, epoch: int, triplet_has_weight: bool
+        self, output: "ModelOutput", batch: "Batch", epoch: int, triplet_has_weight: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (triplet, tripletx) of a batch that is routed by batch["brightness"] [B].
 
@@ -63,7 +73,7 @@ class MetricLosses(nn.Module):
         if "brightness" not in batch:
             raise ValueError("brightness routing needs batch['brightness']")
         branches = 1 if self.routing.global_only else None
-        feats = [self._source(output, name)[:branches] for name in ("triplet", "tripletx")]
+        feats = [self._source(output, name)[:branches] for name in NAMES]
         anchors = Anchors(batch["pids"], batch["camids"], batch["brightness"], epoch)
 
         def losses(bright: torch.Tensor, dark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,7 +88,7 @@ class MetricLosses(nn.Module):
             return torch.where(nothing, whole, bright), dark
         return bright, torch.where(nothing, whole, dark)
 
-    def _source(self, output: Features, name: str) -> Sequence[torch.Tensor]:
+    def _source(self, output: "ModelOutput", name: str) -> Sequence[torch.Tensor]:
         return output.pre_bn if self.sources[name] == "pre_bn" else output.bnneck
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equatio
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,11 @@ from torch import nn
 from losses.numeric import attached_zero, check_camids, check_labels, weighted_mean
 from losses.pairs import pair_masks
 from utils.precision import at_least_float32, without_autocast
+
+if TYPE_CHECKING:
+    from configs.phases import Phase
+    from datasets.batch import Batch
+    from model import ModelOutput
 
 
 def supcon_loss(
@@ -76,18 +82,29 @@ class SupConTerm(nn.Module):
     """SupCon as a run uses it: with or without cameras, and with a boost of the dark samples.
 
     L = (L_all + b L_dark) / (1 + b), b = (dark_gamma - 1) n_dark / n, where L_dark sees only the dark samples;
-    dark_gamma 1 = no boost. Reference: Model B's code, with its 1.8 as an option.
+    dark_gamma 1 = no boost. Dark are those with a brightness, in [0, 1], strictly below `dark_below`.
+    Reference: Model B's code, with its 1.8 as an option.
     """
 
-    def __init__(self, temperature: float = 0.07, cam_aware: bool = True, dark_gamma: float = 1.0) -> None:
+    def __init__(
+        self, temperature: float = 0.07, cam_aware: bool = True, dark_gamma: float = 1.0, dark_below: float = 0.35
+    ) -> None:
         super().__init__()
         if not 1 <= dark_gamma < math.inf:
             raise ValueError(f"dark_gamma got {dark_gamma}, expected a number of at least 1")
         self.loss = SupConLoss(temperature)
         self.cam_aware = cam_aware
         self.dark_gamma = dark_gamma
+        self.dark_below = dark_below
 
-    def forward(
+    def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
+        """Return the term `supcon`: the loss of the projection. Raises ValueError for a model without one."""
+        if output.projection is None:
+            raise ValueError("the phase weighs the loss 'supcon', but the model returned no projection")
+        dark = batch["brightness"] < self.dark_below if "brightness" in batch else None
+        return {"supcon": self.boosted(output.projection, batch["pids"], batch["camids"], dark)}
+
+    def boosted(
         self, feat: torch.Tensor, labels: torch.Tensor, camids: torch.Tensor, dark: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the scalar loss of projections [N, D]; `dark`, bool [N], is needed only for the boost."""

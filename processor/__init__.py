@@ -1,7 +1,8 @@
 """Training and evaluation loops."""
 
-from processor.inference import do_inference
+from processor.evaluation.evaluate import do_inference
 from processor.phases import Phase, PhasePlan
-from processor.train import do_train
+from processor.systems import make_stage
+from processor.train import do_train, train_stages
 
-__all__ = ["Phase", "PhasePlan", "do_inference", "do_train"]
+__all__ = ["Phase", "PhasePlan", "do_inference", "do_train", "make_stage", "train_stages"]

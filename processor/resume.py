@@ -1,14 +1,18 @@
 """The state of a run after its last whole epoch: saved in one file, checked against the configuration, restored."""
 
 import logging
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from yacs.config import CfgNode
 
-from configs.compare import find_differences
+from configs.compare import find_differences, flatten
+from configs.stages import solver_key, stages_of
+from processor.provenance import run_of
 from processor.stage import Stage
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
@@ -16,12 +20,14 @@ from utils.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-STATE_NAME = "state_last.pth"
-STATE_SCHEMA = 1
-STATE_KEYS = (
-    *("model", "criterion", "optimizer", "center_optimizer", "scaler", "rng", "config"),
-    *("stage", "epoch", "iteration", "evaluated", "best", "data_fingerprint"),
-)
+STATE_SCHEMA = 2
+STATE_TYPES = {  # what a whole state holds
+    **dict.fromkeys(("model", "criterion", "updater", "best"), dict),
+    **dict.fromkeys(("epoch", "iteration", "evaluated"), int),
+    **dict.fromkeys(("config", "stage", "data_fingerprint"), str),
+    "rng": list,  # by process
+}
+UPDATER_OF_SCHEMA_1 = ("optimizer", "center_optimizer", "scaler")  # stood beside each other there
 START_ANEW = "train anew in another OUTPUT_DIR, or from a kept checkpoint with MODEL.PRETRAIN_CHOICE finetune"
 
 
@@ -31,12 +37,14 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
     Raises ConfigError when MODEL.PRETRAIN_CHOICE is resume and there is none, or when keys differ that change training;
     DataError when it was trained on images of another fingerprint.
     """
-    path = Path(cfg.OUTPUT_DIR) / STATE_NAME
+    folder = run_of(cfg)
+    path = folder.state
     if not path.is_file():
-        orphans = sorted(entry.name for entry in path.parent.glob(f"{cfg.MODEL.NAME}_*.pth"))
+        stages = ("", *stages_of(cfg))
+        orphans = sorted(path.name for stage in stages for path in folder.checkpoints(stage).values())
         if orphans:
             raise ConfigError(
-                f"OUTPUT_DIR '{path.parent}' holds {len(orphans)} checkpoints ({orphans[0]}, ...) but no {STATE_NAME} "
+                f"OUTPUT_DIR '{folder.path}' holds {len(orphans)} checkpoints ({orphans[0]}, ...) but no {path.name} "
                 "to continue from; choose another OUTPUT_DIR or move those files away"
             )
         if cfg.MODEL.PRETRAIN_CHOICE == "resume":
@@ -49,9 +57,10 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
         state = load_file(path, "OUTPUT_DIR")
     except DataError as error:
         raise DataError(f"'{path}' is damaged; {START_ANEW}") from error
-    if not isinstance(state, dict) or state.get("schema") != STATE_SCHEMA or not state.keys() >= set(STATE_KEYS):
+    state = _present(state)
+    saved = None if state is None else _settings(state["config"])
+    if saved is None or state["stage"] not in stages_of(cfg):
         raise DataError(f"'{path}' is not a whole training state of this version; {START_ANEW}")
-    saved = yaml.safe_load(state["config"])
     differing = find_differences(saved, yaml.safe_load(cfg.dump()))
     if differing:
         raise ConfigError(
@@ -63,19 +72,44 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
             f"'{path}' was trained on other data (fingerprint {state['data_fingerprint']}, now {data_fingerprint}); "
             "point DATASETS.ROOT_DIR to the same images or choose another OUTPUT_DIR"
         )
-    if saved["SOLVER"]["MAX_EPOCHS"] < cfg.SOLVER.MAX_EPOCHS:
-        logger.warning(
-            "SOLVER.MAX_EPOCHS %d -> %d: the cosine learning rate and a linear W_SUP_SPEC of the last phase follow the "
-            "longer schedule from here on; the epochs up to %d followed the shorter one, so this is not the run that "
-            "one launch with %d epochs gives",
-            *(saved["SOLVER"]["MAX_EPOCHS"], cfg.SOLVER.MAX_EPOCHS, state["epoch"], cfg.SOLVER.MAX_EPOCHS),
-        )
+    _warn_of_a_longer_schedule(cfg, saved, state["epoch"])
     return state
 
 
-def save_state(
-    cfg: CfgNode, stage: Stage, scaler: torch.amp.GradScaler, ranks: Ranks, progress: dict[str, Any]
-) -> None:
+def _warn_of_a_longer_schedule(cfg: CfgNode, saved: dict[str, Any], epoch: int) -> None:
+    key = solver_key(cfg, "MAX_EPOCHS")
+    before, now = flatten(saved).get(key), flatten(cfg)[key]
+    if before is not None and before < now:
+        logger.warning(
+            "%s %d -> %d: the cosine learning rate and a linear W_SUP_SPEC of the last phase follow the "
+            "longer schedule from here on; the epochs up to %d followed the shorter one, so this is not the run that "
+            "one launch with %d epochs gives",
+            *(key, before, now, epoch, now),
+        )
+
+
+def _present(state: Any) -> dict[str, Any] | None:
+    """Return a loaded state in today's schema; None for what is no whole state of one that is known."""
+    if not isinstance(state, dict):
+        return None
+    if state.get("schema") == 1 and state.keys() >= set(UPDATER_OF_SCHEMA_1):
+        updater = {name: state[name] for name in UPDATER_OF_SCHEMA_1}
+        state = {name: value for name, value in state.items() if name not in updater}
+        state |= {"schema": STATE_SCHEMA, "updater": updater}
+    is_whole = all(isinstance(state.get(name), kind) for name, kind in STATE_TYPES.items())
+    return state if state.get("schema") == STATE_SCHEMA and is_whole else None
+
+
+def _settings(text: str) -> dict[str, Any] | None:
+    """Return the sections of a configuration that a state keeps as YAML; None for anything else."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any]) -> None:
     """Replace state_last.pth with the state after an epoch.
 
     `progress` holds epoch, iteration, best and data_fingerprint. All ranks call it; rank 0 writes.
@@ -88,40 +122,45 @@ def save_state(
         "stage": stage.name,
         "model": stage.model.state_dict(),
         "criterion": stage.criterion.state_dict(),
-        "optimizer": stage.optimizer.state_dict(),
-        "center_optimizer": stage.center_optimizer.state_dict() if stage.center_optimizer else {},
-        "scaler": scaler.state_dict(),
+        "updater": stage.updater.state_dict(),
         "rng": rng,
         "config": cfg.dump(),
         **progress,
     }
-    save_atomic(content, Path(cfg.OUTPUT_DIR) / STATE_NAME)
+    save_atomic(content, run_of(cfg).state)
 
 
-def restore_state(
-    state: dict[str, Any], stage: Stage, scaler: torch.amp.GradScaler, ranks: Ranks, device: torch.device
-) -> None:
-    """Put a saved state into the stage, the scaler and the random generators of this process.
+def restore_model(state: dict[str, Any], model: nn.Module) -> None:
+    """Put the weights of a saved state into the model; DataError where they do not fit."""
+    with _fitting():
+        model.load_state_dict(state["model"])
 
-    Raises DataError for a state that does not fit and ConfigError for one of another number of processes.
-    """
+
+@contextmanager
+def _fitting() -> Iterator[None]:
     try:
-        stage.model.load_state_dict(state["model"])
-        stage.criterion.load_state_dict(state["criterion"])
-        stage.optimizer.load_state_dict(state["optimizer"])
-        if stage.center_optimizer is not None:
-            stage.center_optimizer.load_state_dict(state["center_optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    except (KeyError, ValueError, RuntimeError) as error:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"the saved state does not fit this model ({str(error).splitlines()[0]}); {START_ANEW}"
         ) from error
+
+
+def restore_state(state: dict[str, Any], stage: Stage, ranks: Ranks) -> None:
+    """Put a saved state into criterion and updater of the stage and into the random generators of this process.
+
+    Raises DataError for a state that does not fit and ConfigError for one of another number of processes.
+    """
+    with _fitting():
+        stage.criterion.load_state_dict(state["criterion"])
+        stage.updater.load_state_dict(state["updater"])
     if len(state["rng"]) != ranks.world_size:
         raise ConfigError(
             f"the run was trained by {len(state['rng'])} processes, now there are {ranks.world_size}; "
             "continue with the same number"
         )
-    _set_rng_state(state["rng"][ranks.rank], device)
+    with _fitting():
+        _set_rng_state(state["rng"][ranks.rank], stage.settings.device)
 
 
 def _rng_state(device: str) -> dict[str, torch.Tensor]:

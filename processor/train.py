@@ -1,134 +1,150 @@
-"""The training loop: epochs, checkpoints, evaluation, and the state that a killed run continues from."""
+"""The training loop: stages, epochs, checkpoints, evaluation, and the state that a killed run continues from."""
 
 import logging
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from configs.phases import Phase, active_losses, describe_losses
+from configs.stages import last_stage, stages_of
 from datasets.make_dataloader import ReIDData
 from datasets.sampler import RandomIdentitySampler
-from processor.compiling import CompiledTraining
-from processor.embed import embed
+from losses.criterion import Criterion
 from processor.epoch import train_epoch
-from processor.inference import evaluate, fingerprint_of_test, log_results
-from processor.phases import Phase, PhasePlan, active_losses, describe_losses
-from processor.reference import raw_pixel_results
-from processor.resume import save_state
+from processor.periodic import evaluate_if_due, evaluate_references, is_due
+from processor.provenance import describe_run
+from processor.resume import restore_model, save_state
 from processor.run import Run, start_run
-from processor.speed import describe_speed
-from processor.stage import Stage, forward_images
-from processor.trained import describe_run
-from processor.wrapping import wrap
-from solver.scheduler import EpochScheduler
+from processor.stage import Stage
+from processor.step.compiling import CompiledTraining
+from processor.step.speed import describe_speed
+from processor.step.wrapping import wrap
+from processor.systems import make_stage
+from processor.systems.transreid import assemble
+from solver import EpochScheduler
+from solver.update import updater_of
 from utils.checkpoint import save_weights
-from utils.distributed import share_buffers
+from utils.device import seed_everything
+from utils.distributed import own_rank, share_buffers
 from utils.errors import RunError
-from utils.results import METRICS
 
 logger = logging.getLogger(__name__)
 
-STAGE_NAME = "main"
+RANK_SEED_STEP, STAGE_SEED_STEP = 1_000_003, 7_368_787  # no two of neighbouring seeds, ranks and stages meet
+NUM_SEEDS = 2**32
+
+
+def train_stages(cfg: CfgNode, model: nn.Module, data: ReIDData, state: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train stage after stage to the end of the last one in OUTPUT_DIR; the model is on its device already.
+
+    `state` comes from `processor.resume.find_state`; None starts at the first stage. A stage is made when its turn
+    comes: what earlier ones learnt is in the model, what it derives from that is made anew and never saved. Returns and
+    raises as `do_train`.
+    """
+    names = list(stages_of(cfg))
+    first = names.index(state["stage"]) if state else 0
+    progress: dict[str, Any] = {"iteration": 0}
+    for number, name in enumerate(names[first:], start=first):
+        own_state = state if state and number == first else None
+        if own_state:
+            restore_model(own_state, model)
+        seed = cfg.SOLVER.SEED + STAGE_SEED_STEP * number
+        if number:  # in the first stage the draws of the model's weights go on
+            seed_everything(seed % NUM_SEEDS)
+        stage = make_stage(cfg, name, model, data)
+        # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
+        seed_everything((seed + RANK_SEED_STEP * own_rank()) % NUM_SEEDS)
+        progress = _train(start_run(cfg, stage, data, own_state, progress["iteration"]), is_first=not number)
+    return {"epoch": progress["epoch"], "best": progress["best"]}
 
 
 def do_train(
     cfg: CfgNode,
     model: nn.Module,
-    criterion: nn.Module,
+    criterion: Criterion,
     data: ReIDData,
     optimizer: torch.optim.Optimizer,
     scheduler: EpochScheduler,
     center_optimizer: torch.optim.Optimizer | None = None,
     state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the model is on its device already.
+    """Train a system of one stage on images to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the model is on its device already.
 
     `state` comes from `processor.resume.find_state`; None starts at epoch 1. Returns {"epoch": last epoch, "best":
     {"epoch", "mAP", "Rank-1"} of the evaluations or {}}. Raises RunError (nothing is saved over the last good state)
     when a loss or a weight is NaN or infinite.
     """
-    stage = Stage(
-        STAGE_NAME,
-        model,
-        forward_images,
-        criterion,
-        optimizer,
-        center_optimizer,
-        scheduler,
-        PhasePlan(cfg),
-        cfg.SOLVER.MAX_EPOCHS,
-    )
-    run = start_run(cfg, stage, data, state)
+    if state:
+        restore_model(state, model)
+    device, name = next(model.parameters()).device, last_stage(cfg)
+    updater = updater_of(cfg, name, model, (optimizer, center_optimizer), device)
+    stage = assemble(cfg, name, model, data, criterion, updater, scheduler)
+    progress = _train(start_run(cfg, stage, data, state), is_first=True)
+    return {"epoch": progress["epoch"], "best": progress["best"]}
+
+
+def _train(run: Run, is_first: bool) -> dict[str, Any]:
+    """Train the run's stage to its last epoch and return the progress."""
     try:
+        if is_first and run.progress["epoch"] == 0 and run.cfg.TEST.REFERENCE:
+            evaluate_references(run)
         _train_stage(run)
     finally:
         if run.recorder:
             run.recorder.close()
-    return {"epoch": run.progress["epoch"], "best": run.progress["best"]}
+    return run.progress
 
 
 def _train_stage(run: Run) -> None:
-    cfg, stage, progress = run.cfg, run.stage, run.progress
-    if progress["epoch"] == 0 and cfg.TEST.REFERENCE:
-        _evaluate_references(run)
+    stage, progress, settings = run.stage, run.progress, run.stage.settings
     if progress["epoch"]:  # a run that ended between its state and its checkpoint or evaluation goes on there
         _save_checkpoint_if_due(run)
-        _evaluate_if_due(run)
+        evaluate_if_due(run)
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
-    model = CompiledTraining(stage.model) if cfg.MODEL.COMPILE else stage.model
-    model = wrap(model, run.settings.device, run.ranks.world_size, cfg.MODEL.SYNC_BN)
+    trained = CompiledTraining(stage.trained) if settings.compile else stage.trained
+    trained = wrap(trained, settings.device, run.ranks.world_size, settings.sync_bn)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
-        progress["iteration"] += _train_one(run, model, epoch)
+        progress["iteration"] += _train_one(run, trained, epoch)
         share_buffers(stage.model)  # what all ranks evaluate is what rank 0 saves
         _check_weights(stage.model, epoch)
         progress["epoch"] = epoch
-        save_state(cfg, stage, run.scaler, run.ranks, progress)
+        save_state(run.cfg, stage, run.ranks, progress)
         _save_checkpoint_if_due(run)
-        _evaluate_if_due(run)
+        evaluate_if_due(run)
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
         logger.info("Epoch %d done in %.1f s (%s), about %s left", epoch, seconds, run.speed.end_epoch(), left)
 
 
 def _save_checkpoint_if_due(run: Run) -> None:
-    """Keep the weights of the epoch just finished where CHECKPOINT_PERIOD asks for it and they are not kept yet."""
-    cfg, epoch = run.cfg, run.progress["epoch"]
-    path = Path(cfg.OUTPUT_DIR) / f"{cfg.MODEL.NAME}_{epoch}.pth"
-    if not _is_due(epoch, cfg.SOLVER.CHECKPOINT_PERIOD, epoch == run.stage.max_epochs) or path.is_file():
+    """Keep the weights of the epoch just finished where the stage asks for it and they are not kept yet."""
+    stage, epoch = run.stage, run.progress["epoch"]
+    path = run.folder.checkpoint(epoch, run.file_stage)
+    if not is_due(epoch, stage.save_every, epoch == stage.max_epochs) or path.is_file():
         return
     if run.ranks.rank == 0:
-        fingerprints = (run.progress["data_fingerprint"], fingerprint_of_test(run.data))
-        provenance = describe_run(cfg, epoch, run.data, *fingerprints)
-        save_weights(run.stage.model.state_dict(), path, provenance)
+        save_weights(stage.model.state_dict(), path, describe_run(run.cfg, epoch, run.data, run.file_stage))
 
 
-def _train_one(run: Run, model: nn.Module, epoch: int) -> int:
+def _train_one(run: Run, trained: nn.Module, epoch: int) -> int:
     """Train one epoch by its phase and return its number of iterations."""
-    phase = run.stage.plan.at(epoch)
-    run.stage.scheduler.step(epoch)
-    _set_sampler(run, phase)
+    stage, phase = run.stage, run.stage.plan.at(epoch)
+    stage.scheduler.step(epoch)
+    _set_sampler(stage, phase)
     _announce(run, phase)
-    return train_epoch(
-        run.stage,
-        model,
-        phase,
-        run.data.train_loader,
-        run.transform,
-        run.scaler,
-        run.settings,
-        lambda step, means: _log_step(run, phase, step, means),
-    )
+    on_log = lambda step, means: _log_step(run, phase, step, means)  # noqa: E731 - a bound method would hide the phase
+    return train_epoch(stage, trained, phase, on_log, run.progress["iteration"], run.peak_images)
 
 
-def _set_sampler(run: Run, phase: Phase) -> None:
-    """Give the train loader the epoch and the K of the phase; data set and workers stay as they are."""
-    sampler = run.data.train_loader.sampler
+def _set_sampler(stage: Stage, phase: Phase) -> None:
+    """Give the stage's loader the epoch and the K of the phase; data set and workers stay as they are."""
+    sampler = stage.sampler
     sampler.set_epoch(phase.epoch)
     if isinstance(sampler, RandomIdentitySampler) and sampler.num_instances != phase.num_instance:
         before = f"{sampler.num_identities}x{sampler.num_instances}"
@@ -141,8 +157,10 @@ def _announce(run: Run, phase: Phase) -> None:
     plan, before = run.stage.plan, run.announced
     if before is None or (before.tag, active_losses(before)) != (phase.tag, active_losses(phase)):
         tag = phase.tag if before is None or before.tag == phase.tag else f"{before.tag} -> {phase.tag}"
+        of = f" of stage {run.file_stage}" if run.file_stage else ""
         logger.info(
-            "epoch %d, phase %s: %s, batches %s", phase.epoch, tag, describe_losses(phase), plan.batch_shape(phase)
+            *("epoch %d%s, phase %s: %s, batches %s", phase.epoch, of, tag),
+            *(describe_losses(phase), plan.batch_shape(phase)),
         )
     run.announced = phase
     if run.recorder:
@@ -155,11 +173,10 @@ def _announce(run: Run, phase: Phase) -> None:
 def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> None:
     lr = run.stage.scheduler.last_lr[0]
     accuracy = f"Acc: {means['acc']:.3f}, " if "acc" in means else ""
-    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in means if name in (*phase.weights, "center", "dark"))
-    total_steps = len(run.data.train_loader)
+    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in run.stage.criterion.names(phase) if name != "acc")
     logger.info(
         "Epoch[%d] Iteration[%d/%d] Loss: %.3f, %sBase Lr: %.2e, %s, %s",
-        *(phase.epoch, step, total_steps, means["loss"], accuracy, lr, terms, describe_speed(means)),
+        *(phase.epoch, step, len(run.stage.loader), means["loss"], accuracy, lr, terms, describe_speed(means)),
     )
     run.speed.add(step, means)
     if run.recorder:
@@ -174,49 +191,3 @@ def _check_weights(model: nn.Module, epoch: int) -> None:
             f"epoch {epoch}: weights are not finite after the last step; the last good state is kept. Train anew in "
             "another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or with SOLVER.AMP off"
         )
-
-
-def _is_due(epoch: int, period: int, at_end: bool) -> bool:
-    return at_end or (period > 0 and epoch % period == 0)
-
-
-def _evaluate_if_due(run: Run) -> None:
-    """Evaluate the epoch just finished where EVAL_PERIOD asks for it and it is not done yet.
-
-    With DATASETS.VAL_IDS that is on the held-out identities: the test set is left to test.py.
-    """
-    cfg, progress = run.cfg, run.progress
-    epoch, period = progress["epoch"], cfg.SOLVER.EVAL_PERIOD
-    if period == 0 or epoch <= progress["evaluated"] or not _is_due(epoch, period, epoch == run.stage.max_epochs):
-        return
-    results = _evaluate(run, run.held_out or run.data)
-    if results is not None:
-        on = " on the held-out training identities" if run.held_out else ""
-        log_results(results, f"Validation Results{on} - Epoch: {epoch}")
-        run.recorder.write(
-            "val" if run.held_out else "eval", epoch, progress["iteration"], {name: results[name] for name in METRICS}
-        )
-        score = (results["mAP"], results["Rank-1"])
-        if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
-            progress["best"] = {"epoch": epoch, "mAP": results["mAP"], "Rank-1": results["Rank-1"]}
-    progress["evaluated"] = epoch
-    save_state(cfg, run.stage, run.scaler, run.ranks, progress)
-
-
-def _evaluate(run: Run, tested: ReIDData) -> dict[str, Any] | None:
-    """Embed the test images on all ranks and rank them on rank 0, which alone returns results."""
-    embedded = embed(run.cfg, run.stage.model, tested.val_loader)
-    return evaluate(run.cfg, tested, embedded) if run.ranks.rank == 0 else None
-
-
-def _evaluate_references(run: Run) -> None:
-    untrained = _evaluate(run, run.data)
-    if untrained is None:
-        return
-    raw_pixels = raw_pixel_results(run.data, run.cfg.TEST.MAX_RANK)
-    for name, title, results in (
-        ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
-        ("untrained", "Reference: the model before training", untrained),
-    ):
-        log_results(results, title)
-        run.recorder.write("reference", 0, 0, {"name": name, **{metric: results[metric] for metric in METRICS}})

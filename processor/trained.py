@@ -1,35 +1,28 @@
 """A trained model from its checkpoint alone, without a data set: for tools that embed, draw or export."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 from yacs.config import CfgNode
 
 from configs import load_cfg, restore_cfg
-from configs.titles import names_of_tests
-from datasets.make_dataloader import ReIDData
 from model import make_model
 from model.backbones.vit import VisionTransformer
 from model.layers.lora import merge_lora
-from utils.checkpoint import read_provenance, read_weights
+from processor.provenance import read_run
+from utils.checkpoint import read_weights
 from utils.device import resolve_device
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError
+from utils.run_folder import open_run
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE_SCHEMA = 1
-NUMBERED = re.compile(r".+_(\d+)\.pth")
 SIDE_TABLE = "base.sie_embed"  # [cameras x views, 1, D]
 NEUTRAL_ROWS = 1  # of a table that holds the mean alone; a trained one has more
-TEXTS = ("config", "tested_on", "train_fingerprint", "test_fingerprint")  # the entries of a provenance by type
-NUMBERS = ("epoch", "num_classes", "camera_num", "view_num")
-LARGEST = 10**7  # of a number there; a damaged one must not ask for all memory
 
 
 class Trained(NamedTuple):
@@ -42,83 +35,17 @@ class Trained(NamedTuple):
     provenance: dict[str, Any] | None  # see `describe_run`; None for a checkpoint of other code
 
 
-def describe_run(
-    cfg: CfgNode, epoch: int, data: ReIDData, train_fingerprint: str, test_fingerprint: str
-) -> dict[str, Any]:
-    """Return what a checkpoint tells about its training on `data`: plain values alone."""
-    return {
-        "schema": PROVENANCE_SCHEMA,
-        "config": cfg.dump(),
-        "epoch": epoch,
-        "num_classes": data.num_classes,
-        "camera_num": data.camera_num,
-        "view_num": data.view_num,
-        "datasets": list(cfg.DATASETS.NAMES),
-        "tested_on": names_of_tests(cfg)[0],
-        "train_fingerprint": train_fingerprint,
-        "test_fingerprint": test_fingerprint,
-    }
-
-
-def read_run(weight: Path) -> dict[str, Any] | None:
-    """Return what a checkpoint tells about its training, see `describe_run`; None for a checkpoint of other code.
-
-    Raises DataError where an entry is missing or cannot be true.
-    """
-    provenance = read_provenance(weight)
-    if provenance is None:
-        return None
-    if provenance.get("schema") != PROVENANCE_SCHEMA:
-        raise DataError(
-            f"'{weight}' describes its training by schema {provenance.get('schema')!r}, this version reads "
-            f"{PROVENANCE_SCHEMA}; use the version that wrote it"
-        )
-    wrong = [key for key in TEXTS if not isinstance(provenance.get(key), str)]
-    wrong += [key for key in NUMBERS if type(provenance.get(key)) is not int or not 0 <= provenance[key] <= LARGEST]
-    names = provenance.get("datasets")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        wrong.append("datasets")
-    if wrong:
-        raise DataError(f"'{weight}': what it tells about its training is damaged ({', '.join(wrong)}); copy it again")
-    return provenance
-
-
-def data_differences(
-    provenance: dict[str, Any], cfg: CfgNode, train_fingerprint: str, test_fingerprint: str
-) -> list[str]:
-    """Return a line for each data set of this configuration that has other images or labels than at training.
-
-    Another test set than then is no difference, a set of the same name with another fingerprint is.
-    """
-    differences = []
-    names, before = list(cfg.DATASETS.NAMES), provenance["datasets"]
-    if (names, train_fingerprint) != (before, provenance["train_fingerprint"]):
-        line = (
-            f"the checkpoint was trained on {', '.join(before)} (fingerprint {provenance['train_fingerprint']}), the "
-            f"training set here is {', '.join(names)} (fingerprint {train_fingerprint})"
-        )
-        held_out = yaml.safe_load(provenance["config"])["DATASETS"].get("VAL_IDS", 0)
-        if held_out != cfg.DATASETS.VAL_IDS:
-            line += f"; DATASETS.VAL_IDS was {held_out} then and is {cfg.DATASETS.VAL_IDS} here"
-        differences.append(line)
-    same_test = names_of_tests(cfg)[0] == provenance["tested_on"]
-    if same_test and test_fingerprint != provenance["test_fingerprint"]:
-        differences.append(
-            f"{provenance['tested_on']}: its test images had the fingerprint {provenance['test_fingerprint']} at "
-            f"training, here they have {test_fingerprint}; the scores do not compare"
-        )
-    return differences
-
-
 def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     """Return the checkpoint of `epoch` in a run folder, None = the last one. ConfigError when there is none."""
     folder = Path(output_dir)
     if not str(output_dir) or not folder.is_dir():  # Path("") is the working directory
         raise ConfigError(f"run folder '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
-    found = {int(match[1]): path for path in folder.glob("*.pth") if (match := NUMBERED.fullmatch(path.name))}
+    run = open_run(folder)
+    found = run.checkpoints()
     if not found:
         raise ConfigError(
-            f"run folder '{output_dir}' holds no checkpoint <name>_<epoch>.pth; is it the OUTPUT_DIR of a training?"
+            f"run folder '{output_dir}' holds no checkpoint {run.prefix or '<name>'}_<epoch>.pth; is it the OUTPUT_DIR "
+            "of a training?"
         )
     if epoch is not None and epoch not in found:
         raise ConfigError(
@@ -158,7 +85,7 @@ def _configuration(
         return load_cfg(config_file, opts)
     if provenance is not None:
         return restore_cfg(provenance["config"], f"the configuration in '{weight}'", opts)
-    beside = weight.parent / "config.yaml"
+    beside = open_run(weight.parent).config
     if not beside.is_file():
         raise ConfigError(
             f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML as config_file"

@@ -2,6 +2,6 @@
 
 from solver.make_optimizer import make_optimizer
 from solver.scheduler import EpochScheduler, create_scheduler
-from solver.update import step_centers
+from solver.update import Updater, make_updater
 
-__all__ = ["EpochScheduler", "create_scheduler", "make_optimizer", "step_centers"]
+__all__ = ["EpochScheduler", "Updater", "create_scheduler", "make_optimizer", "make_updater"]

@@ -3,15 +3,20 @@
 import difflib
 import inspect
 import logging
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from solver.layer_decay import layer_scale, trunk_depth
+from configs.stages import solver_of
+from solver.centers import find_centers
+from solver.layer_decay import layer_scale
 from utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model.parts import Part
 
 logger = logging.getLogger(__name__)
 
@@ -22,81 +27,83 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 class GroupRule(NamedTuple):
-    """Learning rate and weight decay of a parameter, by its name."""
+    """Learning rate and weight decay of a parameter, by its part of the model and whether it is a bias."""
 
     base_lr: float
     weight_decay: float
-    bias_lr_factor: float = 1.0  # on base_lr, names with "bias"
-    weight_decay_bias: float = 0.0  # names with "bias"
-    fc_lr_factor: float | None = None  # on base_lr, names with "classifier" or "arcface"; wins over bias_lr_factor
-    clip_lr_scale: float | None = None  # on the schedule from base_lr, names with "clip_model"; wins over both
+    bias_lr_factor: float = 1.0  # on base_lr, of biases
+    weight_decay_bias: float = 0.0  # of biases
+    fc_lr_factor: float | None = None  # on base_lr, of heads; wins over bias_lr_factor
+    clip_lr_scale: float | None = None  # on the schedule from base_lr, of a tower; wins over both
     layer_decay: float = 1.0  # each layer of the trunk below the heads learns slower by this factor, 1 = equally fast
 
-    def settings(self, name: str) -> tuple[str, float, float]:
-        """Return (kind, one of KINDS; lr; weight decay) for the parameter `name`."""
-        is_bias = "bias" in name
+    def settings(self, part: "Part", is_bias: bool) -> tuple[str, float, float]:
+        """Return (kind, one of KINDS; lr; weight decay) for a parameter."""
         kind = "bias" if is_bias else "weight"
         lr = self.base_lr * (self.bias_lr_factor if is_bias else 1)
-        if self.fc_lr_factor is not None and ("classifier" in name or "arcface" in name):
+        if self.fc_lr_factor is not None and part.kind == "head":
             kind, lr = f"classifier {kind}", self.base_lr * self.fc_lr_factor
-        if self.clip_lr_scale is not None and "clip_model" in name:
+        if self.clip_lr_scale is not None and part.tower:
             kind, lr = "CLIP bias" if is_bias else "CLIP weight", self.base_lr
         return kind, lr, self.weight_decay_bias if is_bias else self.weight_decay
 
-    def scale(self, name: str, depth: int) -> float:
-        """Return the factor on what the schedule gives for the parameter `name` of a trunk with `depth` blocks."""
-        if self.clip_lr_scale is not None and "clip_model" in name:
+    def scale(self, part: "Part", last: int) -> float:
+        """Return the factor on what the schedule gives for a parameter of a model whose last layer is `last`."""
+        if self.clip_lr_scale is not None and part.tower:
             return self.clip_lr_scale
-        return layer_scale(name, depth, self.layer_decay)
+        return layer_scale(part.layer, last, self.layer_decay)
 
 
 def make_optimizer(
-    cfg: CfgNode, model: nn.Module, criterion: nn.Module
+    cfg: CfgNode, model: nn.Module, criterion: nn.Module, stage: str = ""
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer | None]:
-    """Return (optimizer of the model, optimizer of criterion.center or None without a centre loss).
+    """Return (optimizer of the model, optimizer of the criterion's class centres or None without a centre loss).
 
-    The model must be on its device already. Parameters with requires_grad False are in no group. Raises ConfigError
-    for an optimizer that torch does not have or that cannot train a model in groups.
+    The model must be on its device already. Parameters with requires_grad False are in no group. `stage` "" is the
+    last one. Raises ConfigError for an optimizer that torch does not have or that cannot train a model in groups.
     """
+    solver = solver_of(cfg, stage)
     rule = GroupRule(
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        fc_lr_factor=cfg.SOLVER.FC_LR_FACTOR if cfg.SOLVER.LARGE_FC_LR else None,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        fc_lr_factor=solver.FC_LR_FACTOR if solver.LARGE_FC_LR else None,
         clip_lr_scale=cfg.MODEL.CLIP_LR_SCALE if cfg.MODEL.CLIP_SEPARATE_LR else None,
-        layer_decay=cfg.SOLVER.LAYER_DECAY,
+        layer_decay=solver.LAYER_DECAY,
     )
-    groups = group_parameters(model.named_parameters(), rule)
-    optimizer = build_optimizer(cfg.SOLVER.OPTIMIZER_NAME, groups, cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM)
+    groups = group_parameters(model.named_parameters(), model.part_of, rule)
+    optimizer = build_optimizer(solver.OPTIMIZER_NAME, groups, solver.BASE_LR, solver.MOMENTUM)
     for line in describe_groups(groups):
         logger.info(line)
-    if criterion.center is None:
-        return optimizer, None
-    return optimizer, build_optimizer("SGD", [{"params": [criterion.center.centers]}], cfg.SOLVER.CENTER_LR)
+    centers = find_centers(criterion)
+    return optimizer, build_optimizer("SGD", [{"params": centers}], solver.CENTER_LR) if centers else None
 
 
-def group_parameters(named: Iterable[tuple[str, nn.Parameter]], rule: GroupRule) -> list[dict]:
+def group_parameters(
+    named: Iterable[tuple[str, nn.Parameter]], part_of: Callable[[str], "Part"], rule: GroupRule
+) -> list[dict]:
     """Return the trainable parameters in one group per (lr, weight decay, scale of the layer or of the CLIP tower).
 
+    `part_of(name)` is what the model says about a parameter; whatever has "bias" in its name is a bias.
     Each group has params, weight_decay, name (the kinds it holds), initial_lr (what the schedule sees), lr_scale > 0
     (factor on what the schedule gives) and lr, their product. Scale 1 and plain weights come first, so group 0 has the
     rate that is logged. Raises ValueError when nothing is trainable, and ConfigError for a layer decay without
-    blocks in `base`.
+    blocks.
     """
-    named = list(named)
-    depth = trunk_depth(name for name, _ in named)
-    if rule.layer_decay != 1 and not depth:
+    parts = [(name, parameter, part_of(name)) for name, parameter in named]
+    layers = {part.layer for _, _, part in parts}
+    if rule.layer_decay != 1 and len(layers) < 2:
         raise ConfigError(
             f"SOLVER.LAYER_DECAY got {rule.layer_decay}, but the model has no transformer blocks; set 1.0"
         )
     groups: dict[tuple[float, float, float], dict] = {}
     kinds: dict[tuple[float, float, float], set[int]] = {}  # positions in KINDS
-    for name, parameter in named:
+    for name, parameter, part in parts:
         if not parameter.requires_grad:
             continue
-        kind, lr, weight_decay = rule.settings(name)
-        scale = rule.scale(name, depth)
+        kind, lr, weight_decay = rule.settings(part, "bias" in name)
+        scale = rule.scale(part, max(layers))
         rates = {"lr": lr * scale, "initial_lr": lr, "lr_scale": scale}
         group = groups.setdefault((lr, weight_decay, scale), {"params": [], **rates, "weight_decay": weight_decay})
         group["params"].append(parameter)

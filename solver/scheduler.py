@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from yacs.config import CfgNode
 
+from configs.stages import solver_of
 from utils.errors import ConfigError
 
 WARMUP_METHODS = ("linear", "constant")
@@ -114,30 +115,35 @@ class EpochScheduler:
             group["lr"] = lr
 
 
-def make_schedule(cfg: CfgNode) -> Callable[[int, float], float]:
-    """Return SOLVER.SCHEDULER as a function (epoch, peak learning rate) -> lr; ConfigError names a key in error."""
-    if cfg.SOLVER.SCHEDULER == "cosine":
-        if cfg.SOLVER.MAX_EPOCHS < 1:
-            raise ConfigError(f"SOLVER.MAX_EPOCHS got {cfg.SOLVER.MAX_EPOCHS}, expected at least 1")
+def make_schedule(cfg: CfgNode, stage: str = "") -> Callable[[int, float], float]:
+    """Return SOLVER.SCHEDULER as a function (epoch, peak learning rate) -> lr; ConfigError names a key in error.
+
+    Epochs are those of `stage`, "" = the last one.
+    """
+    solver = solver_of(cfg, stage)
+    if solver.SCHEDULER == "cosine":
+        if solver.MAX_EPOCHS < 1:
+            raise ConfigError(f"SOLVER.MAX_EPOCHS got {solver.MAX_EPOCHS}, expected at least 1")
         return partial(
             cosine_lr,
-            base_lr=cfg.SOLVER.BASE_LR,
-            max_epochs=cfg.SOLVER.MAX_EPOCHS,
-            min_factor=cfg.SOLVER.MIN_LR_FACTOR,
-            warmup=_make_warmup(cfg),
+            base_lr=solver.BASE_LR,
+            max_epochs=solver.MAX_EPOCHS,
+            min_factor=solver.MIN_LR_FACTOR,
+            warmup=_make_warmup(solver),
         )
-    if cfg.SOLVER.SCHEDULER == "multistep":
-        steps = tuple(cfg.SOLVER.STEPS)
+    if solver.SCHEDULER == "multistep":
+        steps = tuple(solver.STEPS)
         if list(steps) != sorted(set(steps)):
             raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
-        return partial(multistep_lr, steps=steps, gamma=cfg.SOLVER.GAMMA, warmup=_make_warmup(cfg))
-    raise ConfigError(f"SOLVER.SCHEDULER got '{cfg.SOLVER.SCHEDULER}', allowed: cosine, multistep")
+        return partial(multistep_lr, steps=steps, gamma=solver.GAMMA, warmup=_make_warmup(solver))
+    raise ConfigError(f"SOLVER.SCHEDULER got '{solver.SCHEDULER}', allowed: cosine, multistep")
 
 
-def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochScheduler:
-    """Return the schedule SOLVER.SCHEDULER for `optimizer`; ConfigError names a key that cannot work."""
-    return EpochScheduler(optimizer, make_schedule(cfg), _make_warmup(cfg).factor * cfg.SOLVER.BASE_LR)
+def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, stage: str = "") -> EpochScheduler:
+    """Return the schedule SOLVER.SCHEDULER of a stage for its `optimizer`; ConfigError names a key that cannot work."""
+    solver = solver_of(cfg, stage)
+    return EpochScheduler(optimizer, make_schedule(cfg, stage), _make_warmup(solver).factor * solver.BASE_LR)
 
 
-def _make_warmup(cfg: CfgNode) -> Warmup:
-    return Warmup(cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_FACTOR, cfg.SOLVER.WARMUP_METHOD)
+def _make_warmup(solver: CfgNode) -> Warmup:
+    return Warmup(solver.WARMUP_EPOCHS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)

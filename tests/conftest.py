@@ -1,6 +1,7 @@
 """What many tests share: a tiny learnable archive, a tiny experiment on it, and the rule that real data is used."""
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 import train
 from tests import fake_runner
 from tests.datasets.trees import REID_DATA, view_line, write_text
+from tests.model import clips
 from utils.logger import HANDLER_MARK
 
 NUM_CAMERAS, NUM_VIEWS = 3, 2
@@ -81,13 +83,13 @@ def write_tiny_veri(root: Path, train_ids: int = 8, test_ids: int = 12) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory) -> Path:
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root folder (DATASETS.ROOT_DIR) of the tiny VeRi archive; read only."""
     return write_tiny_veri(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)
-def no_log_outlives_its_test():
+def no_log_outlives_its_test() -> Iterator[None]:
     """Take the handlers of a command's log away: their stream is gone with the test that captured it."""
     yield
     root = logging.getLogger()
@@ -97,15 +99,21 @@ def no_log_outlives_its_test():
 
 
 @pytest.fixture
-def tiny_config(tiny_root, tmp_path) -> Path:
+def tiny_config(tiny_root: Path, tmp_path: Path) -> Path:
     """The YAML of a tiny experiment; its OUTPUT_DIR is tmp_path / "run"."""
     path = tmp_path / "tiny.yml"
     path.write_text(TINY_YAML.format(root=tiny_root, output=tmp_path / "run"))
     return path
 
 
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The OUTPUT_DIR of `tiny_config`."""
+    return tmp_path / "run"
+
+
 @pytest.fixture(scope="session")
-def trained_run(tiny_root, tmp_path_factory) -> Path:
+def trained_run(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The OUTPUT_DIR of two epochs on the tiny archive, with JPM and sides of 3 cameras x 2 views; read only.
 
     Its configuration lies beside it, as tiny.yml.
@@ -118,21 +126,27 @@ def trained_run(tiny_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def runner(monkeypatch):
+def runner(monkeypatch: pytest.MonkeyPatch) -> fake_runner.FakeRunner:
     """The launcher's commands are played by a FakeRunner."""
     return fake_runner.install(monkeypatch)
 
 
 @pytest.fixture
-def launch(runner, tmp_path):
+def launch(runner: fake_runner.FakeRunner, tmp_path: Path) -> Callable[..., int]:
     """launch(*words, seeds) runs the launcher on a small config with that runner."""
     return fake_runner.make_launch(tmp_path)
 
 
 @pytest.fixture
-def logs(tmp_path):
+def logs(tmp_path: Path) -> Path:
     """The output root of `launch`."""
     return tmp_path / "logs"
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> clips.Sources:
+    """Tiny CLIP towers on disk; read only."""
+    return clips.write_sources(tmp_path_factory.mktemp("clip"))
 
 
 class RealDataRule:
@@ -141,17 +155,17 @@ class RealDataRule:
     def __init__(self) -> None:
         self.skipped = []
 
-    def pytest_runtest_logreport(self, report):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and "real_data" in report.keywords:
             self.skipped.append(report.nodeid)
 
-    def pytest_sessionfinish(self, session, exitstatus):
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if REID_DATA and self.skipped and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             print(f"\nREID_DATA is {REID_DATA}, but tests on it were skipped: {', '.join(self.skipped)}")
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RealDataRule())
     settings.register_profile("any machine", deadline=None)  # a loaded machine is no failure
     settings.load_profile("any machine")

@@ -2,17 +2,24 @@
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import run_phased_loss
 from configs import load_cfg
+from configs.compare import result_settings
 from tests.reference.slow_statistics import table_of
+from tools.launch.children import Children
+from tools.launch.places import Place
+from tools.study.experiment import Experiment
 from utils.checkpoint import sha256_of
 from utils.errors import run_command
-from utils.launch_children import Children
-from utils.results import METRICS, result_settings
+from utils.statistics.bootstrap import PerQuery
+from utils.test_folder import METRICS
 
 YAML = """# a config for these tests
 MODEL:
@@ -40,13 +47,13 @@ LOSS: {TRIPLETX: {ENABLE: True}, SUPCON: {ENABLE: True}, BRIGHTNESS: {ENABLE: Tr
 """
 
 
-def score(seed, epoch):
+def score(seed: int, epoch: int) -> dict[str, float]:
     """Metrics of a fake test: epoch 2 is the best of seed 0, and differs from the last."""
     base = 0.3 + 0.1 * seed + {1: 0.0, 2: 0.2, 3: 0.1}.get(epoch, 0.05)
     return {name: round(base + 0.01 * i, 4) for i, name in enumerate(METRICS)}
 
 
-def queries(mean_ap):
+def queries(mean_ap: float) -> PerQuery:
     """Arrays of a fake per_query.npz: 20 identities with two queries each, whose mAP is `mean_ap`."""
     return table_of(mean_ap + np.linspace(-0.1, 0.1, 40), np.repeat(np.arange(20), 2))
 
@@ -54,7 +61,7 @@ def queries(mean_ap):
 class FakeRunner:
     """Stands for Children.run: records commands; train writes checkpoints by period, test writes its two files."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.commands = []
         self.places = []  # where each of them ran
         self.train_code = 0
@@ -64,14 +71,14 @@ class FakeRunner:
         self.gains = {}  # experiment -> what its mAP and that of its queries has more
         self.held_out = {}  # epoch -> mAP on held-out identities
 
-    def __call__(self, command, place, prefix):
+    def __call__(self, command: list[str], place: Place, prefix: str) -> int:
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
         opts = dict(zip(command[4::2], command[5::2], strict=True))
         self.commands.append((command[1], opts))
         self.places.append(place)
         return self.train(command[3], opts) if command[1] == "train.py" else self.test(command[3], opts)
 
-    def train(self, config, opts):
+    def train(self, config: str, opts: dict[str, str]) -> int:
         cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
         folder = Path(cfg.OUTPUT_DIR)
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +96,7 @@ class FakeRunner:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         return 0
 
-    def test(self, config, opts):
+    def test(self, config: Path, opts: dict[str, str]) -> int:
         weight, folder = Path(opts["TEST.WEIGHT"]), Path(opts["OUTPUT_DIR"])
         epoch = int(weight.stem.split("_")[1])
         code = self.test_codes.get(epoch, 0)
@@ -108,11 +115,11 @@ class FakeRunner:
             (place / "summary.json").write_text(json.dumps(content))
         return 0
 
-    def trained(self):
+    def trained(self) -> list[str]:
         """Return the names of the run folders that were trained."""
         return [Path(opts["OUTPUT_DIR"]).name for script, opts in self.commands if script == "train.py"]
 
-    def take(self):
+    def take(self) -> list[str]:
         """Return and forget what ran, as 'train 0' and 'test 0 2'."""
         words = []
         for script, opts in self.commands:
@@ -123,43 +130,45 @@ class FakeRunner:
         return words
 
 
-def install(monkeypatch):
+def install(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
     """Put a FakeRunner in the place of Children.run, take the launcher's variables away, and return it."""
     fake = FakeRunner()
     monkeypatch.setattr(Children, "run", fake)
-    monkeypatch.setattr(run_phased_loss, "write_launch_report", write_fake_report)  # its charts take a second
+    monkeypatch.setattr("tools.launch.launch.write_launch_report", write_fake_report)  # its charts take a second
     for name in ("OUTPUT_ROOT", "DATASETS_ROOT", "RUN_TAG_TS"):
         monkeypatch.delenv(name, raising=False)
     return fake
 
 
-def write_fake_report(path, experiments, summaries, results, command):
+def write_fake_report(
+    path: Path, experiments: Sequence[Experiment], summaries: Sequence[dict], results: object, command: str
+) -> Path:
     """Stand for the report: what it is asked to show."""
     path.write_text(f"{command}: {[summary['name'] for summary in summaries]}")
     return path
 
 
-def write_config(folder, name, more=""):
+def write_config(folder: Path, name: str, more: str = "") -> str:
     """Write a config like that of `make_launch`, with more sections; returns its path as text."""
     path = folder / f"{name}.yml"
     path.write_text(YAML + more)
     return str(path)
 
 
-def make_launch(folder):
+def make_launch(folder: Path) -> Callable[..., int]:
     """Return launch(*words, seeds=("0",)) -> exit code, with a config and the output root `logs` in `folder`.
 
     `configs` (paths) replace that config.
     """
     own = write_config(folder, "deit_transreid_stride_mine")
 
-    def launch(*words, seeds=("0",), configs=(own,)):
+    def launch(*words: str, seeds: Sequence[str] = ("0",), configs: Sequence[str] = (own,)) -> int:
         argv = ["--config", *configs, "--output-root", str(folder / "logs"), "--seeds", *seeds, *words]
         return run_command(run_phased_loss.main, argv)
 
     return launch
 
 
-def summary_of(logs, name="veri776_mine"):
+def summary_of(logs: Path, name: str = "veri776_mine") -> dict[str, Any]:
     """Return the summary that a launch left."""
     return json.loads((logs / f"{name}_summary.json").read_text())

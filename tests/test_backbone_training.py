@@ -1,15 +1,21 @@
 """CLIP fusion, adapters and timm trunks through train.py and test.py on a tiny archive."""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
 import test as tester
 import train
 from model.layers.lora import LoRALinear
-from processor import outcome
+from processor.evaluation import outcome
+from processor.evaluation.embed import Embedded, Embedding
 from tests.tolerance import bounds
 from utils.checkpoint import read_weights
 from utils.errors import DataError
@@ -24,7 +30,7 @@ ONE_EPOCH = ("SOLVER.MAX_EPOCHS", 1, "TEST.NECK_FEAT", "before")
 
 
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path: Path) -> tuple:
     """Options that switch on the fusion with a tiny tower, whose weights (the text tower's too) lie in a file."""
     import open_clip
 
@@ -39,10 +45,10 @@ def clip(tmp_path):
 
 
 @pytest.fixture
-def go(tiny_config, tmp_path):
+def go(tiny_config: Path, tmp_path: Path) -> Callable[..., Path]:
     """go(train_or_test, folder, *opts) runs a command and returns its folder."""
 
-    def run(command, folder, *opts):
+    def run(command: ModuleType, folder: str, *opts: object) -> Path:
         output = ("OUTPUT_DIR", tmp_path / folder)
         assert command.main(["--config_file", str(tiny_config), *map(str, (*ONE_EPOCH, *opts, *output))]) == 0
         return tmp_path / folder
@@ -50,17 +56,17 @@ def go(tiny_config, tmp_path):
     return run
 
 
-def precisions(folder) -> np.ndarray:
+def precisions(folder: Path) -> np.ndarray:
     return np.load(folder / "per_query.npz")["ap"]
 
 
 @pytest.fixture
-def tested(monkeypatch):
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, torch.Tensor]]:
     """Filled with model and embeddings of every test; a precision may jump where two distances nearly tie."""
     seen, original = [], outcome.embed
 
-    def spy(cfg, model, loader):
-        embedded = original(cfg, model, loader)
+    def spy(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Embedded:
+        embedded = original(model, loaders, how)
         seen.append((model, embedded.feat.clone()))
         return embedded
 

@@ -7,7 +7,7 @@ from benchmarks import evaluation, reranking
 from benchmarks.measure import Bar, Cost, compare, measure
 from tests.reference.retrieval import evaluate
 from utils.errors import ConfigError
-from utils.metrics import rank_distances
+from utils.ranking.rank import rank_distances
 
 
 @pytest.mark.parametrize("levels", [None, 5])

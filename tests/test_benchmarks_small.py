@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from utils.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (measure, tables):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     return tmp_path
@@ -59,8 +60,8 @@ def test_startup_times_every_command(results, monkeypatch, capsys):
         "train.py",
         "test.py",
         "run_phased_loss.py",
-        "-m datasets.check",
-        "-m utils.report",
+        "-m tools.check",
+        "-m tools.report",
     }
     assert "bar: slowest --help" in capsys.readouterr().out
 

@@ -1,9 +1,11 @@
 """The benchmark of the training step at a tiny size: the reference is the same network, levers change no result."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from yacs.config import CfgNode
 
 from benchmarks import measure, train_step
 from benchmarks.step import cost, ours
@@ -11,7 +13,7 @@ from benchmarks.step.lineage_model import Levers, LineageModel
 from benchmarks.step.lineage_step import LoopLevers, Rates, hardest_pairs, make_sgd, make_step, total_loss
 from benchmarks.step.ours import check_same, make_batch, make_cfg, make_ours, sizes_of
 from benchmarks.step.training import Bench, make_variants, staircase
-from processor import compiling
+from processor.step import compiling
 from tests.tolerance import bounds, rounding
 from utils.errors import ConfigError
 
@@ -21,13 +23,13 @@ RATES = Rates(lr=0.01, bias_factor=2, weight_decay=1e-4, momentum=0.9)
 
 
 @pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     monkeypatch.setattr(compiling, "BACKEND", "eager")  # traces as inductor does, without its minutes
     return tmp_path
 
 
-def build(recipe="veri", **levers):
+def build(recipe: str = "veri", **levers: bool) -> tuple[CfgNode, LineageModel, dict]:
     torch.manual_seed(0)
     cfg = make_cfg(recipe, "tiny", 8, EXACT)
     model = make_ours(cfg, recipe, CPU)
@@ -102,7 +104,7 @@ def test_hardest_pairs_are_those_of_the_distances_by_hand():
     torch.testing.assert_close(negative, torch.tensor([1.0, 2.0, 1.0, 4.0]))
 
 
-def run_tiny(results, capsys, *flags):
+def run_tiny(results: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[list[str], dict[str, dict], dict]:
     arguments = ["--size", "tiny", "--device", "cpu", "--batch", "8", "--steps", "2", "--repeats", "1"]
     train_step.main([*arguments, *flags])
     facts = json.loads(next(results.glob("train_step-veri-tiny-cpu-b8*.json")).read_text())["facts"]
@@ -180,7 +182,7 @@ def test_products_of_the_layers_are_counted_by_hand():
 def test_fused_attention_counts_as_its_products():
     query = torch.zeros(1, 2, 5, 4, requires_grad=True)
 
-    def step():
+    def step() -> None:
         torch.nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
 
     assert cost.count_flop(step) == 6 * 2 * 2 * 5 * 5 * 4
@@ -190,7 +192,7 @@ def test_memory_is_what_autograd_holds_and_what_is_allocated_at_most():
     weight = torch.nn.Linear(256, 256, bias=False)
     inputs = torch.ones(1024, 256)
 
-    def step():
+    def step() -> None:
         weight(inputs).sigmoid().sum().backward()
 
     step()

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,27 +14,29 @@ import torch
 
 import run_phased_loss
 from tests import fake_runner
-from tests.fake_runner import PHASED, summary_of, write_config
+from tests.fake_runner import PHASED, FakeRunner, summary_of, write_config
+from tools.launch.launch import Launch
+from tools.launch.queue import Ended, Progress
 
 PATIENCE_S = 30
 
 
 @pytest.fixture(autouse=True)
-def four_devices(monkeypatch):
+def four_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture
-def two(tmp_path):
+def two(tmp_path: Path) -> list[str]:
     return [write_config(tmp_path, name, more) for name, more in (("a", ""), ("b", PHASED))]
 
 
-def hold(runner, monkeypatch, until):
+def hold(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, until: Callable[[str], threading.Event | None]) -> None:
     """Make trainings wait: until(folder name) -> the event that a training in that folder waits for, or None."""
     train = runner.train
 
-    def held(config, opts):
+    def held(config: str, opts: dict[str, str]) -> int:
         event = until(Path(opts["OUTPUT_DIR"]).name)
         assert event is None or event.wait(PATIENCE_S)
         return train(config, opts)
@@ -41,7 +44,7 @@ def hold(runner, monkeypatch, until):
     monkeypatch.setattr(runner, "train", held)
 
 
-def contents(logs):
+def contents(logs: Path) -> dict[str, str]:
     """Return {relative path: text} of all files of a launch but its report, without times, commands and the root."""
     files = {path.relative_to(logs).as_posix(): path for path in logs.rglob("*") if path.is_file()}
     texts = {}
@@ -64,7 +67,7 @@ def test_devices_in_any_order_leave_the_files_of_a_serial_launch(launch, runner,
     hold(runner, monkeypatch, lambda folder: ended.get(after.get(folder.removesuffix("_run"))))
     test = runner.test
 
-    def told(config, opts):
+    def told(config: str, opts: dict[str, str]) -> int:
         code = test(config, opts)
         ended[Path(opts["OUTPUT_DIR"]).parent.name.removesuffix("_test")].set()
         return code
@@ -113,7 +116,7 @@ def test_after_a_failed_training_running_seeds_finish_and_waiting_ones_stay(laun
     runner.train_code, runner.fails_in = 3, "_a_seed0"
     other = threading.Event()
 
-    def until(folder):
+    def until(folder: str) -> threading.Event | None:
         if folder == "veri776_b_seed0_run":
             other.set()  # it takes the place of the failed one
         return other if folder == "veri776_a_seed1_run" else None
@@ -135,14 +138,14 @@ def test_after_a_failed_training_running_seeds_finish_and_waiting_ones_stay(laun
 def test_the_table_grows_up_to_the_first_experiment_that_is_not_over(launch, runner, two, logs, monkeypatch):
     tables = []
     second = threading.Event()
-    end = run_phased_loss.Launch.end
+    end = Launch.end
 
-    def noting(self, progress, seed, ended):
+    def noting(self, progress: Progress, seed: int, ended: Ended) -> None:
         end(self, progress, seed, ended)
         tables.append((progress.experiment.name, (logs / "ablation.json").exists()))
         second.set()
 
-    monkeypatch.setattr(run_phased_loss.Launch, "end", noting)
+    monkeypatch.setattr(Launch, "end", noting)
     hold(runner, monkeypatch, lambda folder: second if "_a_" in folder else None)
     assert launch("--gpus", "0,0", configs=two) == 0
     assert tables == [("veri776_b", False), ("veri776_a", True)]
@@ -174,11 +177,11 @@ def test_a_signal_ends_all_seeds_says_where_and_keeps_what_was_done(tmp_path, lo
         "if opts['SOLVER.SEED'] == '0': (folder / 'transformer_3.pth').touch(); sys.exit()\ntime.sleep(60)\n"
     )
     monkeypatch.setattr(run_phased_loss, "ROOT", tmp_path)
-    monkeypatch.setattr(run_phased_loss, "write_launch_report", fake_runner.write_fake_report)
-    monkeypatch.setattr("utils.launch_children.CHILD_GRACE_S", 0.5)  # here the signal reaches the launcher alone
+    monkeypatch.setattr("tools.launch.launch.write_launch_report", fake_runner.write_fake_report)
+    monkeypatch.setattr("tools.launch.children.CHILD_GRACE_S", 0.5)  # here the signal reaches the launcher alone
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit it ignored
 
-    def send():
+    def send() -> None:
         deadline = time.monotonic() + PATIENCE_S
         runs = [logs / f"veri776_mine_seed{seed}_run" / "started" for seed in (1, 2)]
         while time.monotonic() < deadline and not all(run.exists() for run in runs):

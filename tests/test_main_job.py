@@ -1,19 +1,21 @@
 """The main job for real: the launcher trains and tests through its commands, and test.py gives the same numbers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import run_phased_loss
 import test as test_command
-from processor.inference import METRICS
+from processor.evaluation.evaluate import METRICS
 from tests.reference import expansion, reranking, retrieval
 from tests.tolerance import rounding
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory, tiny_root):
+def launched(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> tuple[Path, Path]:
     from tests.conftest import TINY_YAML
 
     folder = tmp_path_factory.mktemp("job")
@@ -85,8 +87,8 @@ def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
     from configs import load_cfg
     from datasets import make_dataloader
     from model import make_model
-    from processor.embed import embed
-    from processor.inference import do_inference
+    from processor.evaluation.embed import embed, make_embedding
+    from processor.evaluation.evaluate import do_inference
 
     config, logs = launched
     distances = []
@@ -102,7 +104,8 @@ def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
         model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=False)
         model.load_param(logs / "veri776_tiny_seed0_run" / "transformer_2.pth")
         results = do_inference(cfg, model, data)
-        feat = embed(load_cfg(config, ["TEST.FEAT_NORM", "no"]), model, data.val_loader).feat.double().cpu().numpy()
+        how = make_embedding(cfg, torch.device("cpu"))._replace(unit=False)
+        feat = embed(model, data.test.loaders, how).feat.double().cpu().numpy()
         if name != "raw":
             feat /= np.linalg.norm(feat, axis=1, keepdims=True)
         query, gallery = feat[: data.num_query], feat[data.num_query :]
@@ -111,9 +114,7 @@ def test_options_of_the_evaluation_are_honoured(launched, tmp_path):
         distance = ((query[:, None] - gallery[None]) ** 2).sum(2)
         if name == "rerank":
             distance = reranking.re_rank(query, gallery, 6, 3, 0.3)
-        pids, camids = (
-            np.array([getattr(s, key) for s in data.val_loader.dataset.samples]) for key in ("pid", "camid")
-        )
+        pids, camids = data.test.labels.pids, data.test.labels.camids
         labels = (part for x in (pids, camids) for part in (x[: data.num_query], x[data.num_query :]))
         error = rounding(feat.shape[1]) * (feat**2).sum(1).max()  # of float32, in which the run measured distances
         low, high = retrieval.precision_bounds(distance, *labels, error)

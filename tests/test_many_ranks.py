@@ -9,16 +9,16 @@ import torch.distributed as dist
 from torch import nn
 
 import model
-import processor.epoch
 import processor.train
 import train
+from solver.update import Updater
 from tests.conftest import TINY_YAML, write_tiny_veri
 from tests.ranks import free_port, run_on_ranks
 from tests.tolerance import bounds, rounding
 from utils.checkpoint import load_file
 from utils.errors import RunError
-from utils.results import METRICS
 from utils.run_folder import read_metrics
+from utils.test_folder import METRICS
 
 EPOCHS, LAST = 2, "transformer_2.pth"
 TEST_IDS = 7  # 63 test images: the shards of two processes need padding
@@ -75,7 +75,7 @@ def train_alone(command: list[str], first: Path) -> None:
     """Train by this process and write the weights that it starts from to `first`."""
     original = model.make_model
 
-    def keeping(*args, **options) -> nn.Module:
+    def keeping(*args: object, **options: object) -> nn.Module:
         made = original(*args, **options)
         torch.save(made.state_dict(), first)
         return made
@@ -88,7 +88,7 @@ def train_alone(command: list[str], first: Path) -> None:
 def train_failing(command: list[str]) -> None:
     """Train until rank 1 fails, for which rank 0 waits in a collective."""
 
-    def fail(*_) -> None:
+    def fail(*_: object) -> None:
         raise RunError("rank 1 alone fails")
 
     if os.environ["RANK"] == "1":
@@ -98,20 +98,20 @@ def train_failing(command: list[str]) -> None:
 
 def train_interrupted(command: list[str], port: int) -> None:
     """Train with an interruption in the second epoch."""
-    steps, update = 0, processor.epoch.update
+    steps, step = 0, Updater.step
 
-    def interrupting_update(*args) -> None:
+    def interrupting_step(updater: Updater) -> None:
         nonlocal steps
         steps += 1
         if steps == 3:  # of two optimizer steps an epoch
             raise KeyboardInterrupt
-        update(*args)
+        step(updater)
 
-    processor.epoch.update = interrupting_update
+    Updater.step = interrupting_step
     with pytest.raises(KeyboardInterrupt):
         train_runs([command], [port])
     dist.destroy_process_group()
-    processor.epoch.update = update
+    Updater.step = step
 
 
 def train_all(interrupted: list[str], commands: list[list[str]], ports: list[int]) -> None:
@@ -120,7 +120,7 @@ def train_all(interrupted: list[str], commands: list[list[str]], ports: list[int
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run folders by name: those of SETTINGS trained by one process and by two, the others by two.
 
     Beside them lie the first weights of SETTINGS, <name>_first.pth.
@@ -130,7 +130,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     root = write_tiny_veri(work / "data", test_ids=TEST_IDS)
     config.write_text(TINY_YAML.format(root=root, output=work / "unused"))
 
-    def command(name: str, *opts) -> list[str]:
+    def command(name: str, *opts: object) -> list[str]:
         return ["--config_file", str(config), *map(str, ("OUTPUT_DIR", work / name, *COMMON, *opts))]
 
     for name, opts in SETTINGS.items():
@@ -152,7 +152,7 @@ def readings(folder: Path, kind: str, names: list[str] | None = None) -> list[di
     terms = ("loss", "acc", "id", "triplet", "tripletx", "supcon", "center", "dark")
     return [
         {name: record[name] for name in names or terms if name in record}
-        for record in read_metrics(folder)
+        for record in read_metrics(folder / "metrics.jsonl")
         if record["kind"] == kind
     ]
 

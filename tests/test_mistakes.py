@@ -2,27 +2,29 @@
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
 import test as test_command
 import train
+from tests.commands import run
 from tests.conftest import write_tiny_veri
-from utils.errors import run_command
 
 TRAIN = ["SOLVER.MAX_EPOCHS", "1"]
 
 
-def message_of(main, argv, capsys):
-    assert run_command(main, [str(word) for word in argv]) == 2
+def message_of(main: Callable, argv: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(main, *argv) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and "Traceback" not in error
     return error
 
 
 @pytest.fixture
-def trained(tiny_config, tmp_path):
+def trained(tiny_config: Path, tmp_path: Path) -> Path:
     train.main(["--config_file", str(tiny_config), *TRAIN])
     return tmp_path / "run" / "transformer_1.pth"
 
@@ -92,7 +94,7 @@ def test_an_image_that_does_not_decode(tiny_config, tmp_path, capsys, workers):
     (root / "VeRi" / "image_train" / "0003_c002_00000001_0.jpg").write_bytes(b"not a picture")
     argv = ["--config_file", tiny_config, *TRAIN, "DATASETS.ROOT_DIR", root, "DATALOADER.NUM_WORKERS", workers]
     message = message_of(train.main, argv, capsys)
-    assert "0003_c002_00000001_0.jpg' does not decode" in message and "datasets.check" in message
+    assert "0003_c002_00000001_0.jpg' does not decode" in message and "tools.check" in message
 
 
 def test_missing_viewpoint_files(tiny_config, tmp_path, capsys):
@@ -100,7 +102,7 @@ def test_missing_viewpoint_files(tiny_config, tmp_path, capsys):
     (root / "VeRi" / "keypoint_test.txt").unlink()
     argv = ["--config_file", tiny_config, *TRAIN, "DATASETS.ROOT_DIR", root]
     assert "MODEL.SIE_VIEW False" in message_of(train.main, argv, capsys)
-    assert run_command(train.main, [str(word) for word in [*argv, "MODEL.SIE_VIEW", "False"]]) == 0
+    assert run(train.main, *argv, "MODEL.SIE_VIEW", "False") == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -10,8 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from configs import load_cfg
+from configs.phases import Phase
 from losses.criterion import Criterion
-from processor.preview import schedule_table
+from model.outputs import ModelOutput
+from solver.preview import schedule_table
+from solver.update import Updater
+from tests.commands import args_for
 from tests.conftest import TINY_YAML
 from utils.checkpoint import load_file
 from utils.errors import ConfigError, DataError
@@ -37,22 +41,13 @@ PLAN = {
 NAMES = ("id", "triplet", "tripletx", "supcon")
 
 
-def args_for(config, *opts):
-    return ["--config_file", str(config), *map(str, opts)]
-
-
 @pytest.fixture
-def run_dir(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def batches(monkeypatch):
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
     """Filled with (epoch, images per identity) of every training batch."""
     seen = []
     original = Criterion.forward
 
-    def spy(self, output, batch, phase):
+    def spy(self, output: ModelOutput, batch: dict, phase: Phase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         seen.append((phase.epoch, sorted(Counter(batch["pids"].tolist()).values())))
         return original(self, output, batch, phase)
 
@@ -61,7 +56,7 @@ def batches(monkeypatch):
 
 
 @pytest.fixture
-def scans(monkeypatch):
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled with one entry for each time that the data sets are read from disk."""
     seen = []
     module = sys.modules["datasets.make_dataloader"]  # the package has a function of that name
@@ -72,13 +67,18 @@ def scans(monkeypatch):
 
 def test_log_metrics_tensorboard_and_batches_follow_the_plan(tiny_config, run_dir, batches, scans):
     train.main(args_for(tiny_config, *A_B_C))
-    records = {r["epoch"]: r for r in read_metrics(run_dir) if r["kind"] == "phase"}
+    records = {r["epoch"]: r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "phase"}
     for epoch, (tag, *weights, k) in PLAN.items():
         assert records[epoch]["phase"] == tag and records[epoch]["K"] == k
         assert [records[epoch][f"weight_{name}"] for name in NAMES] == pytest.approx(weights)
         shapes = {tuple(counts) for at, counts in batches if at == epoch}
         assert shapes == {(k,) * (16 // k)}, f"epoch {epoch}"
-        losses = {name for r in read_metrics(run_dir) if (r["kind"], r["epoch"]) == ("train", epoch) for name in r}
+        losses = {
+            name
+            for r in read_metrics(run_dir / "metrics.jsonl")
+            if (r["kind"], r["epoch"]) == ("train", epoch)
+            for name in r
+        }
         assert losses & set(NAMES) == {name for name, weight in zip(NAMES, weights, strict=True) if weight}
     assert len(scans) == 1
     board = EventAccumulator(str(run_dir)).Reload()
@@ -121,7 +121,7 @@ def test_the_schedule_that_is_shown_is_the_one_that_is_trained(tiny_config, caps
 
 def test_the_learning_rate_that_is_shown_is_the_one_that_is_set(tiny_config, run_dir):
     train.main(args_for(tiny_config, *A_B_C))
-    trained = {r["epoch"]: r["lr"] for r in read_metrics(run_dir) if r["kind"] == "phase"}
+    trained = {r["epoch"]: r["lr"] for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "phase"}
     shown = [line.split()[-1].split("->") for line in schedule_table(load_cfg(tiny_config, A_B_C)).splitlines()[1:]]
     assert [float(rate) for rate in shown[1]] == pytest.approx([trained[3], trained[4]], rel=5e-3)
     assert float(shown[0][0]) == pytest.approx(trained[1], rel=5e-3)
@@ -150,14 +150,14 @@ ROUTED = (*MODEL_B, "LOSS.BRIGHTNESS.ENABLE", True, "LOSS.BRIGHTNESS.THRESH", 0.
 )
 def test_routing_works_with_every_other_part(tiny_config, run_dir, opts):
     train.main(args_for(tiny_config, *ROUTED, *opts))
-    means = [r for r in read_metrics(run_dir) if r["kind"] == "train"][-1]
+    means = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "train"][-1]
     assert 0 < means["dark"] < 1
     assert means["triplet"] > 0 and means["tripletx"] > 0 and means["supcon"] > 0
 
 
 def test_dark_share_is_logged_while_nothing_is_routed(tiny_config, run_dir):
     train.main(args_for(tiny_config, *ROUTED, "LOSS.TRIPLETX.ENABLE", False))
-    means = [r for r in read_metrics(run_dir) if r["kind"] == "train"][-1]
+    means = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "train"][-1]
     assert 0 < means["dark"] < 1 and means["triplet"] > 0 and "tripletx" not in means
     assert (run_dir / "train_log.txt").read_text().count("nothing is routed") == 1
 
@@ -168,20 +168,17 @@ def test_soft_warmup_that_never_applies_is_said_once(tiny_config, run_dir):
 
 
 def test_every_parameter_gets_a_gradient_in_every_phase(tiny_config, monkeypatch):
-    lacking = {}
+    lacking, step = [], Updater.step
 
-    def spy(model, *args):
-        names = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
-        lacking.setdefault(len(lacking), names)
-        return original(model, *args)
+    def spy(updater: Updater) -> None:
+        learnt = [weight for group in updater.optimizer.param_groups for weight in group["params"]]
+        lacking.append(sum(weight.grad is None for weight in learnt))
+        step(updater)
 
-    import processor.epoch
-
-    original = processor.epoch.update
-    monkeypatch.setattr(processor.epoch, "update", spy)
+    monkeypatch.setattr(Updater, "step", spy)
     opts = ("MODEL.JPM", True, "MODEL.ID_LOSS_WEIGHT", 0.0, "LOSS.BRIGHTNESS.ENABLE", True)
     train.main(args_for(tiny_config, *A_B_C, *opts, "LOSS.BRIGHTNESS.BRANCHES", "global"))
-    assert lacking and not any(lacking.values())
+    assert lacking and not any(lacking)
 
 
 SSL = ("MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random", "LOSS.SUPCON.ENABLE", True)
@@ -190,7 +187,7 @@ SSL = ("MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random",
 def test_self_supervised_training_pulls_the_two_views_of_an_image_together(tiny_config, run_dir):
     opts = ("SOLVER.MAX_EPOCHS", 12, "SOLVER.BASE_LR", 0.01, "MODEL.JPM", False, "SOLVER.CHECKPOINT_PERIOD", 0)
     train.main(args_for(tiny_config, *SSL, *opts))
-    records = [r for r in read_metrics(run_dir) if r["kind"] == "train"]
+    records = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "train"]
     assert records[-1]["supcon"] < records[0]["supcon"] - 0.2
     assert not {"id", "triplet", "tripletx", "acc"} & set(records[-1])
 
@@ -200,7 +197,7 @@ def test_self_supervised_trunk_starts_a_supervised_run(tiny_config, tmp_path, ru
     pretrained = run_dir / "transformer_3.pth"
     started = {}
     monkeypatch.setattr(
-        "processor.do_train", lambda cfg, model, *rest: started.update(model.state_dict()), raising=True
+        "processor.train_stages", lambda cfg, model, *rest: started.update(model.state_dict()), raising=True
     )
     opts = ("MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", pretrained, "OUTPUT_DIR", tmp_path / "fine")
     train.main(args_for(tiny_config, *opts))

@@ -1,5 +1,7 @@
 """Training on images that nobody here drew, through the ordinary loaders and the shipped recipes."""
 
+from pathlib import Path
+
 import pytest
 
 import train
@@ -7,12 +9,12 @@ from tests.datasets.trees import EMOJI, needs_emoji
 from utils.run_folder import read_metrics
 
 
-def scores_of(config, folder, *opts):
+def scores_of(config: str, folder: Path, *opts: object) -> dict[str, float]:
     """Train a recipe and return {"raw_pixels": mAP, "untrained": mAP, "trained": mAP}."""
     at_the_end = ["SOLVER.EVAL_PERIOD", "1000"]
     argv = ["--config_file", f"configs/{config}.yml", "OUTPUT_DIR", str(folder), *at_the_end, *map(str, opts)]
     assert train.main(argv) == 0
-    records = read_metrics(folder)
+    records = read_metrics(folder / "metrics.jsonl")
     scores = {record["name"]: record["mAP"] for record in records if record["kind"] == "reference"}
     return scores | {"trained": [record["mAP"] for record in records if record["kind"] == "eval"][-1]}
 

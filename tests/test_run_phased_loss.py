@@ -2,18 +2,18 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
-import run_phased_loss
 from tests.fake_runner import PHASED, ROUTED, summary_of, write_config
-from utils.launch_children import Children
+from tools.launch.children import Children
 
 SELF_SUPERVISED = "DATALOADER: {SAMPLER: random}\nLOSS: {SUPCON: {ENABLE: True}}\n"
 
 
 @pytest.fixture
-def three(tmp_path):
+def three(tmp_path: Path) -> list[str]:
     """Three configs: a, b (phased), c (routed)."""
     return [write_config(tmp_path, name, more) for name, more in (("a", ""), ("b", PHASED), ("c", ROUTED))]
 
@@ -193,9 +193,9 @@ def test_a_launch_leaves_its_report_and_a_copy_under_the_shared_name(launch, tmp
 
 
 def test_a_report_that_cannot_be_written_costs_no_result(launch, logs, capsys, monkeypatch):
-    def full(*args):
+    def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_phased_loss, "write_launch_report", full)
+    monkeypatch.setattr("tools.launch.launch.write_launch_report", full)
     assert launch("--save-every", "0") == 0
     assert "no report" in capsys.readouterr().out and summary_of(logs)["mean"]["last"]

@@ -1,16 +1,18 @@
 """Several test sets of one model, and identities held out of training: whole commands on the tiny archive."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import test as test_command
 import train
 from configs import load_cfg
 from datasets import make_dataloader
-from datasets.make_dataloader import further_tests, held_out_test
-from processor import outcome
+from processor.evaluation import outcome
 from tests.datasets.trees import write_person_archive
 from utils.errors import ConfigError
 from utils.run_folder import read_metrics
@@ -19,7 +21,7 @@ HOLD_OUT = ("DATASETS.VAL_IDS", "0.25", "SOLVER.EVAL_PERIOD", "1", "SOLVER.IMS_P
 
 
 @pytest.fixture
-def two_roots(tiny_root, tmp_path):
+def two_roots(tiny_root: Path, tmp_path: Path) -> Path:
     """A data root with the tiny VeRi archive and a tiny Market-1501."""
     root = tmp_path / "two"
     root.mkdir()
@@ -30,37 +32,42 @@ def two_roots(tiny_root, tmp_path):
 
 def test_held_out_identities_are_evaluated_in_training_and_never_trained_on(tiny_config, tmp_path):
     train.main(["--config_file", str(tiny_config), *HOLD_OUT])
-    records = [record for record in read_metrics(tmp_path / "run") if record["kind"] in ("val", "eval")]
+    records = [
+        record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] in ("val", "eval")
+    ]
     assert [(record["kind"], record["epoch"]) for record in records] == [("val", 1), ("val", 2), ("val", 3)]
     assert all(0 < record["mAP"] <= 1 for record in records)
     cfg = load_cfg(tiny_config, HOLD_OUT)
     data = make_dataloader(cfg)
-    held = held_out_test(cfg, data)
     trained = {sample.path for sample in data.train_loader.dataset.samples}
-    asked = {sample.path for sample in held.val_loader.dataset.samples}
+    asked = set(data.held_out.labels.names)
     assert not trained & asked and len(trained | asked) == 48 and data.num_classes == 6
     assert {sample.pid for sample in data.train_loader.dataset.samples} == set(range(6))
 
 
 def test_the_held_out_result_is_that_of_the_kept_weights(tiny_config, tmp_path):
     from model import make_model
-    from processor import do_inference
+    from processor.evaluation.embed import embed, make_embedding
+    from processor.evaluation.evaluate import evaluate, rank_options
 
     train.main(["--config_file", str(tiny_config), *HOLD_OUT])
     cfg = load_cfg(tiny_config, HOLD_OUT)
     data = make_dataloader(cfg)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num)
     model.load_param(tmp_path / "run" / "transformer_3.pth")
-    result = do_inference(cfg, model, held_out_test(cfg, data))
-    last = [record for record in read_metrics(tmp_path / "run") if record["kind"] == "val"][-1]
-    assert last["mAP"] == pytest.approx(result["mAP"], abs=1e-9)
+    embedded = embed(model, data.held_out.loaders, make_embedding(cfg, torch.device("cpu")))
+    result = evaluate(data.held_out, embedded, rank_options(cfg))
+    last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "val"][-1]
+    assert last["mAP"] == pytest.approx(result.metrics["mAP"], abs=1e-9)
 
 
 def test_a_killed_run_keeps_its_held_out_records_up_to_its_last_whole_epoch(tiny_config, tmp_path):
     command = ["--config_file", str(tiny_config), *HOLD_OUT]
     train.main([*command, "SOLVER.MAX_EPOCHS", "2"])
     train.main(command)
-    assert [record["epoch"] for record in read_metrics(tmp_path / "run") if record["kind"] == "val"] == [1, 2, 3]
+    assert [
+        record["epoch"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "val"
+    ] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -110,10 +117,10 @@ def test_a_test_without_a_report_leaves_none_of_an_older_test_and_all_its_figure
 
 
 def test_a_test_is_re_ranked_once(tiny_config, tmp_path, monkeypatch):
-    from utils import metrics
+    from utils.ranking import rank
 
-    calls, re_ranking = [], metrics.re_ranking
-    monkeypatch.setattr(metrics, "re_ranking", lambda *args: calls.append(args) or re_ranking(*args))
+    calls, re_ranking = [], rank.re_ranking
+    monkeypatch.setattr(rank, "re_ranking", lambda *args: calls.append(args) or re_ranking(*args))
     train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
     weight = ("TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth"), "OUTPUT_DIR", str(tmp_path / "out"))
     test_command.main(["--config_file", str(tiny_config), "TEST.RE_RANKING", "True", *weight])
@@ -122,13 +129,26 @@ def test_a_test_is_re_ranked_once(tiny_config, tmp_path, monkeypatch):
 
 def test_a_foreign_test_set_is_told_no_camera_but_ranked_by_its_own(tiny_config, two_roots):
     cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "('veri', 'market1501')"])
-    (foreign,) = further_tests(cfg, make_dataloader(cfg)).values()
-    dataset = foreign.val_loader.dataset
+    data = make_dataloader(cfg)
+    foreign = data.tests["market1501"]
+    dataset = foreign.loaders[0].dataset
     assert {sample.camid for sample in dataset.told} == {-1} == {sample.viewid for sample in dataset.told}
-    assert min(sample.camid for sample in dataset.samples) >= 0 and foreign.num_query < len(dataset)
+    assert foreign.labels.camids.min() >= 0 and len(foreign.trials[0].query) < len(dataset)
+    assert data.test.name == "veri" and data.val_loader is data.test.loaders[0]
+
+
+def test_training_looks_at_the_first_test_set_alone_and_reads_every_archive_once(tiny_config, two_roots, monkeypatch):
+    read, original = [], sys.modules["datasets.make_dataloader"].make_datasets
+    module = sys.modules["datasets.make_dataloader"]  # the package has a function of that name
+    monkeypatch.setattr(module, "make_datasets", lambda cfg, names: read.append(names) or original(cfg, names))
+    tests = ("DATASETS.TESTS", "('veri', 'market1501')", *HOLD_OUT)
+    cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), *tests])
+    assert list(make_dataloader(cfg, 2).tests) == ["veri"]
+    assert list(make_dataloader(cfg).tests) == ["veri", "market1501"]
+    assert read == [["veri"], ["veri", "market1501"]]
 
 
 def test_the_first_test_set_may_be_one_that_is_not_trained_on(tiny_config, two_roots):
     cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "market1501"])
     data = make_dataloader(cfg)
-    assert data.num_classes == 8 and all("market1501" in sample.path for sample in data.val_loader.dataset.samples)
+    assert data.num_classes == 8 and all("market1501" in path for path in data.test.labels.names)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,45 +14,24 @@ import torch
 import yaml
 
 import train
-from processor.clock import READINGS
+from processor.step.clock import READINGS
+from tests.commands import KILLED_AT_A_STEP, args_for
 from tests.conftest import write_tiny_veri
 from utils.checkpoint import load_file
 from utils.errors import ConfigError, DataError, RunError
 from utils.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[1]
-KILLED_IN_STEP = """
-import os, signal, sys
-import processor.epoch, train
-steps, update = 0, processor.epoch.update
-def killing_update(*args):
-    global steps
-    steps += 1
-    if steps == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    update(*args)
-processor.epoch.update = killing_update
-train.main(sys.argv[2:])
-"""
 
 
-def weights_of(folder, epoch=3):
+def weights_of(folder: Path, epoch: int = 3) -> dict[str, torch.Tensor]:
     return load_file(folder / f"transformer_{epoch}.pth", "test")
 
 
-def assert_equal_weights(one, two):
+def assert_equal_weights(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     assert one.keys() == two.keys()
     for name in one:
         assert torch.equal(one[name], two[name]), name
-
-
-def args_for(config, *opts):
-    return ["--config_file", str(config), *map(str, opts)]
-
-
-@pytest.fixture
-def run_dir(tmp_path):
-    return tmp_path / "run"
 
 
 def test_a_run_leaves_a_complete_folder(tiny_config, run_dir, capsys):
@@ -63,7 +43,7 @@ def test_a_run_leaves_a_complete_folder(tiny_config, run_dir, capsys):
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["SOLVER"]["MAX_EPOCHS"] == 3
     environment = json.loads((run_dir / "env.json").read_text())
     assert environment["torch"] == torch.__version__ and len(environment["data_fingerprint"]) == 16
-    records = read_metrics(run_dir)
+    records = read_metrics(run_dir / "metrics.jsonl")
     assert [r["name"] for r in records if r["kind"] == "reference"] == ["raw_pixels", "untrained"]
     assert [r["epoch"] for r in records if r["kind"] == "eval"] == [2, 3]
     assert {r["epoch"] for r in records if r["kind"] == "train"} == {1, 2, 3}
@@ -76,7 +56,7 @@ def test_a_run_leaves_a_complete_folder(tiny_config, run_dir, capsys):
 
 def test_a_run_learns_more_than_it_knew(tiny_config, run_dir):
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 15, "SOLVER.BASE_LR", 0.01, "INPUT.RE_PROB", 0))
-    records = [r for r in read_metrics(run_dir) if r["kind"] == "train"]
+    records = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "train"]
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
     assert records[-1]["acc"] > 0.5 > 2 * records[0]["acc"]
 
@@ -99,7 +79,7 @@ def test_a_run_learns_more_than_it_knew(tiny_config, run_dir):
 )
 def test_every_kind_of_experiment_trains(tiny_config, run_dir, opts):
     assert train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, *opts)) == 0
-    losses = [record["loss"] for record in read_metrics(run_dir) if record["kind"] == "train"]
+    losses = [record["loss"] for record in read_metrics(run_dir / "metrics.jsonl") if record["kind"] == "train"]
     assert losses and all(loss > 0 for loss in losses)
     assert list(run_dir.glob("*_1.pth"))
 
@@ -136,28 +116,30 @@ SELF_SUPERVISED = (
 def test_a_run_killed_in_mid_epoch_continues_to_the_very_same_weights(tiny_config, tmp_path, run_dir, extra):
     unbroken = tmp_path / "unbroken"
     train.main(args_for(tiny_config, "OUTPUT_DIR", unbroken, *extra))
-    steps_per_epoch = sum(r["kind"] == "train" for r in read_metrics(unbroken)) and _steps(unbroken, extra)
+    steps_per_epoch = sum(r["kind"] == "train" for r in read_metrics(unbroken / "metrics.jsonl")) and _steps(
+        unbroken, extra
+    )
     kill_at = steps_per_epoch + max(1, steps_per_epoch // 2)  # in the middle of epoch 2
-    command = [sys.executable, "-c", KILLED_IN_STEP, str(kill_at), *args_for(tiny_config, *extra)]
+    command = [sys.executable, "-c", KILLED_AT_A_STEP.format(before=""), str(kill_at), *args_for(tiny_config, *extra)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert load_file(run_dir / "state_last.pth", "test")["epoch"] == 1
     assert not (run_dir / "transformer_3.pth").exists()
     train.main(args_for(tiny_config, *extra))
     assert_equal_weights(weights_of(unbroken), weights_of(run_dir))
-    assert _timeless(read_metrics(run_dir)) == _timeless(read_metrics(unbroken))
+    assert _timeless(read_metrics(run_dir / "metrics.jsonl")) == _timeless(read_metrics(unbroken / "metrics.jsonl"))
     assert "taking over the lock" in (run_dir / "train_log.txt").read_text()
 
 
-def _steps(folder, extra):
+def _steps(folder: Path, extra: Sequence[object]) -> int:
     """Return the optimizer steps of an epoch, from the iterations that the log counts."""
-    iterations = max(r["iteration"] for r in read_metrics(folder) if r["epoch"] == 1)
+    iterations = max(r["iteration"] for r in read_metrics(folder / "metrics.jsonl") if r["epoch"] == 1)
     return -(-iterations // 2) if "SOLVER.ACCUM_STEPS" in extra else iterations
 
 
 def test_the_log_and_the_records_say_how_fast_it_goes_and_what_holds_it_up(tiny_config, run_dir, monkeypatch):
-    monkeypatch.setattr("processor.speed.MAX_DATA_SHARE", 0.0)
-    monkeypatch.setattr("processor.speed.JUDGED_STEPS", 1)
+    monkeypatch.setattr("processor.step.speed.MAX_DATA_SHARE", 0.0)
+    monkeypatch.setattr("processor.step.speed.JUDGED_STEPS", 1)
     train.main(args_for(tiny_config, "SOLVER.PEAK_TFLOPS", 0.05, "SOLVER.MAX_EPOCHS", 2))
     log = (run_dir / "train_log.txt").read_text()
     speed = r"data \d+\.\d{3} s, step \d+\.\d{3} s, \d+ images/s, MFU \d+\.\d %, [\d,]+ MiB"
@@ -165,7 +147,7 @@ def test_the_log_and_the_records_say_how_fast_it_goes_and_what_holds_it_up(tiny_
     assert len(re.findall(rf"Epoch \d done in .* s \({speed}\), about", log)) == 2
     assert len(re.findall(r"WARNING: loading the images takes \d+ % of the time", log)) == 1
     assert "raise DATALOADER.NUM_WORKERS (0 now, this machine has" in log
-    records = [record for record in read_metrics(run_dir) if record["kind"] == "train"]
+    records = [record for record in read_metrics(run_dir / "metrics.jsonl") if record["kind"] == "train"]
     for record in records:
         assert record.keys() >= set(READINGS)
         assert record["data_share"] == pytest.approx(record["data_time"] / record["step_time"])
@@ -174,7 +156,7 @@ def test_the_log_and_the_records_say_how_fast_it_goes_and_what_holds_it_up(tiny_
     assert records[-1]["mfu"] == pytest.approx(expected, rel=1e-3)
 
 
-def _timeless(records):
+def _timeless(records: list[dict]) -> list[dict]:
     return [{key: value for key, value in record.items() if key not in READINGS} for record in records]
 
 
@@ -186,7 +168,7 @@ def test_a_finished_run_has_nothing_to_do_and_a_larger_max_epochs_goes_on(tiny_c
     assert "nothing to do" in (run_dir / "train_log.txt").read_text()
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 4, "SOLVER.LOG_PERIOD", 1, "MODEL.PRETRAIN_CHOICE", "resume"))
     assert (run_dir / "transformer_4.pth").exists()
-    assert {r["epoch"] for r in read_metrics(run_dir)} == {1, 2, 3, 4}
+    assert {r["epoch"] for r in read_metrics(run_dir / "metrics.jsonl")} == {1, 2, 3, 4}
 
 
 def test_growing_max_epochs_says_that_the_schedule_moves(tiny_config, run_dir):
@@ -197,7 +179,7 @@ def test_growing_max_epochs_says_that_the_schedule_moves(tiny_config, run_dir):
 
 
 def test_a_run_stopped_before_its_first_checkpoint_is_written_goes_on(tiny_config, tmp_path, run_dir, monkeypatch):
-    def stop(*args):
+    def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
     train.main(args_for(tiny_config, "OUTPUT_DIR", tmp_path / "unbroken"))
@@ -234,13 +216,13 @@ def test_weights_that_the_last_step_ruined_are_never_saved(tiny_config, run_dir)
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
     good = load_file(run_dir / "state_last.pth", "test")
 
-    def ruin(model, optimizer, scaler, grad_clip):
+    def ruin(self) -> None:
         with torch.no_grad():
-            next(model.parameters()).fill_(float("inf"))
+            self.optimizer.param_groups[0]["params"][0].fill_(float("inf"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("processor.epoch.update", ruin)
-        patch.setattr("processor.epoch.Meter.read", lambda self, epoch: dict.fromkeys(self.names, 0.0))
+        patch.setattr("solver.update.Updater.step", ruin)
+        patch.setattr("processor.step.meter.Meter.read", lambda self, epoch: dict.fromkeys(self.names, 0.0))
         with pytest.raises(RunError, match="epoch 2: weights are not finite after the last step"):
             train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
     assert load_file(run_dir / "state_last.pth", "test")["epoch"] == 1
@@ -249,16 +231,16 @@ def test_weights_that_the_last_step_ruined_are_never_saved(tiny_config, run_dir)
 
 
 def test_a_run_that_failed_in_its_evaluation_keeps_the_epoch_and_repeats_the_evaluation(tiny_config, run_dir):
-    def fail(*_):
+    def fail(*_: object) -> None:
         raise DataError("a test image does not decode")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("processor.train.embed", fail)
+        patch.setattr("processor.periodic.embed", fail)
         with pytest.raises(DataError):
             train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
     assert (run_dir / "transformer_1.pth").exists()
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
-    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "eval"] == [1]
+    assert [r["epoch"] for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "eval"] == [1]
     assert load_file(run_dir / "state_last.pth", "test")["best"]["epoch"] == 1
 
 
@@ -285,11 +267,28 @@ def test_a_damaged_state_is_one_line_that_says_what_to_do(tiny_config, run_dir, 
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:1000])
     else:
-        del (state if damage == "key" else state["model"])["optimizer" if damage == "key" else "base.cls_token"]
+        del (state if damage == "key" else state["model"])["updater" if damage == "key" else "base.cls_token"]
         torch.save(state, path)
     with pytest.raises(DataError) as caught:
         train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
     assert "train anew in another OUTPUT_DIR" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"schema": 3}, {"stage": ["main"]}, {"epoch": "1"}, {"config": "{{{"}, {"config": "- 1"}, {"config": None}),
+        *({"updater": None}, {"updater": {"optimizer": None}}, {"rng": [{}]}, {"rng": [None]}, {"model": {}}),
+    ],
+    ids=str,
+)
+def test_a_state_that_is_whole_but_holds_something_else_is_one_line_too(tiny_config, run_dir, change):
+    train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1))
+    path = run_dir / "state_last.pth"
+    torch.save(load_file(path, "test") | change, path)
+    with pytest.raises(DataError, match="train anew in another OUTPUT_DIR") as caught:
+        train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 2))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_deleted_last_checkpoint_is_written_again(tiny_config, run_dir):
@@ -315,6 +314,6 @@ def test_torchrun_starts_processes_that_train_and_evaluate_together(tiny_config,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert (run_dir / "transformer_2.pth").exists()
-    assert [r["epoch"] for r in read_metrics(run_dir) if r["kind"] == "val"] == [1, 2]
+    assert [r["epoch"] for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "val"] == [1, 2]
     assert len(load_file(run_dir / "state_last.pth", "test")["rng"]) == 2
     assert result.stdout.count("held out to pick the epoch by") == 1

@@ -1,1 +1,1 @@
-"""Tools that know no other package of this project: metrics, checkpoints, logging, devices."""
+"""The ground: files, errors, devices, ranking and statistics; nothing here knows another package of this project."""

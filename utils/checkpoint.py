@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from utils.atomic import replacing
 from utils.errors import ConfigError, DataError, RunError
-from utils.run_folder import replacing
 
 MAX_REASON = 120  # characters of a library's message that ours quotes
 WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights

@@ -136,7 +136,8 @@ def whole_batch(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return each tensor [b, ...] of this process as that of all processes [world_size * b, ...], in rank order.
 
     b is equal for all tensors and all processes. Tensors of floating point become at least float32 and share one
-    collective, through which gradients flow; all others become int64 and share another. One process gets its own back.
+    collective, through which gradients flow to those that need them; all others share another, and become int64 unless
+    they are bool. One process gets its own back.
     """
     if not dist.is_initialized():
         return list(tensors)
@@ -145,7 +146,8 @@ def whole_batch(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     others = [place for place, tensor in enumerate(tensors) if not tensor.is_floating_point()]
     for chosen, convert in ((places, at_least_float32), (others, torch.Tensor.long)):
         for place, whole in zip(chosen, _gather_packed([convert(tensors[place]) for place in chosen]), strict=True):
-            gathered[place] = whole
+            whole = whole.bool() if tensors[place].dtype == torch.bool else whole
+            gathered[place] = whole if tensors[place].requires_grad else whole.detach()
     return gathered
 
 

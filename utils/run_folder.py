@@ -1,26 +1,81 @@
-"""The folder of one run: made, locked for one process, described, and its metrics recorded."""
+"""The folder of one run: every file name in it, locked for one process, and its metrics recorded."""
 
 import json
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from utils.errors import ConfigError, RunError
+import yaml
+
+from utils.atomic import write_text_atomic
+from utils.errors import ConfigError
 from utils.file_lock import LockHeldError, hold
 
-if TYPE_CHECKING:
-    import numpy as np
-
-LOCK_NAME = "run.lock"
-METRICS_NAME = "metrics.jsonl"
 RECORD_KINDS = ("phase", "train", "eval", "val", "reference")  # val: on the held-out identities
 PROBE_BYTES = 4096
+NUMBERED = re.compile(r"(.+)_(\d+)")  # the stem of a checkpoint
+
+
+class RunFolder(NamedTuple):
+    """The files of one run; `prefix` is MODEL.NAME."""
+
+    path: Path
+    prefix: str
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train_log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state_last.pth"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
+
+    def checkpoint(self, epoch: int, stage: str = "") -> Path:
+        """Return the weights of a stage's epoch; "" is the last stage, whose files carry no stage in their names."""
+        return self.path / f"{'_'.join(filter(None, (self.prefix, stage, str(epoch))))}.pth"
+
+    def checkpoints(self, stage: str = "") -> dict[int, Path]:
+        """Return the weights of a stage that lie in the folder, by epoch, ascending."""
+        start = "_".join(filter(None, (self.prefix, stage)))
+        pattern = re.compile(rf"{re.escape(start)}_(\d+)\.pth")
+        found = {int(match[1]): path for path in self.path.glob("*.pth") if (match := pattern.fullmatch(path.name))}
+        return dict(sorted(found.items()))
+
+
+def open_run(folder: Path) -> RunFolder:
+    """Return a run folder whose MODEL.NAME its config.yaml tells, or, where there is none, its checkpoints do."""
+    names = sorted((match[1] for path in folder.glob("*.pth") if (match := NUMBERED.fullmatch(path.stem))), key=len)
+    run = RunFolder(folder, names[0] if names else "")
+    try:
+        content = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        return run._replace(prefix=str(content["MODEL"]["NAME"]))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return run
+
+
+def epoch_of(weight: Path) -> int | None:
+    """Return the epoch that a checkpoint's name ends with, None where it ends with none."""
+    match = NUMBERED.fullmatch(weight.stem)
+    return int(match[2]) if match else None
 
 
 def make_folder(path: str, key: str) -> Path:
@@ -39,127 +94,76 @@ def make_folder(path: str, key: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[int | None]:
+def locked(run: RunFolder) -> Iterator[int | None]:
     """Keep other processes out of a run folder; yields the pid of a process that left its lock behind, or None.
 
     Raises ConfigError when the folder is in use.
     """
     try:
-        with hold(folder / LOCK_NAME) as left:
+        with hold(run.lock) as left:
             yield int(left) if left.isdigit() else None
     except LockHeldError as holder:
         raise ConfigError(
-            f"OUTPUT_DIR '{folder}' is in use by process {holder}; wait for it, stop it, or choose another OUTPUT_DIR"
+            f"OUTPUT_DIR '{run.path}' is in use by process {holder}; wait for it, stop it, or choose another OUTPUT_DIR"
         ) from holder
 
 
-@contextmanager
-def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Yield the name, `path` + `suffix`, of a file to write; it becomes `path` when the block ends, on disk and whole.
+class Position(NamedTuple):
+    """How far a run has come: what a record may belong to."""
 
-    On any error the temporary file goes and what was at `path` stays.
-    """
-    temporary = path.with_name(path.name + suffix)
-    try:
-        yield temporary
-        with open(temporary, "rb+") as stream:  # Windows syncs only what is open for writing
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        raise
+    epoch: int  # last whole one of the stage, 0 = none
+    evaluated: int  # last epoch of the stage that was evaluated
+    iteration: int  # over all stages
+    stage: str = "main"
+    stages: tuple[str, ...] = ("main",)  # all of the run's, in order; records name theirs where there are several
 
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace a text file so that it always holds the old or the whole new content."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    def includes(self, record: dict[str, Any]) -> bool:
+        """Return whether the run had come as far as `record`, one of metrics.jsonl."""
+        stage, own = stage_of(record, self.stages), self.stages.index(self.stage)
+        if stage not in self.stages or self.stages.index(stage) != own:
+            return stage in self.stages[:own]
+        kind = record["kind"]
+        if kind == "reference":
+            return self.epoch > 0
+        return record["epoch"] <= (self.evaluated if kind in ("eval", "val") else self.epoch)
 
 
-def save_arrays(file: Path, arrays: dict[str, "np.ndarray"], meta: dict[str, Any]) -> None:
-    """Write arrays and, as JSON under the name meta, plain values as npz, so that the old or the whole new file exists.
-
-    Read it with allow_pickle=False. Raises RunError when the disk refuses; the old file stays.
-    """
-    import numpy as np
-
-    try:
-        # the process in the name: two searches may make the index of one folder
-        with replacing(file, f".{os.getpid()}.tmp") as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **arrays, meta=np.array(json.dumps(meta)))
-    except OSError as error:
-        raise RunError(f"cannot write '{file}' ({error.strerror}); choose another place or make room") from error
+def stage_of(record: dict[str, Any], stages: Sequence[str]) -> str:
+    """Return the stage of a record of metrics.jsonl; one that names none is of a run's only stage."""
+    return record.get("stage", stages[-1])
 
 
-def describe(folder: str | Path, config: str, device: str, data_fingerprint: str) -> None:
-    """Write config.yaml (the resolved configuration) and env.json: the environment, and the data's fingerprint."""
-    folder = Path(folder)
-    environment = find_environment(device) | {"data_fingerprint": data_fingerprint}
-    write_text_atomic(folder / "config.yaml", config)
-    write_text_atomic(folder / "env.json", json.dumps(environment, indent=2) + "\n")
-
-
-def find_environment(device: str) -> dict[str, Any]:
-    """Return what a result may depend on beside its configuration: versions, device, git commit, command, time."""
-    import timm
-    import torch
-    import torchvision
-
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "device": device,
-        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this code, marked when files differ from it; None outside a git checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
+def of_stage(records: Iterable[dict[str, Any]], stages: Sequence[str], stage: str) -> list[dict[str, Any]]:
+    """Return those records of metrics.jsonl that are of one of the `stages`."""
+    return [record for record in records if stage_of(record, stages) == stage]
 
 
 class Recorder:
-    """Appends records to metrics.jsonl and scalars to TensorBoard.
+    """Appends records to metrics.jsonl and scalars to TensorBoard, all of the stage where the run stands.
 
-    Opening drops what a killed run recorded after its last whole epoch (`last_epoch`, `last_iteration`) and
-    evaluation (of epoch `last_evaluated`).
+    Opening drops what a killed run recorded after `position`, its last whole epoch and evaluation.
     """
 
-    def __init__(self, folder: Path, last_epoch: int, last_iteration: int, last_evaluated: int) -> None:
+    def __init__(self, run: RunFolder, position: Position) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = folder / METRICS_NAME
-        last_of = {"eval": last_evaluated, "val": last_evaluated, "reference": 0 if last_epoch else -1}
-        last_of |= dict.fromkeys(("phase", "train"), last_epoch)
-        kept = [record for record in read_metrics(folder) if record["epoch"] <= last_of[record["kind"]]]
-        write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        self._board = SummaryWriter(str(folder), purge_step=last_iteration + 1)
+        kept = [record for record in read_metrics(run.metrics) if position.includes(record)]
+        several = len(position.stages) > 1
+        self._stage = {"stage": position.stage} if several else {}
+        self._prefix = f"{position.stage}/" if several and position.stage != position.stages[-1] else ""
+        write_text_atomic(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        self._stream = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = SummaryWriter(str(run.path), purge_step=position.iteration + 1)
 
     def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
         """Record `values` under a `kind` of RECORD_KINDS; numbers also go to TensorBoard at `iteration`."""
-        self._stream.write(json.dumps({"kind": kind, "epoch": epoch, "iteration": iteration, **values}) + "\n")
+        self._stream.write(
+            json.dumps({"kind": kind, **self._stage, "epoch": epoch, "iteration": iteration, **values}) + "\n"
+        )
         self._stream.flush()
         for name, value in values.items():
             if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{kind}/{name}", value, iteration)
+                self._board.add_scalar(f"{self._prefix}{kind}/{name}", value, iteration)
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -167,9 +171,8 @@ class Recorder:
         self._board.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the whole records of metrics.jsonl, with kind and epoch; any other line (cut short, say) is left out."""
-    path = folder / METRICS_NAME
     if not path.is_file():
         return []
     records = []

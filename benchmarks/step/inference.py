@@ -7,9 +7,9 @@ import torch
 
 from benchmarks.measure import alternate, summary
 from benchmarks.step.lineage_model import LineageModel
-from benchmarks.step.ours import make_cfg, make_ours, sizes_of, take_as_they_are
+from benchmarks.step.ours import make_cfg, make_ours, sizes_of
 from benchmarks.step.training import FLOAT32, OURS, REFERENCE, Bench, clock_of, flop_of_batch
-from processor.embed import embed_batch, precision_name
+from processor.evaluation.embed import embed_batch, make_embedding, precision_name
 from utils.device import resolve_amp
 
 TITLE = "embedding, {}"
@@ -26,9 +26,10 @@ def measure_inference(bench: Bench, batch: dict) -> list[dict]:
     def embed_reference(batch: dict) -> None:
         lineage(batch["images"], batch["camids"], batch["viewids"])
 
+    plain = make_embedding(cfg, bench.device, exact=True)._replace(flip=False, unit=False)
+
     def embed(batch: dict, amp: torch.dtype | None = None) -> None:
-        labels = batch["camids"], batch["viewids"]
-        embed_batch(ours, batch["images"], *labels, take_as_they_are, flip=False, amp=amp)
+        embed_batch(ours, batch, plain._replace(amp=amp))  # its images are normalised already
 
     functions = {TITLE.format(REFERENCE): embed_reference, TITLE.format(OURS): embed}
     precisions = dict.fromkeys(functions, FLOAT32)

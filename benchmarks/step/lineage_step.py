@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.step.lineage_model import LineageModel
-from processor import compiling
+from processor.step import compiling
 from utils.device import autocast
 
 LOCAL_SHARE = 0.5  # of the local branches in both losses

@@ -11,8 +11,8 @@ from PIL import Image
 from benchmarks.step.ours import RECIPES, make_cfg, make_ours, make_stage, make_steps
 from benchmarks.step.training import Bench
 from datasets import make_dataloader
-from datasets.make_dataloader import make_transforms
-from processor.compiling import CompiledTraining
+from datasets.make_transforms import make_transforms
+from processor.step.compiling import CompiledTraining
 from utils.workers import usable_cores
 
 IMAGES_PER_ID = 8
@@ -36,7 +36,7 @@ def measure_loading(bench: Bench, num_ids: int, copies: int) -> dict:
         model = make_ours(cfg, bench.recipe, bench.device)
         wrapped = CompiledTraining(model) if bench.compiles else model
         transform, _ = make_transforms(cfg)
-        train = make_steps(cfg, make_stage(cfg, model, bench.recipe), wrapped, transform)
+        train = make_steps(make_stage(cfg, model), wrapped, transform)
         for epoch in (1, 2):
             data.train_loader.sampler.set_epoch(epoch)
             readings = train(data.train_loader)

@@ -1,6 +1,7 @@
 """What benchmarks/train_step.py times as ours: the recipes' own models, losses and loop, as train.py builds them."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,17 +9,15 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+import processor
 from benchmarks.step.lineage_model import LineageModel, Sizes
 from benchmarks.step.lineage_step import Rates, total_loss
 from configs import load_cfg
-from losses import make_loss
 from model import make_model
-from processor import PhasePlan
-from processor.epoch import StepSettings, train_epoch
-from processor.stage import Stage, forward_images
-from solver import create_scheduler, make_optimizer
-from solver.update import make_scaler
-from utils.device import resolve_amp
+from processor.epoch import train_epoch
+from processor.stage import Stage
+from processor.step.batch import BatchSettings, prepare_batch
+from processor.systems.transreid import forward_images
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PER_IDENTITY = 4  # images of an identity in a batch
@@ -105,14 +104,11 @@ def sizes_of(cfg: CfgNode, model: nn.Module, recipe: str) -> Sizes:
     )
 
 
-def make_stage(cfg: CfgNode, model: nn.Module, recipe: str) -> Stage:
+def make_stage(cfg: CfgNode, model: nn.Module) -> Stage:
     """Return what train.py hands to the loop, at the learning rate of the first epoch."""
-    criterion = make_loss(cfg, RECIPES[recipe].num_class, model.feat_dim).to(next(model.parameters()).device)
-    optimizer, center_optimizer = make_optimizer(cfg, model, criterion)
-    scheduler, plan = create_scheduler(cfg, optimizer), PhasePlan(cfg)
-    scheduler.step(1)
-    last = cfg.SOLVER.MAX_EPOCHS
-    return Stage("benchmark", model, forward_images, criterion, optimizer, center_optimizer, scheduler, plan, last)
+    stage = processor.make_stage(cfg, "main", model)
+    stage.scheduler.step(1)
+    return stage
 
 
 def rates_of(cfg: CfgNode, stage: Stage) -> Rates:
@@ -121,33 +117,21 @@ def rates_of(cfg: CfgNode, stage: Stage) -> Rates:
     return Rates(lr, cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM)
 
 
-def make_settings(cfg: CfgNode, device: torch.device) -> StepSettings:
-    """Return how each step runs."""
-    return StepSettings(
-        device=device,
-        amp=resolve_amp(cfg.SOLVER.AMP, device),
-        grad_clip=cfg.SOLVER.GRAD_CLIP,
-        accum_steps=cfg.SOLVER.ACCUM_STEPS,
-        log_period=cfg.SOLVER.LOG_PERIOD,
-        center_weight=cfg.SOLVER.CENTER_LOSS_WEIGHT,
-        gather=cfg.SOLVER.GATHER_FEATURES,
-    )
-
-
 def take_as_they_are(images: torch.Tensor) -> torch.Tensor:
     """Take the place of the device transform: the images of the fixed batch are normalised already."""
     return images
 
 
 def make_steps(
-    cfg: CfgNode, stage: Stage, model: nn.Module, transform: Callable = take_as_they_are
+    stage: Stage, model: nn.Module, transform: Callable = take_as_they_are
 ) -> Callable[[Collection[dict]], dict[str, float]]:
     """Return a function that trains one step on each of the batches by processor.epoch and returns its last reading.
 
     `model` is stage.model or what wraps it; `transform` is that of the images on the device.
     """
-    settings = make_settings(cfg, next(model.parameters()).device)
-    phase, scaler = stage.plan.at(1), make_scaler(settings.device, settings.amp)
+    settings = BatchSettings()
+    stage.prepare = partial(prepare_batch, device=stage.settings.device, transform=transform, settings=settings)
+    phase = stage.plan.at(1)
 
     def train(batches: Collection[dict]) -> dict[str, float]:
         readings = {}
@@ -155,7 +139,8 @@ def make_steps(
         def on_log(_: int, means: dict[str, float]) -> None:
             readings.update(means)
 
-        train_epoch(stage, model, phase, batches, transform, scaler, settings, on_log)
+        stage.loader = batches
+        train_epoch(stage, model, phase, on_log)
         return readings
 
     return train
@@ -169,7 +154,7 @@ def check_same(cfg: CfgNode, recipe: str, batch: dict) -> dict[str, float]:
     ours = make_ours(cfg, recipe, batch["images"].device)
     lineage = LineageModel(sizes_of(cfg, ours, recipe)).to(batch["images"].device)
     lineage.load_state_dict(ours.state_dict())
-    stage = make_stage(cfg, ours, recipe)
+    stage = make_stage(cfg, ours)
     output = forward_images(ours, batch)
     loss, _ = stage.criterion(output, batch, stage.plan.at(1))
     expected = total_loss(*lineage(batch["images"], batch["camids"], batch["viewids"]), batch["pids"])

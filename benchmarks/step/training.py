@@ -14,8 +14,8 @@ from benchmarks.step.cost import count_flop, held_bytes, layer_products, peak_by
 from benchmarks.step.lineage_model import Levers, LineageModel
 from benchmarks.step.lineage_step import LoopLevers, make_step
 from benchmarks.step.ours import make_cfg, make_ours, make_stage, make_steps, rates_of, sizes_of
-from processor.compiling import CompiledTraining
-from processor.embed import precision_name
+from processor.evaluation.embed import precision_name
+from processor.step.compiling import CompiledTraining
 from utils.device import resolve_amp
 
 REFERENCE, OURS = "reference", "ours"
@@ -93,7 +93,7 @@ def make_variants(bench: Bench) -> list[Variant]:
     plain = make_cfg(bench.recipe, bench.size, bench.batch_size, ("SOLVER.AMP", "off"))
     model = make_ours(plain, bench.recipe, bench.device)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    sizes, rates = sizes_of(plain, model, bench.recipe), rates_of(plain, make_stage(plain, model, bench.recipe))
+    sizes, rates = sizes_of(plain, model, bench.recipe), rates_of(plain, make_stage(plain, model))
     variants = []
     for name, network, loop, compiled in staircase(bench):
         reference = LineageModel(sizes, network).to(bench.device)
@@ -116,9 +116,9 @@ def _ours(bench: Bench, weights: dict, name: str, amp: str, compiled: bool = Fal
     cfg = make_cfg(bench.recipe, bench.size, bench.batch_size, ("SOLVER.AMP", amp))
     model = make_ours(cfg, bench.recipe, bench.device)
     model.load_state_dict(weights)
-    stage = make_stage(cfg, model, bench.recipe)
+    stage = make_stage(cfg, model)
     wrapped = CompiledTraining(model) if compiled else model
-    train = make_steps(cfg, stage, wrapped)
+    train = make_steps(stage, wrapped)
 
     def run(batch: dict, steps: int) -> dict[str, float]:
         return train([batch] * steps)

@@ -3,7 +3,6 @@
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,14 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.convert import guess_grid, resize_pos_embed
-from utils.errors import ConfigError, DataError
-
-logger = logging.getLogger(__name__)
+from utils.errors import ConfigError
 
 SIZE_KEY = "MODEL.CLIP_INPUT_SIZE"
-OTHER_SIZE = f"the CLIP tower was trained at another {SIZE_KEY}, so its features differ"
-NORM_RTOL, NORM_ATOL = 1e-3, 1e-6  # fingerprints of the same tower may come from other devices
 
 
 class Normalisation(NamedTuple):
@@ -142,48 +136,3 @@ def check_patches(size: Sequence[float], patch: int, tower: str) -> tuple[int, i
             f"{SIZE_KEY} {list(size)} is no multiple of the patches of {tower}, {patch} x {patch} pixels; set {near}"
         )
     return int(size[0]), int(size[1])
-
-
-def resize_positions(table: torch.Tensor, tower: Tower) -> torch.Tensor:
-    """Return a position table [1 + N, D] interpolated to the tower's grid; the class row and the dtype are kept.
-
-    Bicubic, as open_clip (with antialiasing) and transformers (without) do it; open_clip's own function leaves a table
-    as it is when only the shape of the grid changes. The source grid is taken to be square where it can be.
-    """
-    if guess_grid(len(table) - 1, tower.grid) == tower.grid:
-        return table
-    return resize_pos_embed(table[None], tower.grid, mode="bicubic", antialias=tower.antialias)[0]
-
-
-def fit_positions(table: torch.Tensor, tower: Tower) -> torch.Tensor:
-    """Return a trained position table, resized where its number of rows is not the tower's; that is logged."""
-    ours = tower.get_parameter(tower.positions) if tower.grid else table
-    if table.dim() != 2 or table.shape[1] != ours.shape[1] or len(table) in (0, 1, len(ours)):
-        return table  # it fits, or its width does not, which loading says
-    logger.warning("%s: resized from %d to %d rows; %s", tower.positions, len(table), len(ours), OTHER_SIZE)
-    return resize_positions(table, tower)
-
-
-def fingerprint(tower: Tower) -> torch.Tensor:
-    """Return the L2 norm of each weight of a tower in the order of its state dict: [T] float32."""
-    return torch.stack([value.detach().float().norm() for value in tower.state_dict().values()])
-
-
-def check_fingerprint(theirs: torch.Tensor, ours: torch.Tensor, tower: Tower) -> None:
-    """Raise DataError when `theirs` is not the fingerprint `ours` of the tower; its positions may be of another size.
-
-    Nothing is known of a tower on the meta device.
-    """
-    if ours.is_meta:
-        return
-    differing = list(tower.state_dict())
-    if theirs.shape == ours.shape:
-        same = torch.isclose(theirs.to(ours), ours, rtol=NORM_RTOL, atol=NORM_ATOL).tolist()
-        differing = [name for name, equal in zip(differing, same, strict=True) if not equal]
-    if differing == [tower.positions] and tower.grid:
-        logger.warning("%s has another norm; %s", tower.positions, OTHER_SIZE)
-    elif differing:
-        raise DataError(
-            f"the weights were trained with another CLIP tower than {tower.info.source}; name the one of its training "
-            "(MODEL.CLIP_BACKBONE / CLIP_PRETRAIN / CLIP_HF_ID / CLIP_LOCAL_PATH)"
-        )

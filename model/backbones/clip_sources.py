@@ -19,12 +19,10 @@ from model.backbones.clip import (
     OpenClipTower,
     TowerInfo,
     check_patches,
-    resize_positions,
 )
 from model.backbones.hub import hub_files
-from model.convert import Weights, load_weights
-from utils.checkpoint import read_weights
-from utils.errors import ConfigError, DataError
+from model.weights.clip_towers import WEIGHT_FILES, load_hf, load_open_clip
+from utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +31,7 @@ BACKBONE_KEY = "MODEL.CLIP_BACKBONE"
 TAG_KEY = "MODEL.CLIP_PRETRAIN"
 ID_KEY = "MODEL.CLIP_HF_ID"
 CONFIG_FILES = ("config.json",)
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a transformers folder, the first one wins
 PROCESSOR_FILE = "preprocessor_config.json"
-HF_PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
 SHOWN = 8  # names that an error lists
 
 
@@ -70,7 +66,7 @@ def open_clip_tower(
     tower = OpenClipTower(visual, info)
     if weights and info.reloadable:
         path = Path(local_path) if local_path else _fetch_tag(open_clip, backbone, tag, published)
-        _load_open_clip(tower, path, source)
+        load_open_clip(tower, path, source)
     return tower
 
 
@@ -103,7 +99,7 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
         raise ConfigError(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built ({error})") from error
     tower = HfTower(_unwrapped(vision), info)
     if weights:
-        _load_hf(tower, folder, source)
+        load_hf(tower, folder, source)
     return tower
 
 
@@ -188,33 +184,6 @@ def _fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any
         raise ConfigError(f"{what} is not on the Hugging Face hub; fetch {published['url']}, then {way_out}")
     names = (str(Path(name).with_suffix(".safetensors")), name) if name else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
     return hub_files(repo, (names,), what, way_out)[0]
-
-
-def _load_open_clip(tower: OpenClipTower, path: Path, source: str) -> None:
-    weights = read_weights(path, source)
-    visual = {name: value for name, value in weights.items() if name.startswith("visual.")}
-    if tower.grid and tower.positions in visual:
-        visual[tower.positions] = resize_positions(visual[tower.positions], tower)
-    _load(tower, visual or weights, source, f"{BACKBONE_KEY} decides it")
-
-
-def _load_hf(tower: HfTower, folder: Path, source: str) -> None:
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise ConfigError(f"{source}: '{folder}' has no {' or '.join(WEIGHT_FILES)}")
-    weights = {name.removeprefix("vision_model."): value for name, value in read_weights(path, source).items()}
-    vision = {name: value for name, value in weights.items() if name.startswith(HF_PARTS)}
-    vision.pop("embeddings.position_ids", None)  # a constant that older versions saved
-    if tower.positions in vision:
-        vision[tower.positions] = resize_positions(vision[tower.positions], tower)
-    _load(tower, vision or weights, source, "the config.json beside it decides it")
-
-
-def _load(tower: nn.Module, weights: Weights, source: str, decided: str) -> None:
-    report = load_weights(tower, weights, source, lambda name: decided)
-    if report.surplus:
-        raise DataError(f"{source}: {report.surplus[0]} is in the file, but not in the tower; {decided}")
-    logger.info("CLIP tower: %s", report)
 
 
 def _hf_config(transformers: Any, folder: Path, source: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from model.parts import Part
 from utils.errors import ConfigError
 
 STEMS = ("standard", "transreid")
@@ -27,6 +28,7 @@ class ResNet50(ResNet):
         super().__init__(Bottleneck, [3, 4, 6, 3])
         self.feat_dim = self.fc.in_features
         self.grid = None  # no position embedding, so nothing to resize when weights are loaded
+        self.depth = 0  # it has no blocks, so all its parameters are in one layer
         del self.fc
         self.layer4[0].conv2.stride = (last_stride, last_stride)
         self.layer4[0].downsample[0].stride = (last_stride, last_stride)
@@ -42,6 +44,10 @@ class ResNet50(ResNet):
         x = self.maxpool(x if self._plain_stem else self.relu(x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.avgpool(x).flatten(1)
+
+    def part_of(self, name: str) -> Part:
+        """Return the part of a parameter."""
+        return Part("trunk", self.depth + 1)
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the features do not depend on it."""

@@ -1,26 +1,21 @@
-"""Vision transformers of timm by name: which of them fit, their sizes, and weight files by timm's names."""
+"""Vision transformers of timm by name: which of them fit, their sizes, and how their weights were trained."""
 
-import contextlib
 import difflib
-import io
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 
 import timm
 import torch
 from timm.layers import PatchEmbed
-from timm.models import eva, is_model_in_modules, split_model_name_tag, vision_transformer
+from timm.models import is_model_in_modules, split_model_name_tag
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 
 from model.backbones.vit import Trunk
-from model.convert import Weights, resize_pos_embed, without_distillation
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError
 
 MODULES = ("vision_transformer", "deit", "eva")  # where timm keeps what fits
-AUTHORS_NAMES = ("mask_token", "register_tokens", "storage_tokens")  # in files that are not by timm's names
 EXAMPLES = "vit_base_patch16_224, vit_base_patch14_reg4_dinov2, vit_base_patch16_dinov3"
 
 
@@ -106,38 +101,3 @@ def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
     """Return the RGB mean and standard deviation in [0, 1] that timm's weights for `name` were trained with."""
     config = timm.get_pretrained_cfg(name)
     return list(config.mean), list(config.std)
-
-
-def by_timm_names(weights: Weights, trunk: Trunk, grid: tuple[int, int], source: str) -> Weights:
-    """Return the trunk in a file of timm or of the authors (DINOv2, DINOv3, CLIP, EVA, SigLIP, ...) by timm's names.
-
-    `trunk` is timm's model as it was created and converts the names. The position embedding is resized to `grid` (rows,
-    columns) as timm does it, bicubic with antialiasing; a distilled DeiT's slot of its second token is dropped. Raises
-    DataError, opened by `source`, for a file that timm cannot make anything of.
-    """
-    convert = (eva if isinstance(trunk, Eva) else vision_transformer).checkpoint_filter_fn
-    weights = {name.removeprefix("backbone."): value for name, value in weights.items()}
-    num_prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
-    positions = None  # timm would take those of its own layout to the grid of `trunk` first
-    if not any(name in weights for name in AUTHORS_NAMES):
-        positions = weights.pop("pos_embed", None)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # timm prints about each bias that a DINOv3 does not have
-            converted = convert(weights, trunk)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{source} does not fit MODEL.TRANSFORMER_TYPE: timm cannot convert it ({reason})") from error
-    if positions is not None and positions.dim() == 3:
-        fits = positions.shape[1] == num_prefix + math.prod(grid)
-        if num_prefix == 1 and not fits:
-            positions = without_distillation(positions, "dist_token" in weights)
-    positions = converted.pop("pos_embed", None) if positions is None else positions
-    if positions is not None:
-        if (
-            positions.dim() == 3
-            and positions.shape[1] > num_prefix
-            and positions.shape[1] != num_prefix + math.prod(grid)
-        ):
-            positions = resize_pos_embed(positions, grid, num_prefix=num_prefix, mode="bicubic", antialias=True)
-        converted["pos_embed"] = positions
-    return {name: value for name, value in converted.items() if not name.startswith(("head.", "head_dist."))}

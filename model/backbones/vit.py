@@ -14,6 +14,7 @@ from torch import nn
 from model.layers import sie
 from model.layers.lora import add_lora
 from model.layers.pooling import Branch, Pooling, end, run_block
+from model.parts import Part
 from utils.errors import ConfigError, DataError
 
 NUM_IMAGENET_CLASSES = 1000
@@ -205,6 +206,19 @@ class VisionTransformer(nn.Module):
             self.pos_drop.eval()
             self.blocks[: self.frozen_blocks].eval()
         return self
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def part_of(self, name: str) -> Part:
+        """Return the part of a parameter; the adapters of a block are new, in its layer."""
+        if name.startswith("blocks."):
+            return Part("new" if ".lora_" in name else "trunk", int(name.split(".")[1]) + 1)
+        if name.startswith(FROM_THE_START):
+            return Part("trunk", 0)
+        return Part("new" if name == "sie_embed" else "trunk", self.depth + 1)
 
     def deciding_keys(self, name: str) -> str:
         """Return what decides presence and shape of a weight, or '' when the features do not depend on it."""

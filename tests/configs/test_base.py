@@ -1,5 +1,7 @@
 """The recipe below a recipe."""
 
+from pathlib import Path
+
 import pytest
 
 from configs import get_cfg_defaults, load_cfg
@@ -8,7 +10,7 @@ from configs.compare import flatten
 from utils.errors import ConfigError
 
 
-def write(path, text):
+def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from configs import find_notices, get_cfg_defaults, load_cfg
+from configs.phases import PhasePlan
 from model import make_model
 from model.clip_transreid import GatedFusion, MinimalFusion, RefineFusion
-from processor.phases import PhasePlan
 from tests.configs.recipes import RECIPE_FILES, ROOT, flat, header, load, name_of, opts_of, read_plan, resolve_recipe
 from tests.configs.test_model_b_recipes import MODEL_B, PREFIX, SETTINGS
 
@@ -86,7 +86,7 @@ def expected_values(row: list[str]) -> dict:
 
 
 @pytest.fixture(scope="module")
-def small_towers(tmp_path_factory):
+def small_towers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return {tower: folder} of small transformers towers with the published patch sizes and random weights."""
     import transformers
 

@@ -1,16 +1,16 @@
 """What differs between settings, and which of it makes another training."""
 
+from typing import Any
+
 import pytest
 import yaml
 
-from configs import get_cfg_defaults
 from configs.compare import Change, changes_from_defaults, find_changes, find_differences, flatten
+from tests.cfgs import cfg_with
 
 
-def changed(*pairs):
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list(list(pairs))
-    return yaml.safe_load(cfg.dump())
+def changed(*pairs: object) -> dict[str, Any]:
+    return yaml.safe_load(cfg_with(*pairs).dump())
 
 
 def test_sections_become_dotted_keys_and_tuples_lists():
@@ -23,8 +23,7 @@ def test_changes_hold_keys_of_either_side_by_name():
 
 
 def test_the_log_names_what_is_not_default_by_key():
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list(["TEST.FLIP", True, "INPUT.SIZE_TRAIN", [256, 128]])
+    cfg = cfg_with("TEST.FLIP", True, "INPUT.SIZE_TRAIN", [256, 128])
     assert changes_from_defaults(cfg) == ["INPUT.SIZE_TRAIN [256, 128]", "TEST.FLIP True"]
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from configs import find_notices, get_cfg_defaults
-from processor.phases import PhasePlan
+from configs.phases import PhasePlan
 from tests.configs.recipes import RECIPE_FILES, ROOT, flat, header, load, name_of, read_plan, resolve_recipe
 from tests.configs.test_recipes import CONSTANTS
 

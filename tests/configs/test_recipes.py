@@ -5,7 +5,7 @@ import re
 import pytest
 
 from configs import get_cfg_defaults
-from configs.defaults import LEGACY
+from configs.keys import KEYS
 from tests.configs.recipes import (
     FILES,
     RECIPE_FILES,
@@ -141,7 +141,7 @@ def test_file_starts_with_a_comment_and_sets_only_what_differs_from_its_base(pat
     base = flat(load(name_of((path.parent / base_name).resolve())) if base_name else get_cfg_defaults())
     resolved = resolve_recipe(name_of(path))
     assert [key for key in values if resolved[key] == base[key]] == []
-    assert [key for key in values if key in LEGACY or key == "TEST.WEIGHT"] == []
+    assert [key for key in values if KEYS[key].instead or key == "TEST.WEIGHT"] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])

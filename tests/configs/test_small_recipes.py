@@ -1,12 +1,12 @@
-"""The recipes that run on two CPU cores: the README's ablations on synthetic VeRi, and those for any small set."""
+"""The recipes that run on two CPU cores: the ablations on synthetic VeRi, and those for any small set."""
 
 import pytest
 
 from configs import find_notices
-from processor.phases import PhasePlan
-from run_phased_loss import plan_launch
+from configs.phases import PhasePlan
 from tests.configs.recipes import RECIPE_FILES, ROOT, load, name_of, read_plan, resolve_recipe
-from utils.launch_args import parse_args
+from tools.launch.arguments import parse_args
+from tools.launch.launch import plan_launch
 
 SUPCON = {"LOSS.SUPCON.ENABLE": True, "LOSS.SUPCON.FEAT_SRC": "pre_bn"}
 CONDITIONAL = {"DATALOADER.PHASED.ENABLE": True}
@@ -127,6 +127,6 @@ def test_fine_tuning_loads_what_the_launcher_writes_for_seed_0_of_the_pretrainin
         ["--config", str(ROOT / f"configs/{pretrain}.yml"), "--seeds", "0", "--output-root", str(tmp_path)]
     )
     (experiment,) = plan_launch(args)
-    weights = experiment.checkpoint(0, experiment.last_epoch).relative_to(tmp_path)
+    weights = experiment.run_folder(0).checkpoint(experiment.last_epoch).relative_to(tmp_path)
     loaded = load(finetune).MODEL.PRETRAIN_PATH
     assert loaded == f"logs/{weights.as_posix()}"

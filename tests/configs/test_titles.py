@@ -1,12 +1,12 @@
 """Every data set has a name for tables that no other release or test list shares."""
 
 from configs import get_cfg_defaults
-from configs.limits import DATASETS
+from configs.keys import KEYS
 from configs.titles import dataset_title, names_of_tests
 
 
 def test_every_data_set_of_the_choices_has_a_title_of_its_own():
-    titles = [dataset_title(name, 800) for name in DATASETS]
+    titles = [dataset_title(name, 800) for name in KEYS["DATASETS.NAMES"].choices]
     assert len(set(titles)) == len(titles) and all(titles)
 
 

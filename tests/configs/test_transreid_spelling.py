@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from yacs.config import CfgNode
 
 from configs import load_cfg
+from tests.configs.recipes import flat
 from utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,14 +96,6 @@ FOREIGN = {  # recipe of ours that means the same: (extra lines of MODEL, values
 }
 # where a user's files lie, and a key that nothing reads; the type may differ too: one network under two names
 MAY_DIFFER = {"MODEL.PRETRAIN_PATH", "DATASETS.ROOT_DIR", "TEST.WEIGHT", "TEST.EVAL", "OUTPUT_DIR"}
-
-
-def flat(node: CfgNode, prefix: str = "") -> dict:
-    """Return {dotted key: value} of a configuration."""
-    values = {}
-    for key, value in node.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {f"{prefix}{key}": value}
-    return values
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -1,6 +1,10 @@
 """Rules and notices about adapters, frozen blocks and layer decay."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from yacs.config import CfgNode
 
 from configs import find_notices, load_cfg
 from utils.errors import ConfigError
@@ -12,8 +16,8 @@ LORA = ("MODEL.LORA.RANK", 8)
 
 
 @pytest.fixture
-def load(tmp_path):
-    def loader(text, *opts):
+def load(tmp_path: Path) -> Callable[..., CfgNode]:
+    def loader(text: str, *opts: object) -> CfgNode:
         path = tmp_path / "x.yml"
         path.write_text(text)
         return load_cfg(path, opts)

@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ def samples(*labels: tuple[int, int], view: int = 0) -> list[Sample]:
     return [Sample(f"/root/part/{row}.jpg", pid, camid, view) for row, (pid, camid) in enumerate(labels)]
 
 
-def dataset(query=(), gallery=(), **options) -> ReIDDataset:
+def dataset(
+    query: Sequence[tuple[int, int]] = (), gallery: Sequence[tuple[int, int]] = (), **options: object
+) -> ReIDDataset:
     return ReIDDataset("toy", samples((5, 0), (5, 1), (9, 1)), samples(*query), samples(*gallery), **options)
 
 

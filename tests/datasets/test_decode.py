@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def picture(height, width, seed=0):
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
     """Return a random RGB image with coarse and fine structure."""
     rng = np.random.default_rng(seed)
     layers = [
@@ -30,17 +30,17 @@ def picture(height, width, seed=0):
     )
 
 
-def jpeg(image, path, **options):
+def jpeg(image: Image.Image, path: Path, **options: object) -> str:
     image.save(path, "JPEG", quality=90, **options)
     return str(path)
 
 
-def by_pillow(path, size, resize_filter):
+def by_pillow(path: str, size: tuple[int, int], resize_filter: str) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize(size[::-1], FILTERS[resize_filter]), dtype=int)
 
 
-def differences(path, size, resize_filter):
+def differences(path: str, size: tuple[int, int], resize_filter: str) -> np.ndarray:
     """Return the differences of the fast decoder to Pillow, absolute, in grey levels."""
     got = read_image(path, size, resize_filter, "torchvision")
     assert got.shape == (3, *size) and got.dtype == torch.uint8

@@ -1,5 +1,7 @@
 """Which training identities are held out, and the query and gallery made of them."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from datasets.held_out import hold_out
 from utils.errors import DataError
 
 
-def make_samples(cameras_of):
+def make_samples(cameras_of: Mapping[int, Sequence[int]]) -> list[Sample]:
     """Return one sample for each (pid, camera in its list), named in this order."""
     return [
         Sample(f"{pid:03d}_{number:02d}.jpg", pid, camid, 0)
@@ -18,7 +20,7 @@ def make_samples(cameras_of):
 
 
 @pytest.fixture
-def train():
+def train() -> list[Sample]:
     rng = np.random.default_rng(0)
     return make_samples({pid: rng.integers(0, 4, 6).tolist() for pid in range(0, 80, 2)} | {81: [3, 3, 3]})
 

@@ -4,7 +4,7 @@ from datasets.bases import ReIDDataset, Sample
 from datasets.join import camera_ranges, join_training_sets, relabelled, told_labels
 
 
-def samples_of(*labels):
+def samples_of(*labels: tuple[int, int, int]) -> list[Sample]:
     return [Sample(f"{number}.jpg", *label) for number, label in enumerate(labels)]
 
 

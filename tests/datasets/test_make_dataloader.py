@@ -1,14 +1,18 @@
 """From archives to loaders: relabelling, joining, side information checks."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from configs import get_cfg_defaults, load_cfg
+from configs.keys import KEYS
 from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
 from datasets.join import join_training_sets
-from datasets.make_dataloader import make_datasets
+from datasets.read import make_datasets
 from datasets.training_set import check_training_set
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
@@ -16,7 +20,7 @@ from tests.datasets.trees import write_person_archive, write_text
 from utils.errors import ConfigError, DataError
 
 
-def dataset(name, pids, camids, viewid=0):
+def dataset(name: str, pids: Sequence[int], camids: Sequence[int], viewid: int = 0) -> ReIDDataset:
     train = [
         Sample(f"{name}/{i}.jpg", pid, camid, viewid) for i, (pid, camid) in enumerate(zip(pids, camids, strict=True))
     ]
@@ -114,7 +118,7 @@ def test_the_random_sampler_wants_one_whole_batch(tiny_config):
         make_dataloader(load_cfg(tiny_config, opts))
 
 
-def one_camera(tmp_path, tiny_root):
+def one_camera(tmp_path: Path, tiny_root: Path) -> list[str]:
     """Return options for a data set whose training images are all from one camera."""
     rows = ["path,pid,camid,viewid,split"]
     for pid in range(1, 9):
@@ -157,10 +161,10 @@ def test_one_identity_for_each_process_is_refused_where_a_loss_needs_negatives(t
 
 
 def test_processes_that_train_together_share_the_test_images(tiny_config, monkeypatch):
-    monkeypatch.setattr("utils.distributed.num_processes", lambda: 5)
+    monkeypatch.setattr("datasets.loaders.num_processes", lambda: 5)
     rows = []
     for rank in range(5):
-        monkeypatch.setattr("utils.distributed.own_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("datasets.loaders.own_rank", lambda rank=rank: rank)
         rows += list(make_dataloader(load_cfg(tiny_config)).val_loader.sampler)
     assert rows == [*range(108), 107, 107]  # five shards of 22
 
@@ -233,7 +237,7 @@ def test_a_test_camera_that_training_has_not_seen_is_told_as_unknown_and_still_f
         data = make_dataloader(load_cfg(tiny_config, [*base, "True"]))
     assert "a camera unknown to training" in caplog.text and "neutral" in caplog.text
     told = torch.cat([batch["camids"] for batch in data.val_loader]).tolist()
-    true = [sample.camid for sample in data.val_loader.dataset.samples]
+    true = data.test.labels.camids.tolist()
     assert 5 in true and told == [camid if camid < 2 else -1 for camid in true]
     caplog.clear()
     with caplog.at_level("WARNING"):
@@ -242,9 +246,7 @@ def test_a_test_camera_that_training_has_not_seen_is_told_as_unknown_and_still_f
 
 
 def test_every_name_of_the_configuration_has_a_loader(tiny_config):
-    from configs.limits import CHOICES
-
-    for name in CHOICES["DATASETS.NAMES"]:
+    for name in KEYS["DATASETS.NAMES"].choices:
         if name == "synthetic":  # draws its images instead of missing them
             continue
         opts = ["DATASETS.NAMES", name, "DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]

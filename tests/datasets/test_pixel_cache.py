@@ -7,6 +7,9 @@ import pickle
 import shutil
 import signal
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NoReturn
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ SIZE = (24, 16)
 
 
 @pytest.fixture
-def paths(tmp_path):
+def paths(tmp_path: Path) -> list[str]:
     """150 images of several formats and sizes: three blocks of rows."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
@@ -39,21 +42,21 @@ def paths(tmp_path):
     return paths
 
 
-def wanted(paths, **changes):
+def wanted(paths: list[str], **changes: object) -> Wanted:
     return Wanted(paths, SIZE, "bicubic", "torchvision")._replace(**changes)
 
 
-def pixels_of(cache, number):
+def pixels_of(cache: pixel_cache.PixelCache, number: int) -> torch.Tensor:
     images = torch.empty(number, 3, *SIZE, dtype=torch.uint8)
     cache.copy_rows(range(number), images)
     return images
 
 
-def decoded(paths):
+def decoded(paths: list[str]) -> torch.Tensor:
     return torch.stack([read_image(path, SIZE, "bicubic", "torchvision") for path in paths])
 
 
-def files_in(folder):
+def files_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir() if file.name != pixel_cache.LOCK_NAME)
 
 
@@ -81,7 +84,7 @@ def test_batches_from_the_cache_are_those_without(tmp_path, paths, workers, capl
 
 
 @pytest.fixture
-def spawning():
+def spawning() -> Iterator[None]:
     """Processes are started as on macOS, where a worker gets the data set by pickle."""
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
@@ -137,10 +140,10 @@ def test_a_changed_image_makes_another_cache(tmp_path, paths):
     assert wanted(paths).file_name() != after.file.name
 
 
-def _build(folder, paths, delay):
+def _build(folder: str, paths: list[str], delay: float) -> None:
     """Build slowly, in a process of its own."""
 
-    def slow(*args):
+    def slow(*args: object) -> torch.Tensor:
         time.sleep(delay)
         return read_image(*args)
 
@@ -148,13 +151,13 @@ def _build(folder, paths, delay):
     make_cache(folder, wanted(paths), 0)
 
 
-def _start(*args):
+def _start(*args: object) -> multiprocessing.Process:
     process = multiprocessing.get_context("fork").Process(target=_build, args=args)
     process.start()
     return process
 
 
-def _wait_for_temporary(folder):
+def _wait_for_temporary(folder: Path) -> None:
     for _ in range(500):
         if folder.is_dir() and any(name.endswith(".tmp") for name in files_in(folder)):
             return
@@ -211,7 +214,7 @@ def test_too_little_room_is_refused_with_figures(tmp_path, paths, monkeypatch):
 
 
 def test_a_disk_that_fills_during_the_build_is_told_and_nothing_stays(tmp_path, paths, monkeypatch):
-    def full(*args):
+    def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pixel_cache, "open", _opener(full), raising=False)
@@ -222,10 +225,10 @@ def test_a_disk_that_fills_during_the_build_is_told_and_nothing_stays(tmp_path, 
     assert files_in(tmp_path / "cache") == []
 
 
-def _opener(full):
+def _opener(full: Callable[[], NoReturn]) -> Callable[..., IO]:
     """Return an `open` that refuses to write pixels."""
 
-    def opened(path, mode, *args):
+    def opened(path: str, mode: str, *args: object) -> IO:
         return full() if mode == "r+b" else open(path, mode, *args)
 
     return opened

@@ -1,6 +1,7 @@
 """P x K batches: invariants of every batch and of every epoch."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -13,14 +14,14 @@ from datasets.sampler import ShardSampler, ShuffleSampler
 from utils.errors import ConfigError
 
 
-def make_source(counts):
+def make_source(counts: Sequence[int]) -> list[tuple[str, int]]:
     """Return tuples (path, pid) with interleaved identities; pids are not contiguous."""
     source = [(f"{pid}_{i}", pid * 7 + 2) for pid, count in enumerate(counts) for i in range(count)]
     order = np.random.default_rng(0).permutation(len(source))
     return [source[row] for row in order]
 
 
-def batches_of(sampler, size):
+def batches_of(sampler: Iterable[int], size: int) -> list[list[int]]:
     rows = list(sampler)
     assert len(rows) % size == 0
     return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -149,10 +150,10 @@ def test_the_plan_is_that_of_a_fresh_sampler_whatever_came_before(counts, steps)
 class Rows(Dataset):
     """A data set whose items are their row numbers."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 96
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> int:
         return row
 
 

@@ -48,7 +48,7 @@ def test_flips_follow_their_probability_and_samples_are_independent():
     assert torch.equal(flip_pad_crop(images, 0.0, 0), images)
 
 
-def erased_boxes(mask):
+def erased_boxes(mask: torch.Tensor) -> np.ndarray:
     """Return (area share, height / width) of each erased rectangle and check that it is one."""
     boxes = []
     for sample in mask:

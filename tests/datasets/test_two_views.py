@@ -3,6 +3,7 @@
 import colorsys
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -25,16 +26,21 @@ SCALE, RATIO, JITTER = (0.3, 1.0), (0.75, 1.3333), (0.4, 0.4, 0.4, 0.1)
 
 
 def make_views(
-    flip_prob=0.0, crop_scale=(1, 1), crop_ratio=(1, 1), jitter=(0, 0, 0, 0), jitter_prob=0.0, grey_prob=0.0
-):
+    flip_prob: float = 0.0,
+    crop_scale: Sequence[float] = (1, 1),
+    crop_ratio: Sequence[float] = (1, 1),
+    jitter: Sequence[float] = (0, 0, 0, 0),
+    jitter_prob: float = 0.0,
+    grey_prob: float = 0.0,
+) -> TwoViews:
     return TwoViews(MEAN, STD, flip_prob, crop_scale, crop_ratio, jitter, jitter_prob, grey_prob)
 
 
-def denormalise(views):
+def denormalise(views: torch.Tensor) -> torch.Tensor:
     return views * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
 
 
-def smooth_images(count, height, width):
+def smooth_images(count: int, height: int, width: int) -> torch.Tensor:
     """Return images [N, 3, H, W] in 0..1 whose neighbouring pixels differ by a few hundredths."""
     y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
     waves = [torch.sin(2 * x + 3 * y + n) * torch.cos(3 * x - 2 * y + 2 * n) for n in range(3 * count)]

@@ -1,18 +1,20 @@
 """Tiny archives in every layout, written to a temporary folder, and the real sets where they are present."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.bases import Sample
+
 REID_DATA = os.environ.get("REID_DATA", "")
 EMOJI = Path(REID_DATA) / "emoji"
 
 
-def needs_emoji(test):
+def needs_emoji(test: Callable) -> Callable:
     """Mark a test that uses the real images: skipped where REID_DATA is unset, an error to skip where it is set."""
     absent = pytest.mark.skipif(not REID_DATA, reason="REID_DATA names no folder with the data set emoji")
     return pytest.mark.real_data(absent(test))
@@ -100,3 +102,8 @@ def write_vehicleid(folder: Path, images_per_id: Iterable[int] = (1, 3, 5)) -> P
         for image, _ in rows:
             write_image(folder / "image" / f"{image}.jpg")
     return folder
+
+
+def labels(samples: Iterable[Sample]) -> list[tuple]:
+    """Return the samples with the names of their files in place of the paths."""
+    return [(os.path.basename(path), *rest) for path, *rest in samples]

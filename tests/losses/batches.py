@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from hypothesis import strategies as st
 
+LossOfFeat = Callable[[torch.Tensor], torch.Tensor]
+
 GOLDEN_LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
 GOLDEN_CAMIDS = [0, 0, 1, 1, 0, 1, 1, 2]
 
@@ -33,7 +35,9 @@ def random_features(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def value_and_gradient(loss: Callable[[torch.Tensor], torch.Tensor], feat: torch.Tensor):
+def value_and_gradient(
+    loss: Callable[[torch.Tensor], torch.Tensor], feat: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return loss(feat) and its gradient; a reference that does not reach feat has the gradient 0."""
     feat = feat.detach().clone().requires_grad_()
     value = loss(feat)
@@ -41,7 +45,7 @@ def value_and_gradient(loss: Callable[[torch.Tensor], torch.Tensor], feat: torch
     return value.detach(), torch.zeros_like(feat) if gradient is None else gradient
 
 
-def assert_same(loss, slow_loss, feat: torch.Tensor) -> None:
+def assert_same(loss: LossOfFeat, slow_loss: LossOfFeat, feat: torch.Tensor) -> None:
     """Value and gradient of `loss` are those of `slow_loss`, in float64."""
     value, gradient = value_and_gradient(loss, feat)
     expected, expected_gradient = value_and_gradient(slow_loss, feat)
@@ -71,7 +75,7 @@ def assert_finite(loss: Callable[[Batch], torch.Tensor], batch: Batch) -> None:
 
 
 @st.composite
-def batches(draw, distinct: bool = True) -> Batch:
+def batches(draw: st.DrawFn, distinct: bool = True) -> Batch:
     """Any split of identities, cameras and brightness; unless `distinct`, features repeat and may be zero.
 
     The sizes are drawn by hypothesis, so that they shrink; the columns come from a seed, so that they are well mixed.
@@ -93,7 +97,7 @@ def batches(draw, distinct: bool = True) -> Batch:
 
 
 @st.composite
-def reorderings(draw) -> tuple[Batch, torch.Tensor]:
+def reorderings(draw: st.DrawFn) -> tuple[Batch, torch.Tensor]:
     """A batch and an order of its samples."""
     batch = draw(batches())
     order = draw(st.permutations(range(len(batch.labels))))

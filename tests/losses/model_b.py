@@ -1,13 +1,15 @@
 """A whole criterion on a small batch, and its comparison with the slow loop of tests/reference."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
 import torch
+from yacs.config import CfgNode
 
-from configs.defaults import get_cfg_defaults
+from configs.phases import PhasePlan
 from losses import make_loss
-from processor.phases import PhasePlan
+from tests.cfgs import cfg_with
 from tests.losses.batches import random_features
 from tests.reference import slow_model_b
 
@@ -43,15 +45,19 @@ class Output(NamedTuple):
         return [*self.logits, *self.pre_bn, *self.bnneck, *([] if self.projection is None else [self.projection])]
 
 
-def make_output(branches=5, count=11, dtype=torch.float64, projection=True) -> Output:
-    def draw(kind, branch, width):
+def make_output(
+    branches: int = 5, count: int = 11, dtype: torch.dtype = torch.float64, projection: bool = True
+) -> Output:
+    def draw(kind: int, branch: int, width: int) -> torch.Tensor:
         return random_features(count, width, seed=100 * kind + branch).to(dtype).requires_grad_()
 
     lists = [[draw(kind, b, CLASSES if kind == 0 else WIDTH) for b in range(branches)] for kind in range(3)]
     return Output(*lists, draw(3, 0, 6) if projection else None)
 
 
-def make_batch(brightness=BRIGHTNESS, pids=PIDS, camids=CAMIDS) -> dict:
+def make_batch(
+    brightness: Sequence[float] = BRIGHTNESS, pids: Sequence[int] = PIDS, camids: Sequence[int] = CAMIDS
+) -> dict:
     return {
         "pids": torch.tensor(pids),
         "camids": torch.tensor(camids),
@@ -59,21 +65,22 @@ def make_batch(brightness=BRIGHTNESS, pids=PIDS, camids=CAMIDS) -> dict:
     }
 
 
-def make_cfg(*opts):
-    cfg = get_cfg_defaults()
-    base = ["DATALOADER.SAMPLER", "softmax_triplet", "SOLVER.MAX_EPOCHS", 60, "MODEL.TRIPLET_LOSS_WEIGHT", 0.8]
-    cfg.merge_from_list([*base, *opts])
-    return cfg
+def criterion_cfg(*opts: object) -> CfgNode:
+    """Return a configuration with a triplet term, 60 epochs long."""
+    base = ("DATALOADER.SAMPLER", "softmax_triplet", "SOLVER.MAX_EPOCHS", 60, "MODEL.TRIPLET_LOSS_WEIGHT", 0.8)
+    return cfg_with(*base, *opts)
 
 
-def evaluate(cfg, epoch=1, output=None, batch=None):
+def evaluate(
+    cfg: CfgNode, epoch: int = 1, output: Output | None = None, batch: dict | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], Output]:
     """Return (total, parts, output) of the run's own criterion."""
     output = output or make_output()
     total, parts = make_loss(cfg, CLASSES, WIDTH)(output, batch or make_batch(), PhasePlan(cfg).at(epoch))
     return total, parts, output
 
 
-def check(cfg, epoch=1, output=None, batch=None):
+def check(cfg: CfgNode, epoch: int = 1, output: Output | None = None, batch: dict | None = None) -> dict[str, float]:
     """Total, parts and all gradients are those of the slow loop; return the parts as numbers."""
     total, parts, output = evaluate(cfg, epoch, output, batch)
     phase = PhasePlan(cfg).at(epoch)
@@ -90,11 +97,11 @@ def check(cfg, epoch=1, output=None, batch=None):
     return {name: part.item() for name, part in parts.items()}
 
 
-def gradients(total, output):
+def gradients(total: torch.Tensor, output: Output) -> list[torch.Tensor]:
     tensors = output.tensors()
     found = torch.autograd.grad(total, tensors, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(tensors, found, strict=True)]
 
 
-def branch_gradients(total, branches):
+def branch_gradients(total: torch.Tensor, branches: list[torch.Tensor]) -> list[bool]:
     return [bool(g is not None and g.any()) for g in torch.autograd.grad(total, branches, allow_unused=True)]

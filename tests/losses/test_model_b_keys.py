@@ -9,9 +9,9 @@ from tests.losses.model_b import (
     SUPCON,
     TRIPLETX,
     check,
+    criterion_cfg,
     evaluate,
     make_batch,
-    make_cfg,
     make_output,
 )
 from tests.reference import slow_model_b
@@ -20,7 +20,7 @@ from tests.reference import slow_model_b
 @pytest.mark.parametrize("epoch", [1, 9, 10, 60])
 @pytest.mark.parametrize("warmup", [5, 10])
 def test_epoch_of_the_phase_decides_the_warm_up(epoch, warmup):
-    check(make_cfg(*TRIPLETX, "LOSS.TRIPLETX.WARMUP_EPOCHS", warmup), epoch, make_output(1))
+    check(criterion_cfg(*TRIPLETX, "LOSS.TRIPLETX.WARMUP_EPOCHS", warmup), epoch, make_output(1))
 
 
 CHANGES = [
@@ -52,7 +52,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("key", "value", "epoch"), CHANGES)
 def test_every_loss_key_reaches_the_loss(key, value, epoch):
-    plain, changed = (make_cfg(*ROUTING["hard"], *SUPCON, *opts) for opts in ((), (key, value)))
+    plain, changed = (criterion_cfg(*ROUTING["hard"], *SUPCON, *opts) for opts in ((), (key, value)))
     output = make_output(2)
     check(changed, epoch, output)
     assert evaluate(changed, epoch, output)[0].item() != pytest.approx(
@@ -64,9 +64,9 @@ def test_softness_reaches_soft_routing_and_only_it():
     output = make_output(2)
     changed = ("LOSS.BRIGHTNESS.K", 0.5)
     for routing in ("soft", "hard"):
-        plain = evaluate(make_cfg(*ROUTING[routing]), 12, output)[0].item()
-        check(make_cfg(*ROUTING[routing], *changed), 12, output)
-        moved = abs(evaluate(make_cfg(*ROUTING[routing], *changed), 12, output)[0].item() - plain)
+        plain = evaluate(criterion_cfg(*ROUTING[routing]), 12, output)[0].item()
+        check(criterion_cfg(*ROUTING[routing], *changed), 12, output)
+        moved = abs(evaluate(criterion_cfg(*ROUTING[routing], *changed), 12, output)[0].item() - plain)
         assert (moved > 1e-4) == (routing == "soft")
 
 
@@ -75,14 +75,14 @@ def test_softness_reaches_soft_routing_and_only_it():
     [(True, "class", True), (True, "class+camera", True), (False, "class+camera", True), (False, "class", False)],
 )
 def test_supcon_looks_across_cameras_by_either_key(aware, rule, across):
-    cfg = make_cfg(*SUPCON, "LOSS.SUPCON.CAM_AWARE", aware, "LOSS.SUPCON.POS_RULE", rule)
+    cfg = criterion_cfg(*SUPCON, "LOSS.SUPCON.CAM_AWARE", aware, "LOSS.SUPCON.POS_RULE", rule)
     output = make_output(1)
     expected = slow_model_b.supcon(output.projection, PIDS, CAMIDS if across else None)
     assert check(cfg, 1, output)["supcon"] == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_self_supervised_views_share_their_camera_and_are_positives_all_the_same():
-    cfg = make_cfg(*SUPCON, "MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random")
+    cfg = criterion_cfg(*SUPCON, "MODEL.TRAINING_MODE", "self_supervised", "DATALOADER.SAMPLER", "random")
     batch = make_batch(pids=[0, 1, 2, 0, 1, 2], camids=[0, 1, 2, 0, 1, 2], brightness=[0.5] * 6)
     parts = check(cfg, 1, make_output(5, 6), batch)
     assert list(parts) == ["supcon"] and parts["supcon"] > 0
@@ -90,5 +90,5 @@ def test_self_supervised_views_share_their_camera_and_are_positives_all_the_same
 
 def test_dark_samples_are_not_boosted_by_default():
     output = make_output(1)
-    parts = check(make_cfg(*ROUTING["hard"], *SUPCON), 1, output)
+    parts = check(criterion_cfg(*ROUTING["hard"], *SUPCON), 1, output)
     assert parts["supcon"] == pytest.approx(slow_model_b.supcon(output.projection, PIDS, CAMIDS).item(), abs=1e-9)

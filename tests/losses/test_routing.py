@@ -1,5 +1,7 @@
 """Brightness routing of one branch against the slow reference."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,24 +27,28 @@ TRIPLET, TRIPLETX = TripletLoss(0.3), TripletXLoss(k=2)
 WEIGHTS = (1.0, 1.2)  # of triplet and TripletX in the sums that are compared
 
 
-def as_batch(labels, brightness, camids=None, seed=0) -> Batch:
+def as_batch(
+    labels: Sequence[int], brightness: Sequence[float], camids: Sequence[int] | None = None, seed: int = 0
+) -> Batch:
     labels = torch.tensor(labels, dtype=torch.int64)
     camids = torch.arange(len(labels)) % 3 if camids is None else torch.tensor(camids)
     feat = random_features(len(labels), seed=seed)
     return Batch(feat, labels, camids, torch.tensor(brightness, dtype=torch.float64))
 
 
-def routed(batch: Batch, routing: Routing = HARD, epoch: int | None = 1, tripletx: TripletXLoss = TRIPLETX):
+def routed(
+    batch: Batch, routing: Routing = HARD, epoch: int | None = 1, tripletx: TripletXLoss = TRIPLETX
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (triplet, tripletx) of one branch; TripletX sees the square of the features, so that a mix-up shows."""
     anchors = Anchors(batch.labels, batch.camids, batch.brightness, epoch)
     return route((batch.feat, batch.feat.square()), anchors, TRIPLET, tripletx, routing)
 
 
-def routed_sum(batch: Batch, routing: Routing = HARD, epoch: int | None = 1):
+def routed_sum(batch: Batch, routing: Routing = HARD, epoch: int | None = 1) -> torch.Tensor:
     return sum(weight * value for weight, value in zip(WEIGHTS, routed(batch, routing, epoch), strict=True))
 
 
-def slow_sum(batch: Batch, routing: Routing = HARD, epoch: int | None = 1):
+def slow_sum(batch: Batch, routing: Routing = HARD, epoch: int | None = 1) -> torch.Tensor:
     labels, camids = batch.labels.tolist(), batch.camids.tolist()
     feats = batch.feat, batch.feat.square()
     if routing.soft:

@@ -1,6 +1,7 @@
 """SupCon against its golden values, hand-computed cases and the slow reference."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from losses.supcon import SupConTerm, supcon_loss
 from tests.losses.batches import (
     GOLDEN_CAMIDS,
     GOLDEN_LABELS,
+    LossOfFeat,
     assert_finite,
     assert_order_does_not_matter,
     assert_same,
@@ -29,7 +31,12 @@ GOLDEN = [(0.07, None, 15.510230), (0.07, CAMIDS, 13.802915), (0.5, CAMIDS, 2.66
 LONELY = [([0, 1, 2, 3], [0, 0, 0, 0]), ([0, 0, 1, 1], [2, 2, 3, 3]), ([5], [0]), ([], [])]
 
 
-def slow(labels, camids=None, temperature=0.07, members=None):
+def slow(
+    labels: torch.Tensor,
+    camids: torch.Tensor | None = None,
+    temperature: float = 0.07,
+    members: Sequence[int] | None = None,
+) -> LossOfFeat:
     cameras = None if camids is None else camids.tolist()
     return lambda feat: slow_model_b.supcon(feat, labels.tolist(), cameras, temperature, members)
 
@@ -173,7 +180,7 @@ def test_boost_of_dark_samples_matches_the_loop(batch, gamma, cam_aware):
     term = SupConTerm(0.5, cam_aware, gamma)
     camids = batch.camids.tolist() if cam_aware else None
     assert_same(
-        lambda x: term(x, batch.labels, batch.camids, dark),
+        lambda x: term.boosted(x, batch.labels, batch.camids, dark),
         lambda x: slow_model_b.boosted_supcon(x, batch.labels.tolist(), camids, 0.5, dark.tolist(), gamma),
         batch.feat,
     )
@@ -182,19 +189,19 @@ def test_boost_of_dark_samples_matches_the_loop(batch, gamma, cam_aware):
 def test_dark_samples_are_not_boosted_by_default():
     feat, dark = random_features(8), torch.tensor([True] * 4 + [False] * 4)
     plain = SupConLoss()(feat, LABELS, CAMIDS).item()
-    assert SupConTerm()(feat, LABELS, CAMIDS, dark).item() == plain
-    assert SupConTerm(dark_gamma=1.8)(feat, LABELS, CAMIDS, dark).item() != pytest.approx(plain, abs=1e-3)
+    assert SupConTerm().boosted(feat, LABELS, CAMIDS, dark).item() == plain
+    assert SupConTerm(dark_gamma=1.8).boosted(feat, LABELS, CAMIDS, dark).item() != pytest.approx(plain, abs=1e-3)
 
 
 def test_boost_of_an_all_dark_or_an_all_bright_batch_changes_nothing():
     feat = random_features(8)
     plain = SupConLoss()(feat, LABELS, CAMIDS).item()
     for dark in (torch.ones(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)):
-        assert SupConTerm(dark_gamma=1.8)(feat, LABELS, CAMIDS, dark).item() == pytest.approx(plain, abs=1e-12)
+        assert SupConTerm(dark_gamma=1.8).boosted(feat, LABELS, CAMIDS, dark).item() == pytest.approx(plain, abs=1e-12)
 
 
 def test_impossible_boost_is_refused_and_a_boost_needs_to_know_the_dark():
     with pytest.raises(ValueError, match="dark_gamma"):
         SupConTerm(dark_gamma=0.9)
     with pytest.raises(ValueError, match="dark"):
-        SupConTerm(dark_gamma=1.8)(random_features(8), LABELS, CAMIDS)
+        SupConTerm(dark_gamma=1.8).boosted(random_features(8), LABELS, CAMIDS)

@@ -13,6 +13,8 @@ from tests.losses.batches import (
     assert_order_does_not_matter,
     assert_same,
     batches,
+    golden_features,
+    random_features,
     reorderings,
     value_and_gradient,
 )
@@ -21,15 +23,6 @@ from tests.tolerance import rounding
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 GOLDEN = {None: 1.880786, 0.3: 2.003082}
-
-
-def golden_features(dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    rows, columns = torch.arange(8.0)[:, None], torch.arange(4.0)[None, :]
-    return torch.sin(1 + 4 * rows.double() + columns.double()).to(dtype)
-
-
-def random_features(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("margin", [None, 0.3])
@@ -143,7 +136,9 @@ def test_non_finite_feature_reaches_the_loss():
     assert not torch.isfinite(TripletLoss()(feat, LABELS))
 
 
-def loss_among(feat, labels, among, margin=None, hard_factor=0.0):
+def loss_among(
+    feat: torch.Tensor, labels: torch.Tensor, among: torch.Tensor, margin: float | None = None, hard_factor: float = 0.0
+) -> torch.Tensor:
     loss, valid = triplet_anchors(feat, labels, margin, hard_factor, among)
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 

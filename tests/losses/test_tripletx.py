@@ -1,5 +1,7 @@
 """TripletX against its golden values, hand-computed cases and the slow reference."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from losses.tripletx import mine, tripletx_anchors, tripletx_loss
 from tests.losses.batches import (
     GOLDEN_CAMIDS,
     GOLDEN_LABELS,
+    LossOfFeat,
     assert_finite,
     assert_order_does_not_matter,
     assert_same,
@@ -37,11 +40,17 @@ UNEQUAL = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
 UNEQUAL_CAMIDS = torch.tensor([0, 0, 1, 2, 2, 0, 0, 0, 1, 1])
 
 
-def as_list(tensor):
+def as_list(tensor: torch.Tensor | None) -> list | None:
     return None if tensor is None else tensor.tolist()
 
 
-def slow(labels, camids=None, epoch=None, members=None, **options):
+def slow(
+    labels: torch.Tensor,
+    camids: torch.Tensor | None = None,
+    epoch: int | None = None,
+    members: Sequence[int] | None = None,
+    **options: object,
+) -> LossOfFeat:
     chosen = slow_model_b.TripletXOptions(**options)
     return lambda feat: slow_model_b.tripletx(feat, as_list(labels), as_list(camids), epoch, chosen, members)
 

@@ -33,13 +33,13 @@ def write_sources(folder: Path) -> Sources:
     return Sources(str(description), str(weights), str(write_hf(folder / "hf")))
 
 
-def write_description(path: Path, **vision) -> str:
+def write_description(path: Path, **vision: object) -> str:
     """Write a model in open_clip's format, with other values of vision_cfg where given, and return its path."""
     path.write_text(json.dumps({"embed_dim": OPEN_CLIP_WIDTH, "vision_cfg": {**VISION, **vision}, "text_cfg": TEXT}))
     return str(path)
 
 
-def make_open_clip(seed: int = 11, **vision) -> nn.Module:
+def make_open_clip(seed: int = 11, **vision: object) -> nn.Module:
     """Return open_clip's own model, both towers, with other first values than 0 and 1 wherever it can tell."""
     import open_clip
 
@@ -47,7 +47,7 @@ def make_open_clip(seed: int = 11, **vision) -> nn.Module:
     return redraw(open_clip.CLIP(OPEN_CLIP_WIDTH, {**VISION, **vision}, TEXT)).eval()
 
 
-def make_hf(seed: int = 12, **options) -> nn.Module:
+def make_hf(seed: int = 12, **options: object) -> nn.Module:
     """Return transformers' own CLIP, both towers; `options` are of its vision_config."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -60,7 +60,7 @@ def make_hf(seed: int = 12, **options) -> nn.Module:
     return redraw(CLIPModel(config)).eval()
 
 
-def write_hf(folder: Path, weights: bool = True, **options) -> Path:
+def write_hf(folder: Path, weights: bool = True, **options: object) -> Path:
     """Write such a model as the hub holds it, with the names vision_model.* and text_model.*; return the folder."""
     from safetensors.torch import save_file
 
@@ -104,6 +104,6 @@ FROZEN = ("MODEL.CLIP_FINETUNE", False)
 RANDOM = ("MODEL.CLIP_PRETRAIN", "", "MODEL.CLIP_LOCAL_PATH", "")
 
 
-def build(sources: Sources, variant: str, *opts, seed: int = 0, **counts) -> nn.Module:
+def build(sources: Sources, variant: str, *opts: object, seed: int = 0, **counts: int) -> nn.Module:
     """Return a tiny model with the fusion, a jigsaw module unless `opts` switch it off, and no stochastic depth."""
     return make_tiny(*JPM, *CALM, *variants(sources)[variant], *opts, seed=seed, **counts)

@@ -1,6 +1,7 @@
 """A checkpoint with TransReID's names gives the embedding that the written-out model gives."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,7 +69,14 @@ def _image_size(shape: Shape) -> tuple[int, int]:
     return shape.patch + shape.stride * (shape.rows - 1), shape.patch + shape.stride * (shape.columns - 1)
 
 
-def _check(shape, opts, counts, side_row, tmp_path, kind="vit_base_patch16_224_TransReID") -> None:
+def _check(
+    shape: Shape,
+    opts: tuple,
+    counts: tuple[int, int],
+    side_row: int | None,
+    tmp_path: Path,
+    kind: str = "vit_base_patch16_224_TransReID",
+) -> None:
     opts = ("TEST.NECK_FEAT", "before", *_size_opts(shape), *opts)
     size = _image_size(shape)
     cfg = make_cfg("MODEL.TRANSFORMER_TYPE", kind, "INPUT.SIZE_TRAIN", list(size), *opts)

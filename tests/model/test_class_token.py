@@ -2,10 +2,12 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 
 import pytest
 import torch
 from timm.models.vision_transformer import Block
+from torch import nn
 
 from model import make_model
 from model.layers.class_token import asks_alone, class_token_rows
@@ -23,7 +25,7 @@ class Stranger(Block):
     """A block whose forward may be anything."""
 
 
-def last_block(kind, *opts):
+def last_block(kind: str, *opts: object) -> tuple[nn.Module, torch.Tensor, torch.Tensor | None]:
     """Return (block, tokens, rotation) of a tiny trunk, weights stirred, float64."""
     torch.manual_seed(0)
     model = make_model(kind_cfg(kind, *opts), 5, 0, 0).double()
@@ -37,12 +39,12 @@ def last_block(kind, *opts):
     return base.blocks[-1], tokens.requires_grad_(), rotation
 
 
-def gradients(value, tokens, block):
+def gradients(value: torch.Tensor, tokens: torch.Tensor, block: nn.Module) -> tuple[torch.Tensor, ...]:
     """Return the gradients of sum(value^2) in the tokens and in every weight of the block."""
     return torch.autograd.grad(value.square().sum(), [tokens, *block.parameters()])
 
 
-def by_kind_of_weight(block, grads):
+def by_kind_of_weight(block: nn.Module, grads: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     return dict(zip(["tokens", *(name for name, _ in block.named_parameters())], grads, strict=True))
 
 

@@ -6,10 +6,12 @@ import shutil
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
+from torch import nn
 
 from model import make_model
-from model.make_clip import make_fused
-from model.pretrained import load_rest
+from model.families.clip_fusion import make_fused
+from model.weights.pretrained import load_rest
+from model.weights.transreid import BEYOND_THE_TRUNK
 from tests.model import clips
 from tests.model.builds import TINY_VIT, images, make_cfg, make_tiny, save
 from tests.model.clips import FROZEN, JPM, RANDOM, build
@@ -22,19 +24,14 @@ LARGER = ("MODEL.CLIP_INPUT_SIZE", (40, 40))  # 5 x 5 patches
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory):
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[str, str]]:
     """The same towers with other weights."""
     folder = tmp_path_factory.mktemp("other")
     weights = save(clips.make_open_clip(seed=21).state_dict(), folder)
     return {False: (PATH, weights), True: (PATH, str(clips.write_hf(folder / "hf", seed=22)))}
 
 
-def words_of(model) -> str:
+def words_of(model: nn.Module) -> str:
     return f"trained with another CLIP tower than {model.clip_model.info.source}; name the one of its training .MODEL"
 
 
@@ -88,7 +85,7 @@ def test_tower_of_fewer_layers_is_another_one(choice, sources, tmp_path):
     model = build(sources, "minimal", *FROZEN)
     with pytest.raises(DataError, match=words_of(model)):
         if choice == "finetune":
-            load_rest(model, flat.state_dict(), choice, "x")
+            load_rest(model, model.weight_rules(), flat.state_dict(), BEYOND_THE_TRUNK[choice], "x")
         else:
             model.load_param(save(flat.state_dict(), tmp_path))
     with pytest.raises(DataError, match=words_of(model)):

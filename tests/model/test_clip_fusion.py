@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from losses import TripletLoss
 from model.layers.fusion import FeatureEnhancement
@@ -21,12 +22,9 @@ TERMS = 1000  # numbers added up one after the other: about 300 in each of three
 ALL = (*FUSED, "concat", "hf concat")
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
-
-
-def expected_branches(variant, model, own, clip) -> list[torch.Tensor]:
+def expected_branches(
+    variant: str, model: nn.Module, own: list[torch.Tensor], clip: list[torch.Tensor]
+) -> list[torch.Tensor]:
     state = {name: value.detach().double() for name, value in model.state_dict().items() if value.is_floating_point()}
     if variant == "minimal":
         return slow_clip.minimal(state, own, clip)
@@ -64,14 +62,14 @@ def test_concat_joins_the_unit_embeddings_at_test_only(variant, opts, sources):
     batch = images(4).double()
     assert [tuple(logits.shape) for logits in model(batch).logits] == [(4, 5)] * (1 if opts else 5)
     model.eval()
-    plain = TransReID.forward(model, batch)
+    plain = TransReID._embedding(model, batch, None, None)
     torch.testing.assert_close(model(batch), slow_clip.concat(plain, model.clip_features(batch), 0.7))
 
 
 def test_concat_does_not_run_the_tower_in_training(sources):
     model = build(sources, "concat")
 
-    def fail(*args):
+    def fail(*args: object) -> None:
         raise AssertionError("the tower ran")
 
     model.clip_model.register_forward_pre_hook(fail)
@@ -87,7 +85,8 @@ def test_outputs_have_the_shapes_of_a_model_without_clip(variant, sources):
     for field in ("logits", "pre_bn", "bnneck"):
         assert [x.shape for x in getattr(ours, field)] == [x.shape for x in getattr(theirs, field)]
     extra = {"concat": OPEN_CLIP_WIDTH, "hf concat": HF_WIDTH}.get(variant, 0)
-    assert model.eval()(images()).shape == (3, 5 * TRUNK_WIDTH + extra)
+    width = 5 * TRUNK_WIDTH + extra
+    assert model.eval()(images()).shape == (3, width) and sum(model.branches.values()) == width
 
 
 @pytest.mark.parametrize("neck_feat", ["before", "after"])
@@ -155,7 +154,7 @@ def test_only_a_frozen_tower_stays_in_evaluation_mode(opts, sources):
     assert not any(module.training for module in model.modules())
 
 
-def ignore_clip(model) -> None:
+def ignore_clip(model: nn.Module) -> None:
     """Set the fusion to weights that leave CLIP out: projections [I | 0], gates 0, no refine branch."""
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -5,24 +5,21 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
-from model.make_clip import make_fused
-from model.pretrained import load_rest
+from model.families.clip_fusion import make_fused
+from model.weights.pretrained import load_rest
+from model.weights.transreid import BEYOND_THE_TRUNK
 from tests.model import clips
 from tests.model.builds import images, make_cfg, make_tiny, save
-from tests.model.clips import CALM, FROZEN, FUSED, JPM, RANDOM, build
+from tests.model.clips import CALM, FROZEN, FUSED, JPM, RANDOM, Sources, build
 from tests.model.refusal import refuse
 
 ALL = (*FUSED, "concat", "hf concat")
 FREEZABLE = ("minimal", "quickwin", "hf")
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
-
-
-def bytes_of(state) -> int:
+def bytes_of(state: dict[str, torch.Tensor]) -> int:
     stream = io.BytesIO()
     torch.save(state, stream)
     return len(stream.getvalue())
@@ -182,7 +179,7 @@ def test_fused_checkpoint_in_a_model_without_clip_is_a_warning(variant, sources,
     assert "trained with a CLIP fusion that this model lacks" in caplog.text and "MODEL.USE_CLIP" in caplog.text
 
 
-def as_older(state) -> dict[str, torch.Tensor]:
+def as_older(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.replace("fuse_proj_global_min.", "fuse_proj_global."): value for name, value in state.items()}
 
 
@@ -195,14 +192,15 @@ def test_older_name_of_the_minimal_projection_is_taken(sources, tmp_path):
 
 def test_older_name_is_not_taken_from_quickwin_nor_in_another_shape_nor_beside_the_newer_one(sources):
     model = build(sources, "minimal")
+    rules = model.weight_rules()
     quickwin = build(sources, "quickwin").state_dict()
     assert quickwin["fuse_proj_global.weight"].shape == model.fuse_proj_global_min.weight.shape
-    assert "fuse_proj_global_min.weight" not in model.translate(quickwin)
+    assert "fuse_proj_global_min.weight" not in rules.translate(quickwin)
     state = model.state_dict()
     other = as_older(state) | {"fuse_proj_global.weight": torch.zeros(24, 56)}
-    assert "fuse_proj_global_min.weight" not in model.translate(other)
+    assert "fuse_proj_global_min.weight" not in rules.translate(other)
     both = state | {"fuse_proj_global.weight": torch.zeros(24, 40)}
-    assert torch.equal(model.translate(both)["fuse_proj_global_min.weight"], state["fuse_proj_global_min.weight"])
+    assert torch.equal(rules.translate(both)["fuse_proj_global_min.weight"], state["fuse_proj_global_min.weight"])
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -216,7 +214,7 @@ def test_position_table_of_model_bs_hf_tower_is_taken(dimensions, sources, tmp_p
     assert torch.equal(trained.eval()(images()), fresh.eval()(images()))
 
 
-def as_model_b(trained, sources) -> dict[str, torch.Tensor]:
+def as_model_b(trained: nn.Module, sources: Sources) -> dict[str, torch.Tensor]:
     """Return the checkpoint that Model B writes: with the whole open_clip model, text tower included."""
     whole = {f"clip_model.{name}": value for name, value in torch.load(sources.weights).items()}
     return {name: value for name, value in trained.state_dict().items() if not name.startswith("clip_")} | whole
@@ -270,7 +268,7 @@ def test_text_tower_in_the_file_of_a_trained_tower_is_left_out(sources, tmp_path
 @pytest.mark.parametrize("variant", FUSED)
 def test_finetune_goes_on_with_tower_and_fusion(variant, sources, tmp_path):
     trained, fresh = clips.redraw(build(sources, variant, seed=1)), build(sources, variant, seed=2)
-    load_rest(fresh, trained.state_dict(), "finetune", "x")
+    load_rest(fresh, fresh.weight_rules(), trained.state_dict(), BEYOND_THE_TRUNK["finetune"], "x")
     ours, theirs = fresh.state_dict(), trained.state_dict()
     names = [name for name in theirs if name.startswith(("clip_model.", "fuse_", "afem.", "sem_refine_proj."))]
     assert names and all(torch.equal(ours[name], theirs[name]) for name in names)

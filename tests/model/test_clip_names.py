@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
+from model.families.clip_fusion import make_fused
 from model.layers.jigsaw import Jigsaw
-from model.make_clip import make_fused
 from tests.model import clips
 from tests.model.builds import make_cfg, make_outline
 from tests.model.clips import HF_WIDTH, JPM, RANDOM, build
@@ -12,16 +13,11 @@ from tests.model.clips import HF_WIDTH, JPM, RANDOM, build
 GLOBAL_ONLY = ("MODEL.JPM", False)
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
-
-
-def names(model, *prefixes) -> dict[str, tuple[int, ...]]:
+def names(model: nn.Module, *prefixes: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items() if name.startswith(prefixes)}
 
 
-def fusion_names(model) -> dict[str, tuple[int, ...]]:
+def fusion_names(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return names(model, "fuse_", "afem.", "sem_refine_proj.")
 
 

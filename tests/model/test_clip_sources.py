@@ -16,17 +16,12 @@ from tests.model.clips import HF_WIDTH, RANDOM, build
 from utils.errors import ConfigError, DataError
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
-
-
 @pytest.fixture
-def no_hub(monkeypatch, tmp_path):
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The hub is out of reach and its cache is empty."""
     import huggingface_hub
 
-    def refuse(*args, **options):
+    def refuse(*args: object, **options: object) -> None:
         raise ConnectionError("name or service not known\nmore")
 
     monkeypatch.setattr(huggingface_hub, "model_info", refuse)
@@ -125,7 +120,7 @@ def test_weights_of_another_tower_are_refused(change, words, sources, tmp_path):
 
 
 def test_folders_of_hf_that_cannot_serve_are_refused(sources, tmp_path):
-    def refuse(error, words):
+    def refuse(error: type[Exception], words: str) -> None:
         with pytest.raises(error, match=f"MODEL.CLIP_LOCAL_PATH '{folder}'.*{words}") as caught:
             hf_tower("", str(folder), (32, 24))
         assert "\n" not in str(caught.value)
@@ -188,7 +183,7 @@ def test_hub_is_asked_once_for_the_files_that_it_has(no_hub, monkeypatch):
     import huggingface_hub
 
     class Entry:
-        def __init__(self, rfilename):
+        def __init__(self, rfilename: str) -> None:
             self.rfilename = rfilename
 
     class Info:
@@ -206,7 +201,7 @@ def test_hub_is_asked_once_for_the_files_that_it_has(no_hub, monkeypatch):
 
 
 @pytest.fixture
-def cached_hf(no_hub):
+def cached_hf(no_hub: Path) -> Path:
     """A cached model of the hub, owner/name at commit abc, without preprocessor_config.json."""
     repo = no_hub / "models--owner--name"
     (repo / "refs").mkdir(parents=True)
@@ -219,7 +214,7 @@ def test_processor_that_the_cache_lacks_is_asked_for_at_the_same_commit(cached_h
 
     asked = []
 
-    def download(repo, name, revision):
+    def download(repo: str, name: str, revision: str) -> None:
         asked.append((repo, name, revision))
         own = '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}'
         (cached_hf / name).write_text(own)

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torchvision.transforms.functional import normalize
 
-from model.backbones.clip import Normalisation, ToClip, resize_positions
+from model.backbones.clip import Normalisation, ToClip
 from model.backbones.clip_sources import hf_tower, open_clip_tower
+from model.weights.clip_towers import resize_positions
 from tests.model import clips
 from tests.model.builds import images, save
 from tests.model.clips import FROZEN, HF_WIDTH, OPEN_CLIP_WIDTH, build
@@ -26,11 +27,6 @@ TERMS = 1000  # numbers added up one after the other: 192 pixels, up to 400 numb
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 SIZES = [(32, 32), (48, 48), (48, 24), (16, 64)]  # the towers' own, larger, other shapes; the last has 16 patches too
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return clips.write_sources(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -70,7 +66,7 @@ def test_hf_names_do_not_depend_on_the_version_of_transformers(wrapped, sources,
 
     library = transformers.CLIPVisionModel
 
-    def version(config):
+    def version(config: object) -> torch.nn.Module:
         vision = library(config)
         vision = dict(vision.named_children()).get("vision_model", vision)
         return torch.nn.ModuleDict({"vision_model": vision}) if wrapped else vision  # transformers 4 wraps it
@@ -197,7 +193,8 @@ def test_transformers_builds_beside_our_own_datasets_package(sources):
 
 def test_neither_library_is_imported_without_use_clip():
     code = (
-        "import sys\nfrom tests.model.builds import make_tiny\nimport model.make_clip, configs\nmake_tiny()\n"
+        "import sys\nfrom tests.model.builds import make_tiny\nimport configs\n"
+        "import model.families.clip_fusion\nmake_tiny()\n"
         "print([name for name in ('open_clip', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,8 +1,11 @@
 """Stochastic depth that skips what it drops, against timm's masks."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from timm.layers import DropPath
+from torch import nn
 
 from model import make_model
 from model.layers.depth import run_kept, skips_dropped
@@ -12,7 +15,7 @@ from tests.model.trunks import KINDS, kind_cfg
 RATE = 0.4
 
 
-def dropping_block(kind, rate=RATE):
+def dropping_block(kind: str, rate: float = RATE) -> tuple[nn.Module, torch.Tensor, torch.Tensor | None]:
     """Return (block in training mode, tokens of 6 images, rotation), float64; the block drops with `rate`."""
     torch.manual_seed(0)
     model = make_model(kind_cfg(kind, "MODEL.DROP_PATH", rate), 5, 0, 0).double()
@@ -25,15 +28,17 @@ def dropping_block(kind, rate=RATE):
 class Mask(torch.nn.Module):
     """DropPath with a mask that is given."""
 
-    def __init__(self, kept, rate):
+    def __init__(self, kept: torch.Tensor, rate: float) -> None:
         super().__init__()
         self.mask = (kept / (1 - rate)).view(-1, 1, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.mask
 
 
-def by_masks(block, tokens, rotation, draws):
+def by_masks(
+    block: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | None, draws: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """Return what timm's own forward gives for masks that keep the images whose draw is below 1 - RATE."""
     drops = block.drop_path1, block.drop_path2
     rate = drops[0].drop_prob  # RATE, rounded

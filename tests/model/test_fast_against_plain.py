@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 from yacs.config import CfgNode
 
+from configs.phases import PhasePlan
 from losses import make_loss
 from model import make_model
-from processor.phases import PhasePlan
+from model.outputs import ModelOutput
 from solver import make_optimizer
-from solver.update import make_scaler, update
+from solver.update import Updater
 from tests.model.builds import TINY_VIT, images, make_cfg
 from tests.model.clips import redraw
 from tests.model.trunks import KINDS, kind_cfg
@@ -69,7 +70,7 @@ CASES = {
 }
 
 
-def make_case(name: str, *more) -> tuple[CfgNode, nn.Module]:
+def make_case(name: str, *more: object) -> tuple[CfgNode, nn.Module]:
     """Return configuration and model, of weights that are nowhere 0 or 1 as after initialisation."""
     case = CASES[name]
     options = ("TEST.NECK_FEAT", "before", "DATALOADER.SAMPLER", "softmax_triplet", *CALM, *SOLVER)
@@ -82,7 +83,7 @@ def make_batch() -> dict[str, torch.Tensor]:
     return {"pids": torch.tensor(PIDS), "camids": torch.tensor(CAMIDS), "viewids": torch.tensor(VIEWIDS)}
 
 
-def run_fast(model: nn.Module, step: int):
+def run_fast(model: nn.Module, step: int) -> ModelOutput:
     return model(images(len(PIDS), seed=step), cam_label=torch.tensor(CAMIDS), view_label=torch.tensor(VIEWIDS))
 
 
@@ -97,18 +98,18 @@ def state_of(model: nn.Module, draw: int = 0) -> dict[str, torch.Tensor]:
     return {name: wide(value, draw).requires_grad_(name in trained) for name, value in model.state_dict().items()}
 
 
-def run_plain(state: dict, case: Case, cfg: CfgNode, step: int, draw: int = 0):
+def run_plain(state: dict, case: Case, cfg: CfgNode, step: int, draw: int = 0) -> slow_transreid.Outputs:
     rows = {"": None, "cam": CAMIDS, "cam x view": [c * VIEWS + v for c, v in zip(CAMIDS, VIEWIDS, strict=True)]}
     batch = wide(images(len(PIDS), seed=step), draw)
     return slow_transreid.train_outputs(state, case.shape, batch, rows[case.row], cfg.MODEL.SIE_COE)
 
 
-def total_of(cfg: CfgNode, output) -> torch.Tensor:
+def total_of(cfg: CfgNode, output: ModelOutput) -> torch.Tensor:
     """Return the total of the run's criterion."""
     return make_loss(cfg, CLASSES, output.pre_bn[0].shape[1])(output, make_batch(), PhasePlan(cfg).at(1))[0]
 
 
-def plain_total_of(cfg: CfgNode, output) -> torch.Tensor:
+def plain_total_of(cfg: CfgNode, output: ModelOutput) -> torch.Tensor:
     """Return the total of the slow loop."""
     return slow_model_b.criterion(output, make_batch(), PhasePlan(cfg).at(1), cfg)[0]
 
@@ -120,7 +121,7 @@ class Readings(NamedTuple):
     gradients: dict[str, torch.Tensor]
 
 
-def read(output, total: torch.Tensor, weights: Iterable[tuple[str, torch.Tensor]]) -> Readings:
+def read(output: ModelOutput, total: torch.Tensor, weights: Iterable[tuple[str, torch.Tensor]]) -> Readings:
     """Return the readings of a step, the loss propagated back to the weights."""
     total.backward()
     features = {f"feature {number}": feat.detach() for number, feat in enumerate(output.pre_bn)}
@@ -161,7 +162,7 @@ def test_losses_gradients_and_weights_of_three_steps_are_the_plain_models(name):
     optimizer, _ = make_optimizer(cfg, model, make_loss(cfg, CLASSES, model.feat_dim))
     states = [state_of(model, draw) for draw in (0, *DRAWS)]
     plain = [plain_optimizer(state) for state in states]
-    scaler = make_scaler(torch.device("cpu"), None)
+    updater = Updater(optimizer)
     assert len(optimizer.param_groups) <= 2 and optimizer.defaults["fused"]
     for step in range(STEPS):
         output = run_fast(model, step)
@@ -173,7 +174,7 @@ def test_losses_gradients_and_weights_of_three_steps_are_the_plain_models(name):
             mover.step()
             mover.zero_grad()
         check_step(got, slow[0], slow[1:])
-        update(model, optimizer, scaler, grad_clip=0.0)
+        updater.step()
     kept = {name for name, value in model.state_dict().items() if value.is_floating_point()}
     after, *others = ({name: state[name].detach() for name in kept} for state in states)
     check_same({name: value for name, value in model.state_dict().items() if name in kept}, after, others, 3 * STEPS)

@@ -42,6 +42,37 @@ def test_evaluation_returns_the_weighted_branches(opts, width, neck_feat):
     torch.testing.assert_close(embedding, expected, **bounds(TERMS))
 
 
+@pytest.mark.parametrize("opts", [(), JPM, (*JPM, "MODEL.DEVIDE_LENGTH", 2), ("MODEL.NAME", "resnet50")])
+def test_branches_are_named_in_the_order_of_the_embedding_and_as_wide_as_it(opts):
+    model = make_tiny(*opts).eval()
+    names = list(model.branches)
+    assert names[0] == "global" and names[1:] == [f"local_{number}" for number in range(1, len(names))]
+    assert model(images(2)).shape == (2, sum(model.branches.values()))
+    assert model.num_class == 5
+
+
+@pytest.mark.parametrize("neck_feat", ["before", "after"])
+def test_a_batch_is_embedded_as_in_evaluation(neck_feat):
+    model = make_tiny(*JPM, "MODEL.SIE_CAMERA", True, "TEST.NECK_FEAT", neck_feat, cameras=4).eval()
+    labels = torch.tensor([0, 3, -1])
+    batch = {"images": images(3), "camids": labels, "viewids": torch.zeros(3).long(), "paths": ["a", "b", "c"]}
+    assert torch.equal(model.embed_batch(batch), model(images(3), cam_label=labels))
+    assert torch.equal(model.embed_batch({"images": images(3)}), model(images(3)))
+
+
+def test_the_output_can_be_had_in_evaluation_mode():
+    model = make_tiny(*JPM, "LOSS.SUPCON.ENABLE", True, "TEST.NECK_FEAT", "before", "MODEL.DROP_PATH", 0.0).eval()
+    output = model.forward_output(images(3))
+    assert isinstance(output, ModelOutput) and output.projection.shape == (3, 128)
+    assert torch.equal(model(images(3))[:, :24], output.pre_bn[0])
+    necks = [model.get_submodule(f"bottleneck{suffix}") for suffix in ("", "_1", "_2", "_3", "_4")]
+    for neck, before, after in zip(necks, output.pre_bn, output.bnneck, strict=True):
+        assert torch.equal(neck(before), after)
+    assert [tuple(logits.shape) for logits in output.logits] == 5 * [(3, 5)]
+    trained = model.train().forward_output(images(3))
+    torch.testing.assert_close(trained.pre_bn[0], output.pre_bn[0])
+
+
 def test_branches_of_one_batch_do_not_mix():
     model = make_tiny(*JPM).eval()
     batch = images(4)

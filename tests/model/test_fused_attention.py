@@ -1,7 +1,10 @@
 """Attention over all tokens is fused in every trunk and CLIP tower: no matrix of tokens x tokens is made."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import make_model
@@ -15,11 +18,11 @@ FUSED = "_scaled_dot_product"
 class Watch(TorchDispatchMode):
     """Counts fused attention calls, and keeps the shapes of softmax results."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.fused, self.softmax = 0, []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         result = func(*args, **(kwargs or {}))
         self.fused += func.__name__.startswith(FUSED)
         if "softmax" in func.__name__:
@@ -27,7 +30,7 @@ class Watch(TorchDispatchMode):
         return result
 
 
-def watch(model, batch):
+def watch(model: nn.Module, batch: torch.Tensor) -> tuple[int, list[tuple[int, ...]]]:
     with Watch() as seen:
         output = model(batch)
         if model.training:
@@ -47,7 +50,7 @@ def test_trunks_fuse_their_attention(kind, training):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("variant", ["minimal", "hf"])
-def test_clip_towers_fuse_their_attention(variant, training, tmp_path):
-    model = clips.build(clips.write_sources(tmp_path), variant).train(training)
+def test_clip_towers_fuse_their_attention(variant, training, sources):
+    model = clips.build(sources, variant).train(training)
     fused, squares = watch(model.clip_model, images(3, clips.SIZE))
     assert fused >= 2 and not squares

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from model.layers.kernel import choose_attention
 from tests.model.builds import images, make_tiny
@@ -10,7 +11,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PLAIN_ON = ("avx512_bf16", CPU, torch.bfloat16)
 
 
-def flags(model):
+def flags(model: nn.Module) -> set[bool]:
     return {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
 
 

@@ -39,7 +39,7 @@ TRUNKS = {  # timm's trunk and the layers that its blocks adapt
 }
 
 
-def make_trunk(kind, dtype=torch.float32):
+def make_trunk(kind: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
     trunk = TRUNKS[kind][0](**SIZE)
     with torch.no_grad():
@@ -49,15 +49,15 @@ def make_trunk(kind, dtype=torch.float32):
     return trunk.to(dtype).requires_grad_(False)
 
 
-def adapt(trunk, kind, rank=3, alpha=4.0):
+def adapt(trunk: nn.Module, kind: str, rank: int = 3, alpha: float = 4.0) -> int:
     return add_lora(trunk.blocks, rank, alpha, TRUNKS[kind][1])
 
 
-def images(dtype=torch.float32):
+def images(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-def train(model, dtype, steps=3):
+def train(model: nn.Module, dtype: torch.dtype, steps: int = 3) -> None:
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -65,7 +65,7 @@ def train(model, dtype, steps=3):
         optimizer.step()
 
 
-def gap(first, second):
+def gap(first: torch.Tensor, second: torch.Tensor) -> float:
     return (first - second).abs().max().item()
 
 

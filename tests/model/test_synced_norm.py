@@ -57,7 +57,7 @@ def train_shares(folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shares(tmp_path_factory):
+def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(train_shares, str(folder))
     return [torch.load(folder / f"{rank}.pth") for rank in range(2)]

@@ -18,12 +18,12 @@ JPM = ("MODEL.JPM", True, "MODEL.DEVIDE_LENGTH", 3, "MODEL.SHIFT_NUM", 2)
 TERMS = 2000  # numbers added up one after the other: 768 pixels, up to 600 numbers in each of two blocks
 
 
-def build(kind: str, *opts, cameras: int = 0, **grid):
+def build(kind: str, *opts: object, cameras: int = 0, **grid: int) -> torch.nn.Module:
     torch.manual_seed(0)
     return make_model(kind_cfg(kind, *opts, **grid), 5, cameras, 0).eval()
 
 
-def with_weights_of(theirs: torch.nn.Module, kind: str, *opts, **grid):
+def with_weights_of(theirs: torch.nn.Module, kind: str, *opts: object, **grid: int) -> torch.nn.Module:
     """Return our model of a kind with timm's weights in its trunk, loaded strictly: all names are timm's."""
     model = build(kind, *opts, **grid)
     model.base.load_state_dict(theirs.state_dict())

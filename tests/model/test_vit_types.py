@@ -3,14 +3,15 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
-from configs.limits import TRANSFORMER_TYPES
+from configs.rules.model import TRANSFORMER_TYPES
 from model.backbones.vit_types import VIT_TYPES, Dropping, build_trunk, published_weights
 from tests.model.builds import make_outline
 from utils.errors import ConfigError
 
 
-def outline(kind: str, **overrides):
+def outline(kind: str, **overrides: object) -> nn.Module:
     with torch.device("meta"):
         return build_trunk(kind, overrides, Dropping())
 

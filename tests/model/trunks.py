@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import timm
 import torch
+from yacs.config import CfgNode
 
 from tests.model.builds import make_cfg
 
@@ -37,7 +38,7 @@ KINDS = {
 }
 
 
-def kind_cfg(kind: str, *opts, rows: int = 4, columns: int = 3):
+def kind_cfg(kind: str, *opts: object, rows: int = 4, columns: int = 3) -> CfgNode:
     """Return the configuration of a tiny trunk of this kind on rows x columns patches without overlap."""
     name, patch, *_ = KINDS[kind]
     size = [rows * patch, columns * patch]

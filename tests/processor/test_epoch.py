@@ -1,6 +1,9 @@
 """The inner loop: accumulation, clipping, the meter and its guard."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,14 +11,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from configs.phases import Phase
+from losses.readings import accuracy
 from model import ModelOutput
-from processor import clock, epoch
-from processor.batch import BatchSettings
-from processor.epoch import Meter, StepSettings, train_epoch
-from processor.phases import Phase
-from processor.stage import Stage
-from processor.wrapping import wrap
-from solver.update import update
+from processor import epoch
+from processor.epoch import train_epoch
+from processor.stage import Stage, StepSettings
+from processor.step import clock, meter
+from processor.step.batch import BatchSettings, prepare_batch
+from processor.step.meter import Meter
+from processor.step.wrapping import wrap
+from solver.update import Updater, clip_norm
 from tests.tolerance import rounding
 from utils.errors import RunError
 
@@ -26,37 +32,59 @@ PHASE = Phase(1, 0, "static", {"id": 1.0, "triplet": 0.0, "tripletx": 0.0, "supc
 class Toy(nn.Module):
     """Logits are a linear function of the mean colour."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(3, 4)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> ModelOutput:
         return ModelOutput([self.fc(images.mean((2, 3)))], [], [])
 
 
 class Mean(nn.Module):
     """Cross-entropy, in the criterion's form; NaN once a batch holds identity `poison`."""
 
-    def __init__(self, poison=None):
+    def __init__(self, poison: int | None = None) -> None:
         super().__init__()
-        self.center = None
         self.poison = poison
 
-    def forward(self, output, batch, phase):
+    def forward(self, output: ModelOutput, batch: dict, phase: Phase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         loss = nn.functional.cross_entropy(output.logits[0], batch["pids"])
         if self.poison is not None and (batch["pids"] == self.poison).any():
             loss = loss * math.nan
         return loss, {"id": loss.detach()}
 
+    def readings(self, output: ModelOutput, batch: dict, phase: Phase) -> dict[str, torch.Tensor]:
+        return {"acc": accuracy(output, batch)}
 
-def make_stage(criterion, lr=0.1):
+    def names(self, phase: Phase) -> list[str]:
+        return ["id", "acc"]
+
+
+class OneEpoch(NamedTuple):
+    """A plan."""
+
+    max_epochs: int = 1
+
+
+def make_stage(criterion: nn.Module, lr: float = 0.1) -> Stage:
     torch.manual_seed(0)
     model = Toy()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    return Stage("main", model, lambda m, batch: m(batch["images"]), criterion, optimizer, None, None, None, 1)
+    return Stage(
+        name="main",
+        plan=OneEpoch(),
+        model=model,
+        trained=model,
+        loader=None,
+        prepare=lambda batch: batch,
+        forward_batch=lambda m, batch: m(batch["images"]),
+        criterion=criterion,
+        updater=Updater(torch.optim.SGD(model.parameters(), lr=lr)),
+        scheduler=None,
+        settings=StepSettings(CPU, None, log_period=100, gather=False),
+    )
 
 
-def make_batches(count, pid=None):
+def make_batches(count: int, pid: int | None = None) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     return [
         {
@@ -67,14 +95,20 @@ def make_batches(count, pid=None):
     ]
 
 
-def run(stage, batches, accum_steps=1, grad_clip=0.0, log_period=100, transform=None, model=None, **more):
+def run(
+    stage: Stage,
+    batches: Iterable[dict],
+    accum_steps: int = 1,
+    clip: float | None = None,
+    model: nn.Module | None = None,
+    peak_images: float = 0.0,
+    **settings: object,
+) -> list[tuple[int, dict[str, float]]]:
     logged = []
-    settings = StepSettings(CPU, None, grad_clip, accum_steps, log_period, 0.0, **{"gather": False, **more})
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    train_epoch(
-        *(stage, model or stage.model, PHASE, batches, transform or (lambda images: images), scaler, settings),
-        lambda step, means: logged.append((step, means)),
-    )
+    stage.loader, stage.settings = batches, stage.settings._replace(**settings)
+    stage.updater = Updater(stage.optimizer, clip=clip, accum_steps=accum_steps)
+    on_log = lambda step, means: logged.append((step, means))  # noqa: E731
+    train_epoch(stage, model or stage.model, PHASE, on_log, peak_images=peak_images)
     return logged
 
 
@@ -97,7 +131,7 @@ def test_accumulated_batches_step_with_their_mean_gradient(batches, accum_steps)
 def test_clipping_bounds_the_update():
     stage = make_stage(Mean(), lr=1.0)
     before = torch.cat([p.detach().flatten().clone() for p in stage.model.parameters()])
-    run(stage, make_batches(1), grad_clip=1e-3)
+    run(stage, make_batches(1), clip=partial(clip_norm, largest=1e-3))
     after = torch.cat([p.detach().flatten() for p in stage.model.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -134,7 +168,8 @@ def test_the_meter_keeps_the_first_bad_step_across_readings():
 
 def test_gradients_are_averaged_over_processes_once_for_each_update(monkeypatch):
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    monkeypatch.setattr(epoch, "update", lambda *args: done.append("update") or update(*args))
+    step = Updater.step
+    monkeypatch.setattr(Updater, "step", lambda self: done.append("update") or step(self))
     try:
         stage, expected, done = make_stage(Mean()), make_stage(Mean()), []
         model = wrap(stage.model, CPU, 2, sync_bn=False)
@@ -151,18 +186,18 @@ def test_gradients_are_averaged_over_processes_once_for_each_update(monkeypatch)
 class FakeRanks:
     """Two processes that read their meters one after the other: the first call fills the row, the second sums up."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = {}
         self.rank = 0
-        monkeypatch.setattr(epoch, "num_processes", lambda: 2)
-        monkeypatch.setattr(epoch, "own_rank", lambda: self.rank)
-        monkeypatch.setattr(epoch, "sum_over_ranks", self.sum)
+        monkeypatch.setattr(meter, "num_processes", lambda: 2)
+        monkeypatch.setattr(meter, "own_rank", lambda: self.rank)
+        monkeypatch.setattr(meter, "sum_over_ranks", self.sum)
 
-    def sum(self, rows):
+    def sum(self, rows: torch.Tensor) -> torch.Tensor:
         self.rows.setdefault(self.rank, []).append(rows.clone())
         return sum(self.rows[rank][-1] for rank in self.rows)
 
-    def read(self, meters, number):
+    def read(self, meters: Sequence[Meter], number: int) -> dict[str, float]:
         """Return what rank `number` reads, once both meters have given their row."""
         for self.rank in (1 - number, number):
             try:
@@ -173,12 +208,12 @@ class FakeRanks:
         return reading
 
 
-def two_meters(*steps):
+def two_meters(*steps: Sequence[Sequence[float]]) -> list[Meter]:
     """Return a meter for each rank; a step holds for each rank its values of loss and id."""
     meters = [Meter(["loss", "id"], CPU) for _ in range(2)]
     for step in steps:
-        for meter, values in zip(meters, step, strict=True):
-            meter.add([torch.tensor(value) for value in values])
+        for one, values in zip(meters, step, strict=True):
+            one.add([torch.tensor(value) for value in values])
     return meters
 
 
@@ -212,7 +247,7 @@ def test_the_readings_hold_times_rate_and_share_of_the_peak(monkeypatch):
     monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
 
     class Loader(list):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[dict]:
             for batch in super().__iter__():
                 now[0] += 1.0
                 yield batch
@@ -220,7 +255,7 @@ def test_the_readings_hold_times_rate_and_share_of_the_peak(monkeypatch):
     stage = make_stage(Mean())
     forward = stage.forward_batch
 
-    def slow_forward(model, batch):
+    def slow_forward(model: nn.Module, batch: dict) -> ModelOutput:
         now[0] += 3.0
         return forward(model, batch)
 
@@ -233,14 +268,27 @@ def test_the_readings_hold_times_rate_and_share_of_the_peak(monkeypatch):
         assert readings["images_per_s"] == pytest.approx(1.5) and readings["mfu"] == pytest.approx(0.25)  # 6 images
 
 
+class AllImages(Mean):
+    """The sum of all logits, whatever the identities."""
+
+    def forward(self, output: ModelOutput, batch: dict, phase: Phase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return output.logits[0].sum(), {"id": torch.zeros(())}
+
+    def readings(self, output: ModelOutput, batch: dict, phase: Phase) -> dict[str, torch.Tensor]:
+        return {"acc": torch.zeros(())}
+
+
 def test_both_views_of_an_image_count(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(clock, "perf_counter", lambda: now[0])
     stage = make_stage(Mean())
-    stage.criterion = lambda output, batch, phase: (output.logits[0].sum(), {"id": torch.zeros(())})
+    stage.prepare = partial(
+        prepare_batch, device=CPU, transform=lambda x: x.repeat(2, 1, 1, 1), settings=BatchSettings(two_views=True)
+    )
+    stage.criterion = AllImages()
     forward = stage.forward_batch
 
-    def slow_forward(model, batch):
+    def slow_forward(model: nn.Module, batch: dict) -> ModelOutput:
         now[0] += 2.0
         return forward(model, batch)
 
@@ -248,21 +296,21 @@ def test_both_views_of_an_image_count(monkeypatch):
     batches = [
         batch | {"paths": [""] * 6, "camids": torch.zeros(6), "viewids": torch.zeros(6)} for batch in make_batches(1)
     ]
-    ((_, readings),) = run(
-        stage, batches, transform=lambda x: x.repeat(2, 1, 1, 1), batch=BatchSettings(two_views=True)
-    )
+    ((_, readings),) = run(stage, batches)
     assert readings["images_per_s"] == pytest.approx(12 / 2)
 
 
 def test_gathered_outputs_and_labels_are_what_losses_and_readings_see(monkeypatch):
-    def double(output, batch):
+    def double(output: ModelOutput, batch: dict) -> tuple[ModelOutput, dict]:
         return output._replace(logits=[output.logits[0].repeat(2, 1)]), {"pids": batch["pids"].repeat(2)}
 
     monkeypatch.setattr(epoch, "gather_batch", double)
     seen = []
 
     class Seeing(Mean):
-        def forward(self, output, batch, phase):
+        def forward(
+            self, output: ModelOutput, batch: dict, phase: Phase
+        ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             seen.append((len(output.logits[0]), len(batch["pids"])))
             return super().forward(output, batch, phase)
 

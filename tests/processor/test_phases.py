@@ -3,7 +3,8 @@
 import pytest
 
 from configs import get_cfg_defaults
-from processor.phases import Phase, PhasePlan, active_losses, describe_losses, phase_tag
+from configs.phases import Phase, PhasePlan, active_losses, describe_losses, phase_tag
+from tests.cfgs import cfg_with
 from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, load, model_b_with
 from utils.errors import ConfigError
 
@@ -11,13 +12,11 @@ MODEL_B = "VeRi/deit_transreid_stride_"
 W1, W4 = "ce_triplet_tripletx_supcon_prebn_brightness", "A_ce_triplet_B_ce_tripletx_supcon_C_ce_triplet_supcon"
 
 
-def plan_for(*opts):
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list(list(opts))
-    return PhasePlan(cfg)
+def plan_for(*opts: object) -> PhasePlan:
+    return PhasePlan(cfg_with(*opts))
 
 
-def phase_with(k=4, routed=False, **weights):
+def phase_with(k: int = 4, routed: bool = False, **weights: float) -> Phase:
     return Phase(1, 0, "A", dict.fromkeys(("id", "triplet", "tripletx", "supcon"), 0.0) | weights, k, routed)
 
 
@@ -140,3 +139,8 @@ def test_a_plan_is_refused_with_all_that_is_wrong_even_without_load_cfg():
     assert [line.split()[0] for line in lines] == [
         *("LOSS.PHASED.BOUNDARIES", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
     ]
+
+
+def test_a_stage_that_the_system_does_not_have_has_no_plan():
+    with pytest.raises(ConfigError, match="MODEL.NAME resnet50 has no stage 'mian'; its stages are main"):
+        PhasePlan(get_cfg_defaults(), "mian")

@@ -4,22 +4,28 @@ Where there is no GPU, torch's meta device stands for it: its tensors have no va
 fails. What the meta device cannot run, loss scaling and autocast, is watched on the CPU.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from configs.phases import Phase, PhasePlan
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
 from losses import make_loss
 from model import make_model
-from processor.batch import BatchSettings
-from processor.epoch import Meter, StepSettings, train_epoch
-from processor.phases import Phase
-from processor.stage import Stage, forward_images
+from model.outputs import ModelOutput
+from processor.epoch import train_epoch
+from processor.stage import Stage, StepSettings
+from processor.step.batch import BatchSettings, prepare_batch
+from processor.step.meter import Meter
+from processor.systems.transreid import forward_images
 from solver import make_optimizer
+from solver.update import Updater, clip_norm, updater_of
 from tests.model.builds import TINY_VIT, make_cfg
 
 META, CPU = torch.device("meta"), torch.device("cpu")
@@ -30,17 +36,18 @@ ALL = {"id": 1.0, "triplet": 1.0, "tripletx": 1.2, "supcon": 0.3}
 SIE = ("MODEL.SIE_CAMERA", True, "MODEL.SIE_VIEW", True)
 CENTER = ("MODEL.IF_WITH_CENTER", "yes", "MODEL.METRIC_LOSS_TYPE", "triplet_center")
 SUPCON = ("LOSS.SUPCON.ENABLE", True)
+BRIGHTNESS = ("LOSS.BRIGHTNESS.ENABLE", True)
 AUGMENT = BatchTransform([0.5] * 3, [0.5] * 3, flip_prob=0.5, padding=2, erase_prob=0.5)
 VIEWS_OF_TWO = TwoViews([0.5] * 3, [0.5] * 3, 0.5, (0.3, 1.0), (0.75, 1.33), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2)
 RUNS = {  # options, weights, routed, batch settings, transform
     "transreid": (("MODEL.JPM", True, *SIE, *CENTER), PLAIN, False, BatchSettings(), AUGMENT),
     "model_b": (
-        ("MODEL.JPM", True, *SUPCON, "LOSS.SUPCON.DARK_GAMMA", 1.8),
-        *(ALL, True, BatchSettings("augmented", 0.4), AUGMENT),
+        ("MODEL.JPM", True, *SUPCON, *BRIGHTNESS, "LOSS.SUPCON.DARK_GAMMA", 1.8),
+        *(ALL, True, BatchSettings("augmented"), AUGMENT),
     ),
     "model_b_soft": (
-        (*SUPCON, "LOSS.BRIGHTNESS.MODE", "soft"),
-        *(ALL, True, BatchSettings("clean", 0.4), AUGMENT),
+        (*SUPCON, *BRIGHTNESS, "LOSS.BRIGHTNESS.MODE", "soft"),
+        *(ALL, True, BatchSettings("clean"), AUGMENT),
     ),
     "unrouted": (SUPCON, ALL, False, BatchSettings(), AUGMENT),
     "no metric loss": (SUPCON, {**ALL, "triplet": 0.0, "tripletx": 0.0}, False, BatchSettings(), AUGMENT),
@@ -50,17 +57,19 @@ RUNS = {  # options, weights, routed, batch settings, transform
 }
 
 
-def make_stage(device, *opts):
+def make_stage(device: torch.device, *opts: object) -> Stage:
     """Return a stage with a tiny ViT on `device`, and its criterion and optimizers from the configuration."""
     cfg = make_cfg(*TINY_VIT, "SOLVER.OPTIMIZER_NAME", "SGD", *opts)
     with device:
         model = make_model(cfg, CLASSES, CAMERAS, VIEWS)
         criterion = make_loss(cfg, CLASSES, model.feat_dim)
     optimizers = make_optimizer(cfg, model, criterion)
-    return Stage("main", model, forward_images, criterion, *optimizers, None, None, 1)
+    updater, plan = updater_of(cfg, "main", model, optimizers, device), PhasePlan(cfg)
+    settings = StepSettings(device, None, log_period=100, gather=False)
+    return Stage("main", plan, model, model, None, None, forward_images, criterion, updater, None, settings)
 
 
-def make_batches(count, pin=False):
+def make_batches(count: int, pin: bool = False) -> list[dict]:
     generator = torch.Generator().manual_seed(1)
     labels = {"pids": CLASSES, "camids": CAMERAS, "viewids": VIEWS}
     batches = []
@@ -73,21 +82,31 @@ def make_batches(count, pin=False):
     return batches
 
 
-def train(stage, device, name, amp=None, criterion=None, batches=None):
+def train(
+    stage: Stage,
+    device: torch.device,
+    name: str,
+    amp: torch.dtype | None = None,
+    criterion: torch.nn.Module | None = None,
+    batches: list[dict] | None = None,
+) -> None:
     """Train an epoch of three steps with clipping, every second of which updates, and one reading at its end."""
     _, weights, routed, batch, transform = RUNS[name]
     if criterion is not None:
         stage.criterion = criterion
     scaled_on = "cuda" if device.type == "cuda" else "cpu"
     scaler = torch.amp.GradScaler(scaled_on, init_scale=SCALE, enabled=amp == torch.float16)
-    settings = StepSettings(device, amp, 1.0, 2, 100, 0.0005, False, batch)
-    phase = Phase(1, 0, "static", weights, 2, routed)
-    loader = make_batches(3) if batches is None else batches
-    train_epoch(stage, stage.model, phase, loader, transform, scaler, settings, lambda *_: None)
+    optimizers = stage.updater.optimizer, stage.updater.center_optimizer
+    stage.updater = Updater(*optimizers, scaler, partial(clip_norm, largest=1.0), accum_steps=2)
+    stage.settings = stage.settings._replace(amp=amp)
+    stage.prepare = partial(prepare_batch, device=device, transform=transform, settings=batch)
+    stage.loader = make_batches(3) if batches is None else batches
+    phase = Phase(1, 0, "static", weights | ({"center": 0.0005} if optimizers[1] else {}), 2, routed)
+    train_epoch(stage, stage.model, phase, lambda *_: None)
 
 
 @pytest.fixture
-def valueless(monkeypatch):
+def valueless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a training step run on the meta device, which has no autocast, and whose meters cannot be read."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(Meter, "read", lambda self, epoch: dict.fromkeys(self.names, 0.0))
@@ -101,11 +120,12 @@ def test_a_step_runs_where_no_tensor_has_a_value(valueless, name):
 class Asking(nn.Module):
     """A criterion that asks for something of the logits; `ask` is a function of them."""
 
-    def __init__(self, inner, ask):
+    def __init__(self, inner: torch.nn.Module, ask: Callable[[torch.Tensor], object]) -> None:
         super().__init__()
-        self.inner, self.center, self.ask = inner, inner.center, ask
+        self.inner, self.ask = inner, ask
+        self.names, self.readings = inner.names, inner.readings
 
-    def forward(self, output, batch, phase):
+    def forward(self, output: ModelOutput, batch: dict, phase: Phase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.ask(output.logits[0])
         return self.inner(output, batch, phase)
 
@@ -133,11 +153,11 @@ class Watch(TorchDispatchMode):
 
     waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         self.count += func in self.waits
         return func(*args, **(kwargs or {}))
 
@@ -163,7 +183,7 @@ def test_cuda_is_not_waited_for_between_readings(monkeypatch, name, amp):
     train(stage, device, name, amp, batches=batches)  # constants go to the device in the first steps
     read = Meter.read
 
-    def read_in_peace(self, epoch):
+    def read_in_peace(self, epoch: int) -> dict[str, float]:
         torch.cuda.set_sync_debug_mode("default")
         return read(self, epoch)
 

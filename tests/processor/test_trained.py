@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +12,15 @@ from configs import load_cfg
 from datasets import make_dataloader
 from datasets.bases import fingerprint
 from model import make_model
-from processor.embed import embed
-from processor.trained import data_differences, find_weight, load_trained
+from processor.evaluation.embed import embed, make_embedding
+from processor.provenance import data_differences
+from processor.trained import find_weight, load_trained
 from utils.checkpoint import read_provenance, save_weights
 from utils.errors import ConfigError, DataError
 
 
 @pytest.fixture
-def finished(trained_run):
+def finished(trained_run: Path) -> Path:
     """The folder of tiny.yml and of its finished run of two epochs, `run`."""
     return trained_run.parent
 
@@ -36,9 +38,9 @@ def test_a_checkpoint_alone_gives_the_model_that_the_test_command_builds(finishe
     data = make_dataloader(cfg)
     expected = make_model(cfg, data.num_classes, data.camera_num, data.view_num)
     expected.load_param(alone)
-    torch.testing.assert_close(
-        embed(cfg, trained.model, data.val_loader).feat, embed(cfg, expected, data.val_loader).feat, rtol=0, atol=0
-    )
+    how = make_embedding(cfg, torch.device("cpu"))
+    feats = [embed(model, data.test.loaders, how).feat for model in (trained.model, expected)]
+    torch.testing.assert_close(*feats, rtol=0, atol=0)
     assert not trained.model.training and trained.cfg.SOLVER.MAX_EPOCHS == 2
 
 
@@ -90,7 +92,8 @@ def test_other_training_or_test_images_are_named_with_both_fingerprints(finished
     provenance = read_provenance(find_weight(finished / "run"))
     train_print, test_print = provenance["train_fingerprint"], provenance["test_fingerprint"]
     data = make_dataloader(cfg)
-    assert train_print == fingerprint({"train": data.train_loader.dataset.samples})
+    assert train_print == data.fingerprint == fingerprint({"train": data.train_loader.dataset.samples})
+    assert test_print == data.test.fingerprint
     assert data_differences(provenance, cfg, train_print, test_print) == []
     (line,) = data_differences(provenance, cfg, "f00", test_print)
     assert "trained on veri" in line and train_print in line and "f00" in line

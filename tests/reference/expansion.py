@@ -1,14 +1,15 @@
 """Query expansion in the most obvious way: one query, one round at a time, in float64."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def unit(vector) -> np.ndarray:
+def unit(vector: ArrayLike) -> np.ndarray:
     length = np.sqrt(np.sum(np.asarray(vector, dtype=np.float64) ** 2))
     return np.asarray(vector, dtype=np.float64) / (length if length > 0 else 1)
 
 
-def expand(queries, gallery, k: int, alpha: float, times: int = 1) -> np.ndarray:
+def expand(queries: np.ndarray, gallery: np.ndarray, k: int, alpha: float, times: int = 1) -> np.ndarray:
     """Return q + sum over the k most similar g of max(q . g, 0)^alpha g, normalised, `times` times, [Q, D]."""
     gallery = [unit(feature) for feature in gallery]
     expanded = []

@@ -9,7 +9,9 @@ def reciprocal(ranking: np.ndarray, image: int, k: int) -> np.ndarray:
     return nearest[(ranking[nearest, : k + 1] == image).any(axis=1)]
 
 
-def re_rank(query, gallery, k1: int, k2: int, lambda_value: float, dtype=np.float64) -> np.ndarray:
+def re_rank(
+    query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, lambda_value: float, dtype: type = np.float64
+) -> np.ndarray:
     """Return the re-ranked distances of queries to gallery images, [Q, G] of `dtype`."""
     feat = np.concatenate((query, gallery)).astype(dtype)
     total, num_query = len(feat), len(query)

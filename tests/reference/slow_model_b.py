@@ -5,9 +5,10 @@ Features are [N, D] tensors, labels and camids lists of ints, `members` the indi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from yacs.config import CfgNode
 
 EPS = 1e-12
 Scalar = torch.Tensor  # of shape []
@@ -138,11 +139,11 @@ def reduce_anchors(anchors: Sequence[Anchor], feat: torch.Tensor, share: Sequenc
     return weighted_mean([anchor.loss for anchor in anchors], weights, feat)
 
 
-def triplet(feat: torch.Tensor, labels: Sequence[int], *args, **kwargs) -> Scalar:
+def triplet(feat: torch.Tensor, labels: Sequence[int], *args: Any, **kwargs: Any) -> Scalar:
     return reduce_anchors(triplet_anchors(feat, labels, *args, **kwargs), feat)
 
 
-def tripletx(feat: torch.Tensor, labels: Sequence[int], *args, **kwargs) -> Scalar:
+def tripletx(feat: torch.Tensor, labels: Sequence[int], *args: Any, **kwargs: Any) -> Scalar:
     return reduce_anchors(tripletx_anchors(feat, labels, *args, **kwargs), feat)
 
 
@@ -190,7 +191,7 @@ def combine(loss: Callable[..., Scalar], branches: Sequence, global_weight: floa
     return global_weight * values[0] + (1 - global_weight) * mean(values[1:])
 
 
-def source(output, name: str) -> list[torch.Tensor]:
+def source(output: Any, name: str) -> list[torch.Tensor]:
     return {"pre_bn": output.pre_bn, "bnneck": output.bnneck}[name]
 
 
@@ -220,7 +221,9 @@ def hard_routing(
     return (full, dim) if weights[0] > 0 else (bright, full)
 
 
-def metric_terms(output, labels: list[int], camids: list[int], batch: dict, phase, cfg) -> dict[str, Scalar]:
+def metric_terms(
+    output: Any, labels: list[int], camids: list[int], batch: dict, phase: Any, cfg: CfgNode
+) -> dict[str, Scalar]:
     """The values of `triplet` and `tripletx`, over branches."""
     options = TripletXOptions(
         margin=cfg.LOSS.TRIPLETX.MARGIN,
@@ -241,11 +244,15 @@ def metric_terms(output, labels: list[int], camids: list[int], batch: dict, phas
         pairs = pairs[:1]
     for tri_feat, tx_feat in pairs:
 
-        def tri(members, share=None, feat=tri_feat):
+        def tri(
+            members: Sequence[int] | None, share: Sequence[Scalar] | None = None, feat: torch.Tensor = tri_feat
+        ) -> tuple[list[Anchor], Scalar]:
             anchors = triplet_anchors(feat, labels, margin, cfg.LOSS.TRIPLET.HARD_FACTOR, members)
             return anchors, reduce_anchors(anchors, feat, share)
 
-        def tx(members, share=None, feat=tx_feat):
+        def tx(
+            members: Sequence[int] | None, share: Sequence[Scalar] | None = None, feat: torch.Tensor = tx_feat
+        ) -> tuple[list[Anchor], Scalar]:
             anchors = tripletx_anchors(feat, labels, camids, phase.epoch, options, members)
             return anchors, reduce_anchors(anchors, feat, share)
 
@@ -263,7 +270,7 @@ def metric_terms(output, labels: list[int], camids: list[int], batch: dict, phas
     return {name: combine(lambda value: value, both, cfg.LOSS.GLOBAL_WEIGHT) for name, both in values.items()}
 
 
-def supcon_term(output, labels: list[int], camids: list[int], batch: dict, cfg) -> Scalar:
+def supcon_term(output: Any, labels: list[int], camids: list[int], batch: dict, cfg: CfgNode) -> Scalar:
     aware = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
     cameras = camids if aware and cfg.MODEL.TRAINING_MODE == "supervised" else None
     if not cfg.LOSS.BRIGHTNESS.ENABLE:
@@ -272,7 +279,7 @@ def supcon_term(output, labels: list[int], camids: list[int], batch: dict, cfg) 
     return boosted_supcon(output.projection, labels, cameras, cfg.LOSS.SUPCON.T, dark, cfg.LOSS.SUPCON.DARK_GAMMA)
 
 
-def criterion(output, batch: dict, phase, cfg) -> tuple[Scalar, dict[str, Scalar]]:
+def criterion(output: Any, batch: dict, phase: Any, cfg: CfgNode) -> tuple[Scalar, dict[str, Scalar]]:
     """The total and the unweighted parts; `phase` has epoch, weights and routed."""
     labels, camids = batch["pids"].tolist(), batch["camids"].tolist()
     active = {name: weight for name, weight in phase.weights.items() if weight > 0}

@@ -4,7 +4,7 @@ One list of phases with their first and last epoch, one branch per rule, strings
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Rules(NamedTuple):
@@ -63,7 +63,7 @@ def phase_around(values: dict, epoch: int) -> tuple[float, float, int]:
     raise AssertionError(f"no phase holds epoch {epoch}")
 
 
-def entry(sequence: list, number: int):
+def entry(sequence: list, number: int) -> Any:
     return sequence[number] if number < len(sequence) else sequence[-1]
 
 

@@ -1,5 +1,9 @@
 """mAP and Rank-1 of parts of a test in the most obvious way: one query at a time, its gallery restricted by hand."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tests.reference.retrieval import ranked_matches
 
 
@@ -9,7 +13,15 @@ def average_precision(matches: list[bool]) -> float:
     return sum(precisions) / len(precisions)
 
 
-def score(queries, distmat, q_pids, g_pids, q_camids, g_camids, columns=None) -> tuple[int, int, float, float]:
+def score(
+    queries: Sequence[int],
+    distmat: np.ndarray,
+    q_pids: Sequence[int],
+    g_pids: Sequence[int],
+    q_camids: Sequence[int],
+    g_camids: Sequence[int],
+    columns: Sequence[int] | None = None,
+) -> tuple[int, int, float, float]:
     """Return (valid queries, their identities, mAP, R1) of `queries` against the gallery images `columns` (None: all).
 
     The means are NaN where no query has a match.

@@ -2,11 +2,15 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+Groups = Sequence[Sequence[float]]  # the values of each identity
 
 
-def ratio_and_error(groups):
+def ratio_and_error(groups: Groups) -> tuple[float, float]:
     """Return mean and linearised standard error over all values of lists of values, one list an identity."""
     values = [value for group in groups for value in group]
     mean = sum(values) / len(values)
@@ -16,7 +20,9 @@ def ratio_and_error(groups):
     return mean, math.sqrt(squares) / len(values)
 
 
-def bootstrap_t(groups, resamples, low_share, high_share, least_error):
+def bootstrap_t(
+    groups: Groups, resamples: Sequence[Sequence[int]], low_share: float, high_share: float, least_error: float
+) -> tuple[float, float]:
     """Return the bootstrap-t interval of the mean for given resamples (lists of rows of `groups`), not clipped.
 
     A resample's standard error counts as at least `least_error` of the sample's.
@@ -30,7 +36,7 @@ def bootstrap_t(groups, resamples, low_share, high_share, least_error):
     return mean - quantile(pivots, high_share) * error, mean - quantile(pivots, low_share) * error
 
 
-def quantile(ordered, share):
+def quantile(ordered: Sequence[float], share: float) -> float:
     """Return the linearly interpolated quantile of sorted values."""
     place = share * (len(ordered) - 1)
     below = math.floor(place)
@@ -38,7 +44,7 @@ def quantile(ordered, share):
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def exhaustive_sign_flips(changes):
+def exhaustive_sign_flips(changes: Sequence[float]) -> float:
     """Return the exact two-sided p: the share of all sign patterns whose sum is at least as far from 0."""
     observed = abs(math.fsum(changes))
     patterns = list(itertools.product((-1, 1), repeat=len(changes)))
@@ -49,7 +55,7 @@ def exhaustive_sign_flips(changes):
     return reached / len(patterns)
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float]) -> list[float]:
     """Return adjusted p values by the definition: the k-th smallest is multiplied by how many are not smaller."""
     adjusted = []
     for p_value in p_values:
@@ -62,7 +68,13 @@ def holm(p_values):
     return adjusted
 
 
-def simulated_queries(rng, num_ids, mean_queries, difficulty=(1.2, 2.0), binary=False):
+def simulated_queries(
+    rng: np.random.Generator,
+    num_ids: int,
+    mean_queries: float,
+    difficulty: tuple[float, float] = (1.2, 2.0),
+    binary: bool = False,
+) -> dict[str, np.ndarray]:
     """Return the arrays of a per_query.npz: identities differ in difficulty and (geometric) number of queries.
 
     The true mAP is that of Beta(*difficulty); with `binary` each AP is 0 or 1, as Rank-1 is.
@@ -74,7 +86,7 @@ def simulated_queries(rng, num_ids, mean_queries, difficulty=(1.2, 2.0), binary=
     return table_of(ap, pid)
 
 
-def table_of(ap, pid, root="data"):
+def table_of(ap: ArrayLike, pid: ArrayLike, root: str = "data") -> dict[str, np.ndarray]:
     """Return the arrays of a per_query.npz for APs (NaN = no match) and identities."""
     ap, pid = np.asarray(ap, dtype=np.float64), np.asarray(pid, dtype=np.int64)
     excluded = np.isnan(ap)

@@ -1,9 +1,13 @@
 """Rates of verification in the most obvious way: all valid pairs as two lists, every threshold that could matter."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def valid_pairs(distmat, q_pids, g_pids, q_camids, g_camids) -> tuple[list[float], list[float]]:
+def valid_pairs(
+    distmat: np.ndarray, q_pids: Sequence[int], g_pids: Sequence[int], q_camids: Sequence[int], g_camids: Sequence[int]
+) -> tuple[list[float], list[float]]:
     """Return the distances of positive and of negative pairs, junk (same identity and camera) left out."""
     positive, negative = [], []
     for q in range(len(q_pids)):
@@ -15,12 +19,12 @@ def valid_pairs(distmat, q_pids, g_pids, q_camids, g_camids) -> tuple[list[float
     return positive, negative
 
 
-def rate(distances, threshold: float) -> float:
+def rate(distances: Sequence[float], threshold: float) -> float:
     """Return the share of pairs that the threshold accepts."""
     return sum(distance <= threshold for distance in distances) / len(distances)
 
 
-def tpr_at_fpr(positive, negative, fpr: float) -> float:
+def tpr_at_fpr(positive: Sequence[float], negative: Sequence[float], fpr: float) -> float:
     """Return the largest TPR of all thresholds whose FPR is at most `fpr`; only observed distances can matter."""
     thresholds = [-np.inf, *positive, *negative]
     return max(rate(positive, t) for t in thresholds if rate(negative, t) <= fpr)

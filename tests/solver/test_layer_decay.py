@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,15 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from configs.defaults import get_cfg_defaults
 from losses import make_loss
+from model.backbones import vit
 from model.layers.lora import add_lora
-from solver import create_scheduler, make_optimizer
-from solver.layer_decay import layer_scale, trunk_depth
+from model.parts import Part
+from model.transreid import TransReID
+from solver import EpochScheduler, create_scheduler, make_optimizer
+from solver.layer_decay import layer_scale
 from solver.make_optimizer import GroupRule, group_parameters
+from tests.cfgs import cfg_with
 from utils.errors import ConfigError
 
 HALF = ("SOLVER.LAYER_DECAY", 0.5)
@@ -30,12 +34,17 @@ class Block(nn.Module):
         self.gamma_1 = nn.Parameter(torch.ones(4))
 
 
+class Base(nn.Module):
+    depth = 3
+    part_of = vit.VisionTransformer.part_of
+
+
 class Reid(nn.Module):
     """The names of a jigsaw model of 3 blocks with side information, a projection head and a CLIP tower."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.base = nn.Module()
+        self.base = Base()
         for name in ("cls_token", "reg_token", "pos_embed", "sie_embed"):
             self.base.register_parameter(name, nn.Parameter(torch.zeros(1, 1, 4)))
         self.base.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, 4, 2)})
@@ -53,6 +62,9 @@ class Reid(nn.Module):
         self.supcon_head = nn.Sequential(nn.Linear(4, 4))
         self.clip_model = nn.ModuleDict({"visual": nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)])})})
         self.fuse = nn.Linear(8, 4)
+
+    def part_of(self, name: str) -> Part:
+        return Part("trunk", 4, tower=True) if name.startswith("clip_model.") else TransReID.part_of(self, name)
 
 
 # depth 3, decay 1/2: 2^-(4 - layer) with the input as layer 0, block i as layer i + 1, the copies of the last as 3
@@ -102,15 +114,14 @@ BY_HAND = {
 }
 
 
-def build(*opts, model=None):
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list(["SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.008, *opts])
+def build(*opts: object, model: nn.Module | None = None) -> tuple[nn.Module, torch.optim.Optimizer, EpochScheduler]:
+    cfg = cfg_with("SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.008, *opts)
     model = model or Reid()
     optimizer, _ = make_optimizer(cfg, model, make_loss(cfg, 5, 4))
     return model, optimizer, create_scheduler(cfg, optimizer)
 
 
-def group_of(model, optimizer):
+def group_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     pairs = [(names[id(parameter)], group) for group in optimizer.param_groups for parameter in group["params"]]
     assert len(pairs) == len(dict(pairs))  # none is in two groups
@@ -215,10 +226,9 @@ def test_log_is_one_line_a_kind_with_the_range_of_its_rates(caplog):
     ]
 
 
-def test_depth_is_read_from_the_names_of_the_trunk_alone():
-    names = ["base.blocks.0.a", "base.blocks.11.a", "clip_model.visual.blocks.30.a", "base.norm.weight", "b1.0.a"]
-    assert trunk_depth(names) == 12
-    assert trunk_depth(["base.layer1.0.conv1.weight", "blocks.3.a"]) == 0
+def test_the_last_layer_has_factor_one_however_many_layers_there_are():
+    assert [layer_scale(layer, 3, 0.5) for layer in range(4)] == [1 / 8, 1 / 4, 1 / 2, 1]
+    assert layer_scale(1, 1, 0.5) == 1 and layer_scale(0, 12, 1.0) == 1
 
 
 @pytest.mark.parametrize("architecture", [VisionTransformer, partial(VisionTransformer, pre_norm=True), Eva])
@@ -229,10 +239,11 @@ def test_factors_of_a_trunk_are_those_of_timm(architecture):
     assert len(set(expected.values())) == 7  # input, 5 blocks, head
     for name, parameter in trunk.named_parameters():
         if not name.startswith("norm."):  # timm counts it to the last block, BEiT and this to the head
-            assert layer_scale(f"base.{name}", 5, 0.65) == pytest.approx(expected[id(parameter)], rel=1e-12), name
+            part = vit.VisionTransformer.part_of(SimpleNamespace(depth=5), name)
+            assert layer_scale(part.layer, 6, 0.65) == pytest.approx(expected[id(parameter)], rel=1e-12), name
 
 
 def test_decay_without_blocks_is_refused_by_key():
     named = [("base.conv1.weight", nn.Parameter(torch.zeros(2)))]
     with pytest.raises(ConfigError, match="SOLVER.LAYER_DECAY got 0.75, but the model has no transformer blocks"):
-        group_parameters(named, GroupRule(0.01, 0.0, layer_decay=0.75))
+        group_parameters(named, lambda name: Part("trunk", 1), GroupRule(0.01, 0.0, layer_decay=0.75))

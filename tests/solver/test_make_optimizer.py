@@ -1,15 +1,16 @@
-"""Parameter groups, optimizers and the update of the class centres."""
+"""Parameter groups and optimizers."""
 
 import logging
 
 import pytest
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
-from configs.defaults import get_cfg_defaults
-from losses import CenterLoss, make_loss
-from solver import create_scheduler, make_optimizer, step_centers
-from solver.make_optimizer import build_optimizer
+from losses import make_loss
+from model.parts import Part
+from solver import create_scheduler, make_optimizer
+from tests.cfgs import cfg_with
 from utils.errors import ConfigError
 
 
@@ -25,20 +26,24 @@ class Net(nn.Module):
         self.classifier_1 = nn.Linear(4, 5, bias=False)
         self.relative_bias_table = nn.Parameter(torch.zeros(2))
 
-
-def make_cfg(*opts):
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list([*("SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.01), *opts])
-    return cfg
+    def part_of(self, name: str) -> Part:
+        kinds = {"base": "trunk", "classifier": "head", "classifier_1": "head"}
+        return Part(kinds.get(name.split(".")[0], "new"), layer=1)
 
 
-def build(*opts, model=None):
-    cfg = make_cfg(*opts)
+def sgd_cfg(*opts: object) -> CfgNode:
+    return cfg_with("SOLVER.OPTIMIZER_NAME", "SGD", "SOLVER.BASE_LR", 0.01, *opts)
+
+
+def build(
+    *opts: object, model: nn.Module | None = None
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.Optimizer | None]:
+    cfg = sgd_cfg(*opts)
     model = model or Net()
     return model, *make_optimizer(cfg, model, make_loss(cfg, 5, 4))
 
 
-def settings_by_name(model, optimizer):
+def settings_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
@@ -89,6 +94,9 @@ class Fused(Net):
         self.clip_model = nn.ModuleDict({"visual": nn.Linear(3, 4), "classifier": nn.Linear(4, 4)})
         self.clip_fuse = nn.Linear(8, 4)
 
+    def part_of(self, name: str) -> Part:
+        return Part("trunk", layer=1, tower=True) if name.startswith("clip_model.") else super().part_of(name)
+
 
 def test_clip_tower_has_its_own_rate_for_weights_and_biases_and_the_usual_decay():
     opts = (*DIFFERENT, "SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 3.0, "MODEL.CLIP_LR_SCALE", 0.2)
@@ -105,7 +113,7 @@ def test_clip_tower_has_its_own_rate_for_weights_and_biases_and_the_usual_decay(
 def test_clip_tower_keeps_its_share_of_the_rate_in_every_epoch():
     opts = (*DIFFERENT, "MODEL.CLIP_LR_SCALE", 0.001, "SOLVER.MAX_EPOCHS", 30, "SOLVER.WARMUP_EPOCHS", 5)
     _, optimizer, _ = build(*opts, model=Fused())
-    scheduler = create_scheduler(make_cfg(*opts), optimizer)
+    scheduler = create_scheduler(sgd_cfg(*opts), optimizer)
     assert optimizer.param_groups[0]["name"] == "weight"  # whose rate the log shows
     names = [group["name"] for group in optimizer.param_groups]
     for epoch in range(1, 32):
@@ -213,48 +221,3 @@ def test_optimizer_without_weight_decay_says_so(caplog):
 def test_model_without_a_trainable_parameter_is_refused():
     with pytest.raises(ValueError, match="no trainable parameter"):
         build(model=Net().requires_grad_(False))
-
-
-def test_centre_update_equals_the_hand_computed_one():
-    cfg = make_cfg("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LR", 0.5, "SOLVER.CENTER_LOSS_WEIGHT", 0.0005)
-    criterion = make_loss(cfg, 3, 2)
-    _, center_optimizer = make_optimizer(cfg, Net(), criterion)
-    start = torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]])
-    criterion.center.centers.data.copy_(start)
-    feat = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 1.0], [2.0, 0.0]])
-    (0.0005 * criterion.center(feat, torch.tensor([0, 0, 1, 0]))).backward()
-    step_centers(criterion, center_optimizer, 0.0005)
-    # mean over 4 samples: gradient of centre 0 is 2/4 sum(c - x) = (-3, -2), of centre 1 (.5, 0); step .5 * gradient
-    expected = torch.tensor([[1.5, 1.0], [0.75, 1.0], [5.0, 5.0]])
-    torch.testing.assert_close(criterion.center.centers.detach(), expected, rtol=0, atol=1e-5)
-
-
-class HalvingScaler:
-    """Stands for a GradScaler whose scale is 2: unscales the gradients, then steps."""
-
-    def step(self, optimizer):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad.mul_(0.5)
-        optimizer.step()
-
-
-def test_scaler_takes_the_step_of_the_centres():
-    criterion = nn.Module()
-    criterion.center = CenterLoss(2, 2)
-    before = criterion.center.centers.detach().clone()
-    optimizer = build_optimizer("SGD", [{"params": [criterion.center.centers]}], 0.5)
-    (2 * 0.1 * criterion.center(torch.zeros(2, 2), torch.tensor([0, 1]))).backward()
-    step_centers(criterion, optimizer, 0.1, HalvingScaler())
-    torch.testing.assert_close(criterion.center.centers.detach(), before - 0.5 * before)  # gradient 2/2 (c - 0)
-
-
-def test_step_of_the_centres_accepts_missing_gradients_and_refuses_weight_zero():
-    criterion = nn.Module()
-    criterion.center = CenterLoss(2, 2)
-    before = criterion.center.centers.detach().clone()
-    optimizer = build_optimizer("SGD", [{"params": [criterion.center.centers]}], 0.5)
-    step_centers(criterion, optimizer, 0.1)
-    assert torch.equal(criterion.center.centers, before)
-    with pytest.raises(ValueError, match="positive"):
-        step_centers(criterion, optimizer, 0.0)

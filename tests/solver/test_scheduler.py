@@ -1,21 +1,22 @@
 """The learning rate as a function of the epoch."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.defaults import get_cfg_defaults
 from solver import create_scheduler
 from solver.scheduler import EpochScheduler, Warmup, cosine_lr, multistep_lr
+from tests.cfgs import cfg_with
 from utils.errors import ConfigError
 
 BASE, PEAKS = 0.008, (0.008, 0.016)
 
 
-def make_optimizer(peaks=PEAKS, scale=1.0):
+def make_optimizer(peaks: Sequence[float] = PEAKS, scale: float = 1.0) -> torch.optim.Optimizer:
     groups = [
         {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": peak * scale, "initial_lr": peak, "lr_scale": scale}
         for peak in peaks
@@ -23,14 +24,21 @@ def make_optimizer(peaks=PEAKS, scale=1.0):
     return torch.optim.SGD(groups, lr=BASE)
 
 
-def make_scheduler(*opts, scale=1.0):
-    cfg = get_cfg_defaults()
-    cfg.merge_from_list(["SOLVER.BASE_LR", BASE, "SOLVER.MAX_EPOCHS", 120, *opts])
+def make_scheduler(*opts: object, scale: float = 1.0) -> tuple[torch.optim.Optimizer, EpochScheduler]:
+    cfg = cfg_with("SOLVER.BASE_LR", BASE, "SOLVER.MAX_EPOCHS", 120, *opts)
     optimizer = make_optimizer(scale=scale)
     return optimizer, create_scheduler(cfg, optimizer)
 
 
-def slow_cosine(epoch, peak, method="linear", warmup=5, last=120, start=0.01, floor=0.002):
+def slow_cosine(
+    epoch: int,
+    peak: float,
+    method: str = "linear",
+    warmup: int = 5,
+    last: int = 120,
+    start: float = 0.01,
+    floor: float = 0.002,
+) -> float:
     if epoch < warmup:
         slope = (peak - start * BASE) / warmup if method == "linear" else 0
         return start * BASE + epoch * slope
@@ -39,7 +47,15 @@ def slow_cosine(epoch, peak, method="linear", warmup=5, last=120, start=0.01, fl
     return floor * BASE
 
 
-def slow_multistep(epoch, peak, method="linear", warmup=5, steps=(40, 70), gamma=0.1, start=0.01):
+def slow_multistep(
+    epoch: int,
+    peak: float,
+    method: str = "linear",
+    warmup: int = 5,
+    steps: Sequence[int] = (40, 70),
+    gamma: float = 0.1,
+    start: float = 0.01,
+) -> float:
     rate = peak
     for step in steps:
         if epoch >= step:

@@ -11,7 +11,7 @@ from utils.errors import ConfigError, DataError, RunError
 
 
 class Evil:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return os.mkdir, ("executed",)
 
 
@@ -107,7 +107,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
     save_atomic({"a": torch.ones(2)}, path)
 
-    def full(*_):
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)

@@ -5,11 +5,11 @@ import importlib.util
 
 import pytest
 
-from utils import search
+from tools import search
+from tools.report import __main__ as report
+from tools.visualize import __main__ as visualize
 from utils.commands import whole_number
 from utils.errors import run_command
-from utils.report import __main__ as report
-from utils.visualize import __main__ as visualize
 
 
 @pytest.mark.parametrize(

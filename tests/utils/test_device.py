@@ -1,6 +1,7 @@
 """Which precision a device gets, and what the log says of it."""
 
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,10 @@ CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda:1", "mps"))
 
 
 @pytest.fixture
-def announced(caplog):
+def announced(caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[torch.dtype | None, str]]:
     """announced(mode, device[, key]) returns the type that announce_amp returns, and its line."""
 
-    def call(*args) -> tuple[torch.dtype | None, str]:
+    def call(*args: object) -> tuple[torch.dtype | None, str]:
         caplog.clear()
         with caplog.at_level(logging.INFO, "utils.device"):
             amp = announce_amp(*args)
@@ -27,11 +28,11 @@ def announced(caplog):
     return call
 
 
-def fake_cpu(monkeypatch, **units):
+def fake_cpu(monkeypatch: pytest.MonkeyPatch, **units: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **units}, raising=False)
 
 
-def fake_cuda(monkeypatch, *capability):
+def fake_cuda(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", {CUDA: capability}.get)
     monkeypatch.setattr(torch.cuda, "get_device_name", {CUDA: "Card"}.get)
 

@@ -1,6 +1,7 @@
 """What processes exchange, and the mistakes of starting them."""
 
 import shlex
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def exchange(folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def exchanged(tmp_path_factory):
+def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(exchange, str(folder))
@@ -65,7 +66,7 @@ def exchanged(tmp_path_factory):
 def test_every_process_sees_the_batch_of_all_in_rank_order(exchanged):
     for result in exchanged:
         for expected, got in zip(make_batch().values(), result["whole"], strict=True):
-            assert got.dtype == (torch.float32 if expected.is_floating_point() else torch.int64)
+            assert got.dtype == (torch.float32 if expected.is_floating_point() else expected.dtype)
             assert torch.equal(got, expected.to(got.dtype))
 
 
@@ -102,7 +103,7 @@ def test_one_process_keeps_its_own_tensors():
 
 
 @pytest.fixture
-def torchrun(monkeypatch):
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """torchrun(processes) gives this process the environment of torchrun's first one; None of them: no torchrun."""
 
     def start(processes: int | None) -> None:

@@ -11,16 +11,16 @@ from utils.errors import ConfigError, DataError, RunError, one_line, run_command
 
 
 class Broken(Dataset):
-    def __len__(self):
+    def __len__(self) -> int:
         return 2
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> None:
         raise DataError("image 'x: Error: y.jpg' does not decode")
 
 
 @pytest.mark.parametrize("error", [ConfigError, DataError])
 def test_user_errors_end_with_code_2_and_one_line(capsys, error):
-    def main(argv):
+    def main(argv: list[str]) -> None:
         raise error("say what to do")
 
     assert run_command(main) == 2
@@ -28,10 +28,10 @@ def test_user_errors_end_with_code_2_and_one_line(capsys, error):
 
 
 def test_failed_runs_end_with_code_1_and_interrupts_with_130(capsys):
-    def fail(argv):
+    def fail(argv: list[str]) -> None:
         raise RunError("loss is not finite")
 
-    def interrupt(argv):
+    def interrupt(argv: list[str]) -> None:
         raise KeyboardInterrupt
 
     assert run_command(fail) == 1 and run_command(interrupt) == 130
@@ -41,10 +41,10 @@ def test_failed_runs_end_with_code_1_and_interrupts_with_130(capsys):
 
 
 def test_a_full_disk_and_a_killed_worker_are_one_line_and_code_1(capsys):
-    def full(argv):
+    def full(argv: list[str]) -> None:
         raise OSError(28, "No space left on device", "run/metrics.jsonl")
 
-    def killed(argv):
+    def killed(argv: list[str]) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
     assert run_command(full) == 1 and run_command(killed) == 1
@@ -54,7 +54,7 @@ def test_a_full_disk_and_a_killed_worker_are_one_line_and_code_1(capsys):
 
 
 def test_a_programming_error_keeps_its_traceback():
-    def main(argv):
+    def main(argv: list[str]) -> None:
         raise KeyError("bug")
 
     with pytest.raises(KeyError):

@@ -1,5 +1,7 @@
 """From features to distances and metrics: expansion, re-ranking, and the evaluator that collects batches."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from tests.reference.reranking import re_rank
 from tests.reference.retrieval import evaluate, random_case, squared_euclidean
 from tests.tolerance import bounds, rounding
 from utils.errors import ConfigError, DataError
-from utils.metrics import R1_mAP_eval, make_distances
+from utils.metrics import R1_mAP_eval
+from utils.ranking.rank import make_distances
 
 
 @pytest.mark.parametrize("expansion", [None, (4, 3.0, 2)])
@@ -27,7 +30,7 @@ def test_distances_of_features_expand_first_and_re_rank_then(expansion, rerank):
     np.testing.assert_allclose(result.rows(0, 12), expected, **bounds(8, 8))
 
 
-def filled_evaluator(feat: np.ndarray, labels, **options) -> R1_mAP_eval:
+def filled_evaluator(feat: np.ndarray, labels: Sequence[np.ndarray], **options: object) -> R1_mAP_eval:
     q_pids, g_pids, q_camids, g_camids = labels
     pids, camids = np.concatenate((q_pids, g_pids)), np.concatenate((q_camids, g_camids))
     evaluator = R1_mAP_eval(len(q_pids), **options)

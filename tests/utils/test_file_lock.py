@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ with hold(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
     """A process that holds tmp_path / "lock"."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -49,7 +50,7 @@ def test_a_killed_holder_lets_go_and_leaves_its_pid(tmp_path, holder):
 
 
 def test_where_the_disk_has_no_locks_the_pid_decides(tmp_path, holder, monkeypatch):
-    def no_locks(*args):
+    def no_locks(*args: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(file_lock.fcntl, "lockf", no_locks)

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference.retrieval import blocks_of, evaluate, random_case, squared_euclidean
-from utils import distance
-from utils.distance import Distances, feature_distances
 from utils.errors import ConfigError, DataError
-from utils.metrics import Ranking, eval_func, rank, rank_distances
-from utils.verification import verify
+from utils.metrics import eval_func
+from utils.ranking import distance
+from utils.ranking.distance import Distances, feature_distances
+from utils.ranking.protocol import Protocol
+from utils.ranking.rank import Ranking, rank, rank_distances
+from utils.ranking.verification import verify
 
 PER_QUERY = ("ap", "inp", "first_hit", "num_pos")
 
@@ -190,7 +192,7 @@ def test_features_rank_as_their_exact_distances_even_when_most_tie(seed, span, s
     qf = rng.integers(-span, span + 1, size=(12, 6)).astype(np.float32)  # small integers: float32 is exact
     gf = rng.integers(-span, span + 1, size=(40, 6)).astype(np.float32)
     with blocks_of(size, len(gf)):
-        ranking = rank(feature_distances(qf, torch.from_numpy(gf)), *labels)
+        ranking = rank(feature_distances(qf, torch.from_numpy(gf)), Protocol(*labels))
     assert_equal(ranking, evaluate(squared_euclidean(qf, gf), *labels, 50))
 
 
@@ -200,7 +202,7 @@ def test_normalised_features_rank_as_in_float64():
     feat = rng.standard_normal((330, 64))
     feat /= np.linalg.norm(feat, axis=1, keepdims=True)
     expected = evaluate(squared_euclidean(feat[:30], feat[30:]), *labels, 50)
-    assert_equal(rank(feature_distances(feat[:30], feat[30:]), *labels), expected)
+    assert_equal(rank(feature_distances(feat[:30], feat[30:]), Protocol(*labels)), expected)
 
 
 def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
@@ -208,10 +210,10 @@ def test_low_matmul_precision_setting_of_torch_does_not_reach_the_distances():
     _, labels = random_case(9, 30, 300, num_ids=10)
     feat = torch.from_numpy(rng.standard_normal((330, 64)).astype(np.float32) + 3)
     before = torch.get_float32_matmul_precision()
-    plain = rank(feature_distances(feat[:30], feat[30:]), *labels)
+    plain = rank(feature_distances(feat[:30], feat[30:]), Protocol(*labels))
     torch.set_float32_matmul_precision("medium")
     try:
-        assert_same(rank(feature_distances(feat[:30], feat[30:]), *labels), plain)
+        assert_same(rank(feature_distances(feat[:30], feat[30:]), Protocol(*labels)), plain)
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -220,12 +222,12 @@ def test_rows_are_asked_for_once_and_in_blocks():
     distances, labels = random_case(15)
     asked = []
 
-    def rows(start, stop):
+    def rows(start: int, stop: int) -> np.ndarray:
         asked.append((start, stop))
         return distances[start:stop]
 
     with blocks_of(5, distances.shape[1]):
-        assert_equal(rank(Distances(distances.shape, rows), *labels), evaluate(distances, *labels, 50))
+        assert_equal(rank(Distances(distances.shape, rows), Protocol(*labels)), evaluate(distances, *labels, 50))
     assert asked == [(0, 5), (5, 10), (10, 12)]
 
 
@@ -237,7 +239,7 @@ def test_memory_is_that_of_blocks_and_labels_whatever_the_number_of_pairs(monkey
     distances = feature_distances(feat[:800], feat[800:])
     tracemalloc.start()
     try:
-        use(distances, *labels)
+        use(distances, Protocol(*labels))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -258,7 +260,7 @@ def test_feature_that_is_not_finite_names_its_side_and_row(side):
     feat = {"query": np.ones((12, 4)), "gallery": np.ones((40, 4))}
     feat[side][2, 1] = np.nan
     with pytest.raises(DataError, match=rf"{side} feature row 2 .*1 of"):
-        rank(feature_distances(feat["query"], feat["gallery"]), *labels)
+        rank(feature_distances(feat["query"], feat["gallery"]), Protocol(*labels))
 
 
 def test_no_common_identity_shows_both_sets():

@@ -1,0 +1,56 @@
+"""Every configuration key once, by its dotted name; one file a subject, one a system.
+
+The defaults are TransReID's own, so that a TransReID YAML means here what it means there. `configs/rules` checks what
+keys say together; `python -m tools.config_docs` prints them all as a page.
+"""
+
+import copy
+
+from yacs.config import CfgNode
+
+from configs.keys import clip_fusion, data, loss, model, model_b, solver, test, transreid
+from configs.keys.key import Key
+
+TABLES = (
+    *(model.KEYS, transreid.KEYS, clip_fusion.KEYS, data.KEYS, solver.KEYS),
+    *(loss.KEYS, model_b.KEYS, test.KEYS),
+)
+KEYS: dict[str, Key] = {name: key for table in TABLES for name, key in table.items()}
+SECTIONS = {
+    "MODEL": "architecture, first weights and devices",
+    "MODEL.VIT": "size of the transformer; 0 = the value of TRANSFORMER_TYPE",
+    "MODEL.LORA": "low-rank adapters in the transformer's blocks; its own weights are frozen",
+    "INPUT": "images: size, pixels, augmentation",
+    "INPUT.SSL": "the two views of self-supervised training, in place of PADDING and RE_PROB",
+    "DATASETS": "what is trained and tested on",
+    "DATALOADER": "how batches are drawn and read",
+    "DATALOADER.PHASED": "K from the losses that are active; P follows from IMS_PER_BATCH",
+    "SOLVER": "optimizer, schedule and loop",
+    "LOSS": "shares of branches and classes",
+    "LOSS.TRIPLET": "hardest positive and negative; weight MODEL.TRIPLET_LOSS_WEIGHT, margin SOLVER.MARGIN",
+    "LOSS.TRIPLETX": "top-k mining, cross-camera positives, hardness weights",
+    "LOSS.SUPCON": "supervised contrastive loss on a projection head of the global branch",
+    "LOSS.PHASED": "losses and weights by phase; the last entry of a list serves all later phases",
+    "LOSS.BRIGHTNESS": "dark images to TripletX, bright ones to the triplet loss, wherever TripletX is active",
+    "TEST": "how checkpoints are tested",
+    "TEST.RERANK": "parameters of the re-ranking; the paper's own are 20, 6, 0.3",
+    "TEST.QE": "query expansion before ranking",
+    "": "what belongs to no section",
+}  # what the keys of a section share, in the order of the page
+
+
+def get_cfg_defaults() -> CfgNode:
+    """Return a fresh, unfrozen tree of all defaults."""
+    cfg = CfgNode()
+    for name, key in KEYS.items():
+        *sections, leaf = name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        node[leaf] = copy.deepcopy(key.default)
+    return cfg
+
+
+def affects(name: str, effect: str) -> bool:
+    """Return whether a key affects `effect`, one of EFFECTS; a key that only an old record has counts everywhere."""
+    return effect in KEYS[name].affects if name in KEYS else effect != "place"

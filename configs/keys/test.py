@@ -1,0 +1,59 @@
+"""Keys of tests, and the run folder."""
+
+from configs.keys.key import YES_NO, Key
+from configs.keys.solver import AMP_MODES
+
+KEYS = {
+    "TEST.IMS_PER_BATCH": Key(128, "images per batch", low=1, affects=()),
+    "TEST.RE_RANKING": Key(False, "k-reciprocal re-ranking", affects=("ranking",)),
+    "TEST.RERANK.K1": Key(50, "neighbours of the reciprocal sets", low=1, affects=("ranking",)),
+    "TEST.RERANK.K2": Key(15, "neighbours of the local query expansion", low=1, affects=("ranking",)),
+    "TEST.RERANK.LAMBDA": Key(0.3, "weight of the original distance", low=0, high=1, affects=("ranking",)),
+    "TEST.WEIGHT": Key("", "checkpoint that test.py loads", affects=("place",)),
+    "TEST.NECK_FEAT": Key(
+        "after",
+        "embedding from before or after the BNNeck",
+        choices=("before", "after"),
+        affects=("embedding", "ranking"),
+    ),
+    "TEST.FEAT_NORM": Key("yes", "L2-normalise the embedding", choices=YES_NO, affects=("ranking",)),
+    "TEST.FLIP": Key(False, "average the embeddings of each image and its mirror", affects=("embedding", "ranking")),
+    "TEST.AMP": Key(
+        "auto",
+        "of embedding images, as SOLVER.AMP; off = float32, as TransReID tests",
+        choices=AMP_MODES,
+        affects=("embedding", "ranking"),
+    ),
+    "TEST.QE.K": Key(0, "nearest gallery images that join the query, 0 = off", low=0, affects=("ranking",)),
+    "TEST.QE.ALPHA": Key(
+        0.0,
+        "their weight is similarity^ALPHA; 0 = all alike (AQE), 3 is usual for alpha-QE",
+        low=0,
+        affects=("ranking",),
+    ),
+    "TEST.QE.TIMES": Key(1, "rounds of expansion", low=1, affects=("ranking",)),
+    "TEST.ROC_FPR": Key(
+        [1e-4, 1e-3, 1e-2],
+        "false positive rates at which the true positive rate is told",
+        low=1e-9,
+        high=1,
+        affects=("ranking",),
+        why="a share of the pairs that are no match",
+    ),
+    "TEST.REPORT": Key(True, "leave report.html, slices and rank lists beside the result", affects=()),
+    "TEST.MAX_RANK": Key(50, "length of the CMC curve", low=1, affects=("ranking",)),
+    "TEST.VEHICLEID_TRIALS": Key(
+        10, "random gallery choices that VehicleID's figures average", low=1, affects=("ranking",)
+    ),
+    "TEST.REFERENCE": Key(False, "before epoch 1, also score raw pixels and the untrained model", affects=()),
+    "TEST.DIST_MAT": Key(
+        "dist_mat.npy",
+        "",
+        affects=("ranking",),
+        instead="per_query.npz holds the results of every query; no distance matrix is written",
+    ),
+    "TEST.EVAL": Key(
+        False, "", affects=("ranking",), instead="SOLVER.EVAL_PERIOD says when training evaluates; test.py always does"
+    ),
+    "OUTPUT_DIR": Key("", "run folder: checkpoints, logs, results", affects=("place",)),
+}

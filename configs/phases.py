@@ -1,0 +1,284 @@
+"""Which losses act at an epoch of a stage, with which weights, and which K the sampler uses; the names of all terms.
+
+A pure function of configuration and epoch: losses, sampler, logs and previews read `PhasePlan` and nothing else.
+Epochs count from 1; BOUNDARIES [40, 80] mean 1-39, 40-79 and 80 to the end of the last stage. Others have one phase.
+"""
+
+import math
+import string
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from yacs.config import CfgNode
+
+from configs.stages import last_stage, solver_of, stages_of, unknown_stage
+from configs.weight_spec import decayed_weight, parse_term_spec, parse_weight_spec, spec_weight, term_problems
+from utils.errors import ConfigError
+
+# every term of a criterion: its name in weights, parts and records -> its name in tables and charts, in this order
+TITLES = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
+TRIPLET, TRIPLETX, SUPCON = "triplet", "tripletx", "supcon"  # for code elsewhere, which spells no term
+PAIR_LOSSES = ("triplet", "tripletx", "supcon")  # these need positives and negatives in a batch, and have keys by phase
+ALTERNATIVES = ("triplet", "tripletx")  # of which one acts, or each on its share of a routed batch
+ROUTED_TO = {"triplet": " (bright)", "tripletx": " (dark)"}
+
+Problem = tuple[tuple[str, ...], str]  # the keys concerned, the message
+
+
+class Phase(NamedTuple):
+    """The plan of one epoch (1-based); a weight of 0.0 means that the term is off."""
+
+    epoch: int
+    index: int  # from 0
+    tag: str  # A, B, C, ... or static while LOSS.PHASED is off
+    weights: dict[str, float]  # of exactly the terms of this system and stage
+    num_instance: int  # K
+    routed: bool  # dark images to TripletX, bright ones to Triplet
+    k_key: str = ""  # the key that K comes from
+
+
+class PhasePlan:
+    """A pure function from the epoch of a stage ("" = the last one) to its Phase.
+
+    Raises ConfigError for an unknown stage and a plan that cannot be trained, e.g. a W_SUP_SPEC outside the grammar.
+    """
+
+    def __init__(self, cfg: CfgNode, stage: str = "") -> None:
+        if stage and stage not in stages_of(cfg):
+            raise ConfigError(unknown_stage(cfg, stage))
+        problems = [text for _, text in find_schedule_problems(cfg)]
+        if problems:
+            raise ConfigError("\n  ".join(problems))
+        self._cfg, self._stage = cfg, stage
+        solver = solver_of(cfg, stage)
+        self.max_epochs = solver.MAX_EPOCHS
+        self.batch_size = solver.IMS_PER_BATCH
+        self.draws_pxk = _is_last(cfg, stage) and "triplet" in cfg.DATALOADER.SAMPLER
+
+    def at(self, epoch: int) -> Phase:
+        """Return the phase of `epoch`, counted from 1."""
+        if epoch < 1:
+            raise ValueError(f"epochs count from 1, got {epoch}")
+        return resolve(self._cfg, epoch, self._stage)
+
+    def batch_shape(self, phase: Phase) -> str:
+        """Return the P x K of a phase, e.g. 16x4; without identity sampling `shuffled 64`, the batch size."""
+        k = phase.num_instance
+        return f"{self.batch_size // k}x{k}" if self.draws_pxk else f"shuffled {self.batch_size}"
+
+    def segments(self) -> Iterator[list[Phase]]:
+        """Yield the epochs in runs of equal phase, active losses and K, each as the list of its phases."""
+        plan = [self.at(epoch) for epoch in range(1, self.max_epochs + 1)]
+        for _, run in groupby(plan, key=lambda phase: (phase.index, active_losses(phase), phase.num_instance)):
+            yield list(run)
+
+
+def _is_last(cfg: CfgNode, stage: str) -> bool:
+    return not stage or stage == last_stage(cfg)
+
+
+def resolve(cfg: CfgNode, epoch: int, stage: str = "") -> Phase:
+    """Return the phase of `epoch` of a stage ("" = the last); ConfigError for a weight outside the grammar."""
+    phased = cfg.LOSS.PHASED.ENABLE and _is_last(cfg, stage)
+    index = phase_index(cfg, epoch) if phased else 0
+    weights = WEIGHTS[cfg.MODEL.NAME](cfg, epoch, stage or last_stage(cfg))
+    if phased:
+        specs_of = dict(map(parse_term_spec, cfg.LOSS.PHASED.W_TERMS))
+        weights |= {term: _spec_weight(cfg, specs, epoch) for term, specs in specs_of.items()}
+    routed = cfg.LOSS.BRIGHTNESS.ENABLE and metric_kind(cfg, epoch) == "tripletx"
+    num_instance, k_key = _k_of(cfg, weights)
+    return Phase(epoch, index, phase_tag(index) if phased else "static", weights, num_instance, routed, k_key)
+
+
+def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
+    """Return the weights of TransReID's and Model B's terms at `epoch` of their one stage, `main`."""
+    kind = metric_kind(cfg, epoch)
+    triplet, tripletx = float(cfg.MODEL.TRIPLET_LOSS_WEIGHT), float(cfg.LOSS.TRIPLETX.W)
+    if cfg.LOSS.PHASED.ENABLE:
+        triplet = tripletx = float(_pick(cfg.LOSS.PHASED.W_METRIC_SEQ, phase_index(cfg, epoch)))
+    routed = cfg.LOSS.BRIGHTNESS.ENABLE and kind == "tripletx"
+    supervised = cfg.MODEL.TRAINING_MODE == "supervised"
+    weights = {
+        "id": float(cfg.MODEL.ID_LOSS_WEIGHT) if supervised and cfg.DATALOADER.SAMPLER != "triplet" else 0.0,
+        "triplet": triplet if routed or kind == "triplet" else 0.0,
+        "tripletx": tripletx if kind == "tripletx" else 0.0,
+        "supcon": supcon_weight(cfg, epoch),
+    }
+    return weights | ({"center": center_weight(cfg)} if center_weight(cfg) > 0 else {})
+
+
+# by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage
+WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
+    "transformer": transreid_weights,
+    "resnet50": transreid_weights,
+}
+
+
+def phase_index(cfg: CfgNode, epoch: int) -> int:
+    """Return the number of boundaries that `epoch` has reached; 0 while LOSS.PHASED is off."""
+    return sum(epoch >= boundary for boundary in cfg.LOSS.PHASED.BOUNDARIES) if cfg.LOSS.PHASED.ENABLE else 0
+
+
+def metric_kind(cfg: CfgNode, epoch: int) -> str:
+    """Return the metric loss of `epoch`: triplet, tripletx or none."""
+    draws_pxk = "triplet" in cfg.DATALOADER.SAMPLER
+    if not draws_pxk or "triplet" not in cfg.MODEL.METRIC_LOSS_TYPE or cfg.MODEL.TRAINING_MODE != "supervised":
+        return "none"
+    if not cfg.LOSS.PHASED.ENABLE:
+        return "tripletx" if cfg.LOSS.TRIPLETX.ENABLE else "triplet"
+    kind = _pick(cfg.LOSS.PHASED.METRIC_SEQ, phase_index(cfg, epoch))
+    return "triplet" if kind == "tripletx" and 0 <= cfg.LOSS.PHASED.TRIPLETX_END <= epoch else kind
+
+
+def supcon_weight(cfg: CfgNode, epoch: int) -> float:
+    """Return SupCon's weight at `epoch`: W, or with LOSS.PHASED on W_SUP_SPEC, or where that is [] W0 with DECAY_*."""
+    if not cfg.LOSS.SUPCON.ENABLE:
+        return 0.0
+    if not cfg.LOSS.PHASED.ENABLE:
+        return float(cfg.LOSS.SUPCON.W)
+    if not cfg.LOSS.PHASED.W_SUP_SPEC:
+        supcon = cfg.LOSS.SUPCON
+        return decayed_weight(float(supcon.W0), supcon.DECAY_TYPE, supcon.DECAY_START, supcon.DECAY_END, epoch)
+    return _spec_weight(cfg, cfg.LOSS.PHASED.W_SUP_SPEC, epoch)
+
+
+def _spec_weight(cfg: CfgNode, specs: Sequence[str], epoch: int) -> float:
+    return spec_weight(specs, phase_index(cfg, epoch), cfg.LOSS.PHASED.BOUNDARIES, solver_of(cfg).MAX_EPOCHS, epoch)
+
+
+def wants_center(cfg: CfgNode) -> bool:
+    """Return whether the configuration asks for the centre loss, whatever its weight."""
+    return cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
+
+
+def center_weight(cfg: CfgNode) -> float:
+    """Return the weight of the centre loss, which no phase changes; 0.0 = off."""
+    return float(cfg.SOLVER.CENTER_LOSS_WEIGHT) if wants_center(cfg) else 0.0
+
+
+def supcon_across_cameras(cfg: CfgNode) -> bool:
+    """Return whether SupCon's positives come from other cameras; never for two views of one image."""
+    asked = cfg.LOSS.SUPCON.CAM_AWARE or cfg.LOSS.SUPCON.POS_RULE == "class+camera"
+    return asked and cfg.MODEL.TRAINING_MODE == "supervised"
+
+
+def find_schedule_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield what is wrong with losses, weights and K over all epochs, as (keys concerned, message)."""
+    if cfg.LOSS.PHASED.ENABLE:
+        problems = list(_phase_problems(cfg))
+        if problems:
+            yield from problems
+            return
+    yield from _k_problems(cfg)
+
+
+def _phase_problems(cfg: CfgNode) -> Iterator[Problem]:
+    phased = cfg.LOSS.PHASED
+    boundaries = list(phased.BOUNDARIES)
+    if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
+        yield (
+            ("LOSS.PHASED.BOUNDARIES",),
+            f"LOSS.PHASED.BOUNDARIES got {boundaries}, expected ascending epochs, the first of each later phase",
+        )
+    for name in ("METRIC_SEQ", "W_METRIC_SEQ"):
+        if not phased[name]:
+            yield (f"LOSS.PHASED.{name}",), f"LOSS.PHASED.{name} is empty; give one entry for each phase"
+    if "tripletx" in phased.METRIC_SEQ and not cfg.LOSS.TRIPLETX.ENABLE:
+        yield (
+            ("LOSS.TRIPLETX.ENABLE", "LOSS.PHASED.METRIC_SEQ"),
+            f"LOSS.PHASED.METRIC_SEQ {list(phased.METRIC_SEQ)} asks for tripletx, but LOSS.TRIPLETX.ENABLE is False; "
+            "set it True or write triplet",
+        )
+    for weight in phased.W_METRIC_SEQ:
+        if not 0 <= weight < math.inf:
+            yield (
+                ("LOSS.PHASED.W_METRIC_SEQ",),
+                f"LOSS.PHASED.W_METRIC_SEQ got {weight}, expected weights of at least 0",
+            )
+    start, end = cfg.LOSS.SUPCON.DECAY_START, cfg.LOSS.SUPCON.DECAY_END
+    if not phased.W_SUP_SPEC and cfg.LOSS.SUPCON.DECAY_TYPE == "linear" and start >= end:
+        yield (
+            ("LOSS.SUPCON.DECAY_START", "LOSS.SUPCON.DECAY_END"),
+            f"LOSS.SUPCON.DECAY_START {start} is not before DECAY_END {end}",
+        )
+    for spec in phased.W_SUP_SPEC:
+        try:
+            parse_weight_spec(spec)
+        except ConfigError as error:
+            yield ("LOSS.PHASED.W_SUP_SPEC",), str(error)
+    if phased.W_TERMS and phased.W_METRIC_SEQ and phased.METRIC_SEQ:
+        terms = [name for name in WEIGHTS[cfg.MODEL.NAME](cfg, 1, last_stage(cfg)) if name not in PAIR_LOSSES]
+        yield from ((("LOSS.PHASED.W_TERMS",), text) for text in term_problems(phased.W_TERMS, terms))
+
+
+def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Every K that is reached must divide the batch, and leave positives and negatives where a loss needs them."""
+    if "triplet" not in cfg.DATALOADER.SAMPLER:
+        return
+    batch = solver_of(cfg).IMS_PER_BATCH
+    seen = set()
+    for epoch in range(1, solver_of(cfg).MAX_EPOCHS + 1):
+        rules = resolve(cfg, epoch)
+        k, key = rules.num_instance, rules.k_key
+        wants_pairs = any(rules.weights.get(name, 0) > 0 for name in PAIR_LOSSES)
+        if (key, wants_pairs) in seen:
+            continue
+        seen.add((key, wants_pairs))
+        if batch % k:
+            allowed = [str(number) for number in range(2, batch + 1) if batch % number == 0]
+            yield (
+                ("SOLVER.IMS_PER_BATCH", key),
+                f"SOLVER.IMS_PER_BATCH {batch} is not a multiple of {key} {k} (epoch {epoch}); "
+                f"K may be {', '.join(allowed[:8])}{', ...' if len(allowed) > 8 else ''}",
+            )
+        elif wants_pairs and k < 2:
+            yield (key,), f"{key} 1 leaves the metric losses of epoch {epoch} without a positive; use at least 2"
+        elif wants_pairs and batch < 2 * k:
+            yield (
+                ("SOLVER.IMS_PER_BATCH", key),
+                f"SOLVER.IMS_PER_BATCH {batch} with {key} {k} leaves the metric losses of epoch {epoch} without a "
+                f"negative; use at least {2 * k} or a smaller K",
+            )
+
+
+def _k_of(cfg: CfgNode, weights: dict[str, float]) -> tuple[int, str]:
+    """Return K and the key that it comes from."""
+    if not cfg.DATALOADER.PHASED.ENABLE:
+        return cfg.DATALOADER.NUM_INSTANCE, "DATALOADER.NUM_INSTANCE"
+    if weights.get("tripletx", 0) > 0:
+        return cfg.DATALOADER.PHASED.K_WHEN_TRIPLETX, "DATALOADER.PHASED.K_WHEN_TRIPLETX"
+    if weights.get("supcon", 0) > 0:
+        return cfg.DATALOADER.PHASED.K_WHEN_SUPCON, "DATALOADER.PHASED.K_WHEN_SUPCON"
+    return cfg.DATALOADER.PHASED.K_OTHER, "DATALOADER.PHASED.K_OTHER"
+
+
+def _pick(sequence: Sequence, index: int):
+    return sequence[min(index, len(sequence) - 1)]
+
+
+def phase_tag(index: int) -> str:
+    """Return A, B, ..., Z, P27, P28, ... for index 0, 1, ..."""
+    return string.ascii_uppercase[index] if index < 26 else f"P{index + 1}"
+
+
+def active_losses(phase: Phase) -> tuple[str, ...]:
+    """Return the names of the terms with weight; `routed` is one of them where images are routed."""
+    names = tuple(name for name, weight in phase.weights.items() if weight > 0)
+    return (*names, "routed") if phase.routed else names
+
+
+def describe_losses(first: Phase, last: Phase | None = None) -> str:
+    """Return the active losses with their weights, e.g. `CE 1, TripletX 1.2 (dark), SupCon 0.3`.
+
+    With `last`, the end of a run of epochs, a weight that moves is written 0.3->0.15.
+    """
+    last = last or first
+    where = ROUTED_TO if first.routed else {}
+    parts = []
+    for name, weight in first.weights.items():
+        if weight > 0 or last.weights[name] > 0:
+            end = last.weights[name]
+            value = f"{weight:.4g}" if end == weight else f"{weight:.4g}->{end:.4g}"
+            parts.append(f"{TITLES[name]} {value}{where.get(name, '')}")
+    return ", ".join(parts) or "none"

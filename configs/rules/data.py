@@ -1,0 +1,36 @@
+"""Rules between the keys of data sets."""
+
+from collections.abc import Iterator
+
+from yacs.config import CfgNode
+
+from configs.phases import Problem
+from configs.stages import solver_key, solver_of
+
+
+def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield every rule that `cfg` breaks, as (keys concerned, one line that says what to do)."""
+    names = cfg.DATASETS.NAMES
+    if not names or len(set(names)) != len(names):
+        yield ("DATASETS.NAMES",), f"DATASETS.NAMES got {names}, expected one or several different data sets"
+    tests = cfg.DATASETS.TESTS
+    if len(set(tests)) != len(tests):
+        yield ("DATASETS.TESTS",), f"DATASETS.TESTS got {tests}, expected different data sets"
+    period_key = solver_key(cfg, "EVAL_PERIOD")
+    if cfg.DATASETS.VAL_IDS and not solver_of(cfg).EVAL_PERIOD:
+        yield (
+            ("DATASETS.VAL_IDS", period_key),
+            f"DATASETS.VAL_IDS {cfg.DATASETS.VAL_IDS} holds identities out to pick an epoch by, but {period_key} 0 "
+            "never looks at them; set a period, or VAL_IDS 0",
+        )
+    if cfg.DATASETS.VAL_IDS and cfg.MODEL.TRAINING_MODE == "self_supervised":
+        yield (
+            ("DATASETS.VAL_IDS", "MODEL.TRAINING_MODE"),
+            f"DATASETS.VAL_IDS {cfg.DATASETS.VAL_IDS} needs identities, which MODEL.TRAINING_MODE self_supervised does "
+            "not use; set it to 0",
+        )
+    if "table" in (*names, *tests) and not cfg.DATASETS.TABLE:
+        yield (
+            ("DATASETS.NAMES", "DATASETS.TABLE"),
+            "the data set 'table' needs the CSV's path in DATASETS.TABLE (columns path,pid,camid,viewid,split)",
+        )

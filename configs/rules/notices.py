@@ -1,0 +1,134 @@
+"""What a user should hear once about a sound configuration: legacy keys, and settings without effect."""
+
+from collections.abc import Iterator
+
+from yacs.config import CfgNode
+
+from configs.keys import KEYS
+from configs.phases import SUPCON, TRIPLETX, resolve, wants_center
+from configs.rules.clip_fusion import find_clip_notices
+from configs.stages import solver_key, solver_of
+from configs.values import value_of
+from configs.weight_spec import parse_term_spec
+
+
+def find_notices(cfg: CfgNode) -> list[str]:
+    """Return one line for each of them; none of it is an error."""
+    legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and _is_set(cfg, key)]
+    model = [*_model_notices(cfg), *find_clip_notices(cfg)]
+    return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
+
+
+def _is_set(cfg: CfgNode, key: str) -> bool:
+    return value_of(cfg, key) != KEYS[key].default
+
+
+def _idle_keys(cfg: CfgNode) -> Iterator[str]:
+    """Yield the keys that another switch leaves without effect."""
+    phased, by_spec = cfg.LOSS.PHASED.ENABLE, bool(cfg.LOSS.PHASED.W_SUP_SPEC)
+    decay = ("W0", "DECAY_TYPE", "DECAY_START", "DECAY_END")
+    routed_hard = cfg.LOSS.BRIGHTNESS.ENABLE and cfg.LOSS.BRIGHTNESS.MODE == "hard"
+    for keys, idle, why in (
+        (("MODEL.TRIPLET_LOSS_WEIGHT", "LOSS.TRIPLETX.W"), phased, "LOSS.PHASED.W_METRIC_SEQ decides"),
+        (("LOSS.SUPCON.W",), phased, "LOSS.PHASED.W_SUP_SPEC decides, or where that is [] LOSS.SUPCON.W0"),
+        ([f"LOSS.SUPCON.{name}" for name in decay], phased and by_spec, "LOSS.PHASED.W_SUP_SPEC decides"),
+        (("LOSS.PHASED.W_TERMS",), not phased, "LOSS.PHASED.ENABLE is False"),
+        (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
+        (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
+        (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
+        ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
+    ):
+        for key in keys:
+            if idle and _is_set(cfg, key):
+                yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _epoch_notices(cfg: CfgNode) -> Iterator[str]:
+    looked, kept = solver_of(cfg).EVAL_PERIOD, solver_of(cfg).CHECKPOINT_PERIOD
+    if cfg.DATASETS.VAL_IDS and looked != kept:
+        yield (
+            f"DATASETS.VAL_IDS picks among epochs that are both evaluated (SOLVER.EVAL_PERIOD {looked}) and kept "
+            f"(SOLVER.CHECKPOINT_PERIOD {kept}); set both alike (the launcher's --save-every does)"
+        )
+
+
+def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
+    sampler, supervised = cfg.DATALOADER.SAMPLER, cfg.MODEL.TRAINING_MODE == "supervised"
+    if "triplet" in sampler:
+        return
+    if cfg.DATALOADER.PHASED.ENABLE:
+        yield f"DATALOADER.PHASED.ENABLE is not used: DATALOADER.SAMPLER {sampler} draws no PxK batches"
+    if not supervised:
+        return
+    if "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
+        yield (
+            f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so the triplet loss is off "
+            "(softmax_triplet turns it on)"
+        )
+    if cfg.LOSS.SUPCON.ENABLE:
+        yield f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so SupCon finds positives only by chance"
+
+
+def _model_notices(cfg: CfgNode) -> Iterator[str]:
+    supcon = cfg.LOSS.SUPCON
+    if supcon.ENABLE and not supcon.CAM_AWARE and supcon.POS_RULE == "class+camera":
+        yield "LOSS.SUPCON.CAM_AWARE False is not used: POS_RULE class+camera asks for positives of other cameras"
+    if cfg.MODEL.NAME == "transformer" and cfg.MODEL.NECK == "no":
+        yield "MODEL.NECK no applies to ResNet only; the transformer keeps its BNNeck"
+    if cfg.MODEL.PRETRAIN_CHOICE == "none":
+        for key in ("MODEL.LORA.RANK", "MODEL.FREEZE_BLOCKS"):
+            if value_of(cfg, key):
+                yield f"{key} {value_of(cfg, key)} keeps weights that MODEL.PRETRAIN_CHOICE none leaves random"
+    if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
+        yield "MODEL.SIE_* True: both views carry their image's camera and viewpoint, a hint that needs no look at them"
+    if wants_center(cfg) and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:
+        yield "the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0"
+    solver = solver_of(cfg)
+    if solver.WARMUP_EPOCHS >= solver.MAX_EPOCHS:
+        warmup, last, rate = (solver_key(cfg, name) for name in ("WARMUP_EPOCHS", "MAX_EPOCHS", "BASE_LR"))
+        yield (
+            f"{warmup} {solver.WARMUP_EPOCHS} covers all of {last} {solver.MAX_EPOCHS}: the learning rate never "
+            f"reaches {rate}"
+        )
+
+
+def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
+    phased, last_epoch = cfg.LOSS.PHASED, solver_of(cfg).MAX_EPOCHS
+    plan = [resolve(cfg, epoch) for epoch in range(1, last_epoch + 1)]
+    with_tripletx = [epoch for epoch, rules in enumerate(plan, start=1) if rules.weights.get(TRIPLETX, 0) > 0]
+    warmup = cfg.LOSS.TRIPLETX.WARMUP_EPOCHS
+    if phased.ENABLE:
+        yield from _surplus_entries(cfg)
+        if min(phased.BOUNDARIES, default=2) == 1:
+            yield "LOSS.PHASED.BOUNDARIES begins at epoch 1, so phase A has no epoch"
+        late = [boundary for boundary in phased.BOUNDARIES if boundary > last_epoch]
+        if late:
+            yield (
+                f"LOSS.PHASED.BOUNDARIES {late} lie past {solver_key(cfg, 'MAX_EPOCHS')} {last_epoch}: those phases "
+                "never begin"
+            )
+        wanted = [kind for kind in phased.METRIC_SEQ if kind != "none"]
+        if wanted and "triplet" not in cfg.MODEL.METRIC_LOSS_TYPE:
+            yield f"LOSS.PHASED.METRIC_SEQ is not used: MODEL.METRIC_LOSS_TYPE is {cfg.MODEL.METRIC_LOSS_TYPE}"
+    if cfg.LOSS.TRIPLETX.SOFT_WARMUP and with_tripletx and with_tripletx[0] >= warmup:
+        yield (
+            f"LOSS.TRIPLETX.SOFT_WARMUP never applies: TripletX starts at epoch {with_tripletx[0]}, and WARMUP_EPOCHS "
+            f"{warmup} counts from epoch 1 of the run"
+        )
+    if cfg.LOSS.TRIPLETX.ENABLE and not with_tripletx:
+        yield "LOSS.TRIPLETX.ENABLE is True, but no epoch gives TripletX a weight"
+    if cfg.LOSS.SUPCON.ENABLE and not any(rules.weights.get(SUPCON, 0) > 0 for rules in plan):
+        yield "LOSS.SUPCON.ENABLE is True, but no epoch gives SupCon a weight"
+    if cfg.LOSS.BRIGHTNESS.ENABLE and not any(rules.routed for rules in plan):
+        yield "LOSS.BRIGHTNESS.ENABLE: TripletX is never active, so nothing is routed; the dark share is logged"
+
+
+def _surplus_entries(cfg: CfgNode) -> Iterator[str]:
+    """Yield which lists of LOSS.PHASED have more entries than there are phases."""
+    phased, phases = cfg.LOSS.PHASED, len(cfg.LOSS.PHASED.BOUNDARIES) + 1
+    names = [name for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC") if _is_set(cfg, f"LOSS.PHASED.{name}")]
+    entries = {name: phased[name] for name in names}
+    entries |= {f"W_TERMS {term}": specs for term, specs in map(parse_term_spec, phased.W_TERMS)}
+    for name, given in entries.items():
+        if len(given) > phases:
+            yield f"LOSS.PHASED.{name} has {len(given)} entries for {phases} phases; the last ones never act"

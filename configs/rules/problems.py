@@ -1,0 +1,60 @@
+"""Everything that can be known wrong before data or weights are read: each key by itself, then keys together."""
+
+import difflib
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from yacs.config import CfgNode
+
+from configs.keys import KEYS
+from configs.keys.key import Key
+from configs.phases import Problem, find_schedule_problems
+from configs.rules.clip_fusion import find_clip_problems
+from configs.rules.data import find_data_problems
+from configs.rules.model import find_model_problems
+from configs.rules.training import find_loss_problems, find_solver_problems, find_ssl_problems, find_stage_problems
+from configs.values import value_of
+
+
+def find_problems(cfg: CfgNode) -> list[Problem]:
+    """Return every rule that `cfg` breaks, as (keys concerned, one line that says what to do)."""
+    values = {name: value_of(cfg, name) for name in KEYS}
+    problems = [((name,), text) for name, key in KEYS.items() for text in _bad_values(name, key, values[name])]
+    if problems:  # the rules between keys presume that each key is sound
+        return problems
+    problems = list(find_stage_problems(cfg))
+    if problems:  # what follows asks the stages for their epochs
+        return problems
+    problems = [*find_model_problems(cfg), *find_clip_problems(cfg), *find_solver_problems(cfg)]
+    problems += find_data_problems(cfg)
+    schedule = [*find_ssl_problems(cfg), *find_schedule_problems(cfg)]
+    return [*problems, *(schedule or find_loss_problems(cfg))]
+
+
+def _bad_values(name: str, key: Key, value: Any) -> Iterator[str]:
+    """Yield what is wrong with the value of one key."""
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    if key.choices:
+        yield from (_not_allowed(name, key, item) for item in items if item not in key.choices)
+    if key.length and len(items) != key.length:
+        yield f"{name} got {value}, expected {key.length} numbers"
+    elif key.length:
+        above_zero = key.low is None or key.low > 0
+        if not all(math.isfinite(item) and (item > 0 or not above_zero) for item in items):
+            yield f"{name} got {value}, expected numbers above 0"
+    if key.low is not None and math.isfinite(key.low):
+        most = sys.float_info.max if key.high is None else key.high
+        if not all(key.low <= item <= most for item in items):  # NaN is in no range
+            bounds = f"at least {key.low}" if key.high is None else f"{key.low} to {key.high}"
+            yield f"{name} got {value}, allowed: {bounds}"
+
+
+def _not_allowed(name: str, key: Key, item: Any) -> str:
+    allowed = ", ".join(map(str, key.choices))
+    if not isinstance(item, str):
+        return f"{name} got {item}, allowed: {allowed}"
+    near = [choice for choice in key.choices if choice.lower() == item.lower()]
+    near += difflib.get_close_matches(item, key.choices, n=1)
+    return f"{name} got '{item}', allowed: {allowed}" + (f"; did you mean {near[0]}?" if near else "")

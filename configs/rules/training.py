@@ -1,0 +1,94 @@
+"""Rules between the keys of learning rate, losses and self-supervised training."""
+
+from collections.abc import Iterable, Iterator
+
+from yacs.config import CfgNode
+
+from configs.phases import Problem, center_weight, resolve
+from configs.stages import STAGES, solver_key, solver_of, stages_of
+
+
+def find_stage_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield what is wrong with SOLVER.STAGES, as (keys concerned, one line that says what to do)."""
+    known, names = STAGES.get(cfg.MODEL.NAME, ("main",)), tuple(cfg.SOLVER.STAGES)
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        yield (
+            ("MODEL.NAME", "SOLVER.STAGES"),
+            f"SOLVER.STAGES got {names}, allowed for MODEL.NAME {cfg.MODEL.NAME}: {', '.join(known)}, each once",
+        )
+
+
+def find_solver_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield what is wrong with the learning rate, as (keys concerned, one line that says what to do)."""
+    yield from dict.fromkeys(problem for stage in stages_of(cfg) for problem in _rate_problems(cfg, stage))
+
+
+def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
+    solver = solver_of(cfg, stage)
+    steps, steps_key, rate_key = solver.STEPS, solver_key(cfg, "STEPS", stage), solver_key(cfg, "BASE_LR", stage)
+    if solver.SCHEDULER == "multistep" and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
+        yield (steps_key,), f"{steps_key} got {steps}, expected ascending epochs from 1"
+    if solver.BASE_LR == 0:
+        yield (rate_key,), f"{rate_key} is 0, so nothing would be learnt"
+
+
+def find_loss_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield what is wrong with losses whose schedule is sound, as (keys concerned, one line that says what to do)."""
+    epochs = range(1, solver_of(cfg).MAX_EPOCHS + 1)
+    idle = [epoch for epoch in epochs if not any(resolve(cfg, epoch).weights.values())]
+    if idle:
+        yield (
+            (
+                *("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
+                *("LOSS.PHASED.METRIC_SEQ", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
+            ),
+            f"no loss is left in epoch {_some(map(str, idle), 3)}: DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER}, "
+            f"MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, MODEL.ID_LOSS_WEIGHT {cfg.MODEL.ID_LOSS_WEIGHT}, "
+            f"MODEL.TRIPLET_LOSS_WEIGHT {cfg.MODEL.TRIPLET_LOSS_WEIGHT}, LOSS.SUPCON.ENABLE {cfg.LOSS.SUPCON.ENABLE}, "
+            f"LOSS.PHASED.ENABLE {cfg.LOSS.PHASED.ENABLE}",
+        )
+    if cfg.LOSS.SUPCON.ENABLE and cfg.LOSS.SUPCON.DARK_GAMMA > 1 and not cfg.LOSS.BRIGHTNESS.ENABLE:
+        yield (
+            ("LOSS.SUPCON.DARK_GAMMA", "LOSS.BRIGHTNESS.ENABLE"),
+            f"LOSS.SUPCON.DARK_GAMMA {cfg.LOSS.SUPCON.DARK_GAMMA} boosts dark images, which only "
+            "LOSS.BRIGHTNESS.ENABLE True tells apart; set it, or DARK_GAMMA 1.0",
+        )
+
+
+def find_ssl_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield what is wrong with self-supervised training, as (keys concerned, one line that says what to do)."""
+    views = cfg.INPUT.SSL
+    for name in ("CROP_SCALE", "CROP_RATIO"):
+        if views[name][0] > views[name][1]:
+            yield (f"INPUT.SSL.{name}",), f"INPUT.SSL.{name} got {views[name]}, expected [lowest, highest]"
+    if views.JITTER[3] > 0.5:
+        yield ("INPUT.SSL.JITTER",), f"INPUT.SSL.JITTER got hue {views.JITTER[3]}, expected 0 to 0.5 turns"
+    if cfg.MODEL.TRAINING_MODE != "self_supervised":
+        return
+    if cfg.DATALOADER.SAMPLER != "random":
+        yield (
+            ("MODEL.TRAINING_MODE", "DATALOADER.SAMPLER"),
+            f"MODEL.TRAINING_MODE self_supervised knows no identities to sample by, so DATALOADER.SAMPLER "
+            f"{cfg.DATALOADER.SAMPLER} cannot serve; set it to random",
+        )
+    for key, on, why in (
+        ("LOSS.BRIGHTNESS.ENABLE", cfg.LOSS.BRIGHTNESS.ENABLE, "there is no metric loss to route; set it False"),
+        (
+            "MODEL.JPM",
+            cfg.MODEL.JPM,
+            "SupCon trains no local branch; set it False (a run with JPM can start from it)",
+        ),
+        ("SOLVER.CENTER_LOSS_WEIGHT", center_weight(cfg) > 0, "the centre loss needs identities; set it to 0"),
+    ):
+        if on:
+            yield ("MODEL.TRAINING_MODE", key), f"MODEL.TRAINING_MODE self_supervised with {key}: {why}"
+    if not cfg.LOSS.SUPCON.ENABLE:
+        yield (
+            ("MODEL.TRAINING_MODE", "LOSS.SUPCON.ENABLE"),
+            "MODEL.TRAINING_MODE self_supervised trains with SupCon alone; set LOSS.SUPCON.ENABLE True",
+        )
+
+
+def _some(values: Iterable[str], most: int = 8) -> str:
+    values = list(values)
+    return ", ".join(values[:most]) + (", ..." if len(values) > most else "")

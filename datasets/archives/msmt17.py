@@ -1,0 +1,92 @@
+"""MSMT17: persons, 15 cameras. V2 masks the faces and renames the image folders; its scores differ from V1's.
+
+Reference: Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.archives.common import camid_of, find_folder, has_entries, read_labelled_list
+from datasets.bases import Published, ReIDDataset, Sample
+from utils.errors import DataError
+
+LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+NAME_PATTERN = re.compile(r"[^_]+_[^_]+_(\d+)_")
+NUM_CAMERAS = 15
+PUBLISHED = {
+    "train": Published(images=(32_621,), ids=(1_041,)),
+    "query": Published(images=(11_659,), ids=(3_060,)),
+    "gallery": Published(images=(82_161,), ids=(3_060,)),
+}
+
+
+class Version(NamedTuple):
+    """One release: its name in DATASETS.NAMES, the folders it unpacks to, and where the images lie."""
+
+    name: str
+    folders: tuple[str, ...]
+    train: str
+    test: str
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        return (self.train, self.test, *LISTS)
+
+
+V1 = Version("msmt17", ("MSMT17", "MSMT17_V1"), "train", "test")
+V2 = Version("msmt17_v2", ("MSMT17_V2", "MSMT17"), "mask_train_v2", "mask_test_v2")
+
+
+def load_msmt17(root_dir: str | Path) -> ReIDDataset:
+    """Load V1 from `<root_dir>/MSMT17`; list_train and list_val together are the training set."""
+    return _load(root_dir, asked=V1, other=V2)
+
+
+def load_msmt17_v2(root_dir: str | Path) -> ReIDDataset:
+    """Load V2 from `<root_dir>/MSMT17_V2`; list_train and list_val together are the training set."""
+    return _load(root_dir, asked=V2, other=V1)
+
+
+def _load(root_dir: str | Path, asked: Version, other: Version) -> ReIDDataset:
+    folder = _find_version(root_dir, asked, other)
+    train = _read_list(folder, asked.train, "list_train.txt") + _read_list(folder, asked.train, "list_val.txt")
+    return ReIDDataset(
+        name=asked.name,
+        train=sorted(train),
+        query=sorted(_read_list(folder, asked.test, "list_query.txt")),
+        gallery=sorted(_read_list(folder, asked.test, "list_gallery.txt")),
+        published=PUBLISHED,
+        num_cameras=NUM_CAMERAS,
+    )
+
+
+def _find_version(root_dir: str | Path, asked: Version, other: Version) -> Path:
+    try:
+        return find_folder(root_dir, asked.folders, asked.needed)
+    except DataError as error:
+        for name in dict.fromkeys(asked.folders + other.folders):
+            folder = Path(root_dir).expanduser() / name
+            if has_entries(folder, (other.train, other.test)):
+                raise DataError(
+                    f"DATASETS.NAMES {asked.name}: '{os.path.abspath(folder)}' holds {other.train} and {other.test}, "
+                    f"so it is MSMT17 {'V1' if other is V1 else 'V2'}; set DATASETS.NAMES {other.name}"
+                ) from error
+        raise
+
+
+def _read_list(folder: Path, image_folder: str, list_name: str) -> list[Sample]:
+    """Return the samples of lines such as "0000/0000_000_01_0303morning_0015_0.jpg 0": path, pid; 01 = the camera."""
+    samples = []
+    for image, pid in read_labelled_list(folder / list_name):
+        match = NAME_PATTERN.match(image.rsplit("/", 1)[-1])
+        if match is None:
+            raise DataError(
+                f"'{folder / list_name}': image '{image}' is not named <pid>_<number>_<camera>_...; correct the line"
+            )
+        path = os.path.join(folder, image_folder, image)
+        samples.append(Sample(path, pid, camid_of(int(match[1]), path), 0))
+    if not samples:
+        raise DataError(f"'{folder / list_name}' names no image; unpack the archive again")
+    return samples

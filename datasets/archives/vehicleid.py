@@ -1,0 +1,71 @@
+"""PKU VehicleID: vehicles, no camera labels; scores are means over random galleries of one image per identity.
+
+Reference: Liu et al., Deep Relative Distance Learning: Tell the Difference Between Similar Vehicles, CVPR 2016.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.archives.common import find_folder, read_labelled_list
+from datasets.bases import Published, ReIDDataset, Sample
+from utils.errors import DataError
+
+FOLDERS = ("VehicleID_V1.0", "VehicleID")
+TEST_SIZES = (800, 1600, 2400)
+NUM_TRAIN_IDS = 13_164
+QUERY_CAMID, GALLERY_CAMID = 0, 1
+
+
+def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10, seed: int = 0) -> ReIDDataset:
+    """Load `<root_dir>/VehicleID_V1.0` with test_list_<test_size>.txt and `trials` random galleries.
+
+    Each trial draws one image per test identity as its gallery, all others are queries; trial t depends on (seed, t)
+    alone. `query` and `gallery` are trial 0. Subsets of the archive load too.
+    """
+    if test_size not in TEST_SIZES:
+        raise DataError(f"DATASETS.VEHICLEID_TEST_SIZE got {test_size}, allowed: {', '.join(map(str, TEST_SIZES))}")
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    folder = find_folder(root_dir, FOLDERS, ("image", "train_test_split"))
+    train = _read_list(folder, "train_list.txt")
+    test = _read_list(folder, f"test_list_{test_size}.txt")
+    is_gallery = np.stack([draw_gallery([sample.pid for sample in test], seed, trial) for trial in range(trials)])
+    query = [sample for sample, drawn in zip(test, is_gallery[0], strict=True) if not drawn]
+    gallery = [sample._replace(camid=GALLERY_CAMID) for sample, drawn in zip(test, is_gallery[0], strict=True) if drawn]
+    order = np.argsort(is_gallery[0], kind="stable")  # [N], row of query + gallery -> row of the test list
+    return ReIDDataset(
+        name="VehicleID",
+        train=train,
+        query=query,
+        gallery=gallery,
+        published={
+            "train": Published(images=(), ids=(NUM_TRAIN_IDS,)),
+            "query": Published(images=(), ids=(test_size,)),
+            "gallery": Published(images=(test_size,), ids=(test_size,)),
+        },
+        trials=tuple((np.flatnonzero(~drawn[order]), np.flatnonzero(drawn[order])) for drawn in is_gallery),
+        has_cameras=False,
+    )
+
+
+def draw_gallery(pids: Sequence[int], seed: int, trial: int) -> np.ndarray:
+    """Return bool [N], True for one uniformly drawn image of each identity; a pure function of its arguments."""
+    pids = np.asarray(pids)
+    keys = np.random.default_rng((seed, trial)).random(len(pids))
+    shuffled = np.lexsort((keys, pids))  # by identity, within it by random key
+    _, first = np.unique(pids[shuffled], return_index=True)
+    drawn = np.zeros(len(pids), dtype=bool)
+    drawn[shuffled[first]] = True
+    return drawn
+
+
+def _read_list(folder: Path, list_name: str) -> list[Sample]:
+    """Return the samples, sorted by path, of lines "<image name without .jpg> <vehicle id>"."""
+    list_file = folder / "train_test_split" / list_name
+    rows = read_labelled_list(list_file)
+    if not rows:
+        raise DataError(f"'{list_file}' names no image; unpack the archive again")
+    return sorted(Sample(os.path.join(folder, "image", f"{name}.jpg"), pid, QUERY_CAMID, 0) for name, pid in rows)

@@ -1,0 +1,127 @@
+"""From archives on disk to samples: read, relabel, join, hold out. No torch: the data set doctor answers at once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from yacs.config import CfgNode
+
+from datasets.archives.dukemtmcreid import load_dukemtmc
+from datasets.archives.market1501 import load_market1501
+from datasets.archives.msmt17 import load_msmt17, load_msmt17_v2
+from datasets.archives.occ_duke import load_occ_duke
+from datasets.archives.table import load_table
+from datasets.archives.vehicleid import load_vehicleid
+from datasets.archives.veri import load_veri
+from datasets.bases import ReIDDataset, Sample, fingerprint, match_findings, published_findings, statistics_table
+from datasets.held_out import HeldOut, hold_out
+from datasets.join import camera_ranges, join_training_sets, relabelled
+from datasets.synthetic.load import load_synthetic
+from utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT_TITLE = "held-out identities"
+
+
+class Tested(NamedTuple):
+    """A data set to test on, and which cameras of training are its own; None: it is none of the training sets."""
+
+    dataset: ReIDDataset
+    cameras: range | None
+
+
+class Samples(NamedTuple):
+    """What a run trains and tests on."""
+
+    train: list[Sample]  # of all training sets, identities 0..C-1, without those held out
+    camera_num: int
+    view_num: int
+    tests: dict[str, Tested]  # by name, the one that decides first
+    held_out: Tested | None  # where DATASETS.VAL_IDS is above 0
+    fingerprint: str  # of `train`
+
+
+def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
+    """Read data sets of these names from disk; viewpoints are required of those that training embeds them of."""
+    root, unlabelled = cfg.DATASETS.ROOT_DIR, cfg.DATASETS.UNLABELLED_VIEW
+
+    def views(name: str) -> bool:
+        return cfg.MODEL.SIE_VIEW and name in cfg.DATASETS.NAMES
+
+    loaders = {
+        "market1501": lambda: load_market1501(root),
+        "dukemtmc": lambda: load_dukemtmc(root),
+        "occ_duke": lambda: load_occ_duke(root),
+        "msmt17": lambda: load_msmt17(root),
+        "msmt17_v2": lambda: load_msmt17_v2(root),
+        "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views("veri")),
+        "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
+        "table": lambda: load_table(cfg.DATASETS.TABLE, root),
+        "synthetic": lambda: load_synthetic(root, unlabelled, views("synthetic")),
+    }
+    return [loaders[name]() for name in names]
+
+
+def names_to_read(cfg: CfgNode, tests: Sequence[str]) -> list[str]:
+    """Return the names of the training sets and of `tests`, each once."""
+    return list(dict.fromkeys((*cfg.DATASETS.NAMES, *tests)))
+
+
+def arrange(cfg: CfgNode, datasets: Mapping[str, ReIDDataset], tests: Sequence[str]) -> Samples:
+    """Return the samples to train on, joined, and those to test on, of data sets by name; log what was found.
+
+    Identities and cameras of several training sets are kept apart; the identities that DATASETS.VAL_IDS holds out
+    leave the training set. Raises DataError when no query has a match, when too few identities are left, or when
+    MODEL.SIE_CAMERA is on for a training set without cameras.
+    """
+    trained = {name: datasets[name] for name in cfg.DATASETS.NAMES}
+    _check_cameras(cfg, trained.values())
+    joined = join_training_sets([*trained.values()])
+    camera_num = 1 + max(sample.camid for sample in joined)
+    cameras = dict(zip(trained, camera_ranges([*trained.values()]), strict=True))
+    train, held_out = joined, None
+    if cfg.DATASETS.VAL_IDS:
+        held = hold_out_ids(cfg, [*trained.values()], joined)
+        train = relabelled(held.train)
+        held_out = Tested(ReIDDataset(HELD_OUT_TITLE, [], held.query, held.gallery), range(camera_num))
+    first, *others = tests
+    _log_findings([*trained.values()], datasets[first])
+    for name in others:
+        _log_findings([], datasets[name])
+    return Samples(
+        train,
+        camera_num,
+        1 + max(0, *(sample.viewid for sample in joined)),
+        {name: Tested(datasets[name], cameras.get(name)) for name in tests},
+        held_out,
+        fingerprint({"train": train}),
+    )
+
+
+def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:
+    """Hold DATASETS.VAL_IDS of the joined training identities out. Raises DataError where it cannot, see `hold_out`."""
+    return hold_out(joined, cfg.DATASETS.VAL_IDS, any(dataset.has_cameras for dataset in datasets))
+
+
+def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
+    shown = [*datasets, *([] if any(test is dataset for dataset in datasets) else [test])]
+    logger.info("data sets\n%s", statistics_table(shown))
+    for dataset in shown:
+        for note in dataset.notes:
+            logger.info("%s", note)
+        differing = len(published_findings(dataset))
+        if differing:
+            logger.warning(
+                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
+                "python -m tools.check lists them",
+                *(dataset.name, differing),
+            )
+    for finding in match_findings(test):
+        logger.warning("%s", finding)
+
+
+def _check_cameras(cfg: CfgNode, datasets: Sequence[ReIDDataset]) -> None:
+    for dataset in datasets:
+        if cfg.MODEL.SIE_CAMERA and not dataset.has_cameras:
+            raise DataError(f"{dataset.name}: the data set has no camera ids, so set MODEL.SIE_CAMERA False")

@@ -1,0 +1,168 @@
+"""Synthetic VeRi: drawn once, deterministically, in VeRi-776's exact layout, then read by the ordinary VeRi loader.
+
+It proves mechanics and lets an ablation show a difference on any computer; it says nothing about real vehicles.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from datasets.archives.veri import load_veri_folder
+from datasets.bases import ReIDDataset
+from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
+from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
+from utils.errors import DataError
+
+FOLDER = "synthetic_veri"
+SCRATCH_PREFIX = f".{FOLDER}_"
+VERSION = "1"  # of the drawing: a folder of another version is drawn again
+VERSION_FILE = "drawing_version.txt"
+NUM_TRAIN_IDS, NUM_TEST_IDS = 180, 70
+JPEG_QUALITY = 92
+ABANDONED_SECONDS = 3600
+
+logger = logging.getLogger(__name__)
+
+
+class Drawn(NamedTuple):
+    """What the lists say about an image in image_train or image_test."""
+
+    shot: Shot
+    look: Look
+    keypoints: np.ndarray  # int [20, 2]
+    orientation: int
+
+
+def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_views: bool = True) -> ReIDDataset:
+    """Load `<root_dir>/synthetic_veri`, drawing it first if it is not there or was not finished.
+
+    The remaining arguments are those of `load_veri_folder`. Several processes may call this at once. Raises DataError
+    when the folder cannot be written.
+    """
+    folder = Path(root_dir).expanduser() / FOLDER
+    if not is_complete(folder):
+        try:
+            _draw_into_place(folder)
+        except OSError as error:
+            raise DataError(
+                f"synthetic VeRi cannot be drawn into '{folder.absolute()}' ({error.strerror or error}); make room "
+                "there, or set DATASETS.ROOT_DIR to a folder that can be written"
+            ) from error
+    return load_veri_folder(folder, (), unlabelled_view, require_views, name="synthetic")
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether the folder holds a finished drawing of the current version."""
+    try:
+        return (folder / VERSION_FILE).read_bytes().strip() == VERSION.encode("ascii")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _draw_into_place(folder: Path) -> None:
+    """Draw beside `folder`, then rename: nobody ever sees a half-drawn folder, and the first of several wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.parent))
+    try:
+        # Put aside before drawing, not after: then a folder that another process completes meanwhile stays.
+        if folder.exists() and not is_complete(folder):
+            logger.warning("'%s' is unfinished or of another version and is drawn again", folder)
+            with suppress(FileNotFoundError):  # another process was faster
+                folder.rename(scratch / "stale")
+        logger.info("drawing synthetic VeRi into '%s' (once, less than a minute)", folder)
+        draw_synthetic_veri(scratch / FOLDER)
+        try:
+            (scratch / FOLDER).rename(folder)
+        except OSError:
+            if not is_complete(folder):
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what killed processes left behind long ago."""
+    for scratch in parent.glob(f"{SCRATCH_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def draw_synthetic_veri(
+    folder: str | Path, seed: int = 0, num_train_ids: int = NUM_TRAIN_IDS, num_test_ids: int = NUM_TEST_IDS
+) -> None:
+    """Draw the set into a new folder in VeRi's layout; the version file is written last.
+
+    The same arguments give the same files. Each image has a random generator of its own, seeded by (seed, identity,
+    index), so neither the order nor the number of images changes any of them.
+    """
+    folder = Path(folder)
+    for name in ("image_train", "image_query", "image_test"):
+        (folder / name).mkdir(parents=True)
+    drawn = {"train": [], "test": []}
+    for identity in plan_identities(seed, num_train_ids, num_test_ids):
+        look = look_of(seed, identity)
+        for shot, photo in take_shots(look, plan_shots(seed, identity), seed):
+            path = folder / f"image_{identity.split}" / shot.name
+            Image.fromarray(photo.pixels).save(path, quality=JPEG_QUALITY)
+            if shot.is_query:
+                shutil.copyfile(path, folder / "image_query" / shot.name)
+            drawn[identity.split].append(Drawn(shot, look, photo.keypoints, photo.orientation))
+    for rows in drawn.values():
+        rows.sort(key=lambda row: row.shot.name)
+    _write_lists(folder, drawn["train"], drawn["test"])
+    (folder / VERSION_FILE).write_text(f"{VERSION}\n", encoding="ascii")
+
+
+def _write_lists(folder: Path, train: list[Drawn], test: list[Drawn]) -> None:
+    """Write the name lists, labels, key points and the right and junk answers of each query."""
+    query = [row for row in test if row.shot.is_query]
+    for split, rows in (("train", train), ("query", query), ("test", test)):
+        _write(folder / f"name_{split}.txt", (row.shot.name for row in rows))
+    _write_labels(folder / "train_label.xml", "TrainingImages", train)
+    _write_labels(folder / "test_label.xml", "TestImages", test)
+    _write(folder / "keypoint_train.txt", (_keypoint_line("image_train", row) for row in train))
+    lines = [_keypoint_line(name, row) for name, rows in (("image_query", query), ("image_test", test)) for row in rows]
+    _write(folder / "keypoint_test.txt", lines)
+    _write(folder / "list_color.txt", (f"{number} {name}" for number, name in enumerate(COLOUR_NAMES, start=1)))
+    _write(folder / "list_type.txt", (f"{number} {name}" for number, name in enumerate(TYPE_NAMES, start=1)))
+    for name, same_camera in (("gt_image.txt", False), ("jk_image.txt", True)):
+        _write(folder / name, (_answers(row.shot, test, same_camera) for row in query))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode("ascii"))
+
+
+def _write_labels(path: Path, root: str, rows: list[Drawn]) -> None:
+    items = (
+        f'<Item imageName="{shot.name}" vehicleID="{shot.pid:04d}" cameraID="c{shot.camera + 1:03d}" '
+        f'colorID="{COLOUR_NAMES.index(look.colour_name) + 1}" typeID="{TYPE_NAMES.index(look.type_name) + 1}" />'
+        for shot, look, *_ in rows
+    )
+    header = ('<?xml version="1.0" encoding="gb2312"?>', f'<{root} Version="1.0">', f'<Items number="{len(rows)}">')
+    _write(path, (*header, *items, "</Items>", f"</{root}>"))
+
+
+def _keypoint_line(image_folder: str, row: Drawn) -> str:
+    numbers = " ".join(str(number) for number in row.keypoints.ravel())
+    return f"VeRi/{image_folder}/{row.shot.name} {numbers} {row.orientation}"
+
+
+def _answers(query: Shot, test: list[Drawn], same_camera: bool) -> str:
+    """Return the 1-based positions in name_test.txt of the query's identity under the same or under other cameras."""
+    hits = [
+        str(position)
+        for position, row in enumerate(test, start=1)
+        if row.shot.pid == query.pid and (row.shot.camera == query.camera) == same_camera
+    ]
+    return " ".join(hits)

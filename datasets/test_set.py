@@ -1,0 +1,96 @@
+"""The contract of a test set: rows of images or captions, whom they show, what is searched for where, what is junk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from utils.errors import DataError
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from datasets.bases import Sample
+
+
+class Labels(NamedTuple):
+    """The labels of the N rows of a test set."""
+
+    pids: np.ndarray  # int64 [N], as camids and viewids
+    camids: np.ndarray  # from 0
+    viewids: np.ndarray  # from 0, -1 = unknown
+    names: list[str]  # [N]: path or caption
+    more: dict[str, np.ndarray] = {}  # by name [N]: modality, occluded, frame, ...: what slices and junk rules read
+
+
+JunkRule = Callable[[Labels, np.ndarray, np.ndarray], np.ndarray]  # see `TestSet.junk`
+
+
+class Trial(NamedTuple):
+    """One query set and one gallery. The draws of one set are averaged, sets never are: each has its own figures."""
+
+    set: str  # e.g. a combination of modalities; "" where there is one
+    draw: int  # from 0, within the set
+    query: np.ndarray  # int64 [Q] rows, or [Q, n] where a query has up to n items, -1 = none
+    gallery: np.ndarray  # int64 [G] rows
+
+
+class TestSet(NamedTuple):
+    """What a model is tested on."""
+
+    name: str  # as in DATASETS.TESTS
+    title: str  # as in tables
+    loaders: tuple[DataLoader, ...]  # embedded one after the other, their rows count on
+    labels: Labels
+    trials: tuple[Trial, ...]
+    junk: JunkRule | None  # (labels, query rows [c], gallery rows [G]) -> bool [c, G], what leaves the ranking
+    distinct: bool  # the CMC counts identities rather than images (SYSU-MM01, LLCM)
+    notes: tuple[str, ...]  # what was left out, said with every result
+    fingerprint: str  # of the query and gallery of the first trial
+    groups: dict[str, tuple[str, ...]] = {}  # sets by group, see `set_weights`; {} = all sets count alike
+
+    def set_weights(self) -> dict[str, float]:
+        """Return the weight of each set, in order of the trials, in the metrics of the whole test; they sum up to 1.
+
+        The metrics are the mean over the groups, of each group that over its sets; a set in no group has figures of its
+        own and weighs 0. So a score may be a mean over numbers of modalities, or one direction of a search alone.
+        """
+        sets = list(dict.fromkeys(trial.set for trial in self.trials))
+        groups = self.groups or {"": tuple(sets)}
+        return {
+            name: sum(members.count(name) / len(members) for members in groups.values()) / len(groups) for name in sets
+        }
+
+
+def same_camera(labels: Labels, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """The rule of Market-1501: what shows the query's identity under the query's camera is junk, bool [c, G]."""
+    same_pid = labels.pids[query][:, None] == labels.pids[gallery]
+    return same_pid & (labels.camids[query][:, None] == labels.camids[gallery])
+
+
+def labels_of(samples: Sequence[Sample]) -> Labels:
+    """Return the labels of samples in their order."""
+    numbers = np.array([sample[1:] for sample in samples], dtype=np.int64).reshape(-1, 3)  # [N, 3]
+    return Labels(*np.ascontiguousarray(numbers.T), [sample.path for sample in samples])
+
+
+def first_items(query: np.ndarray) -> np.ndarray:
+    """Return the row of each query's first item, int64 [Q], of query rows [Q] or [Q, n]: the one that labels it.
+
+    Raises DataError naming the first query without any item.
+    """
+    if query.ndim == 1:
+        return query
+    empty = np.flatnonzero((query < 0).all(axis=1))
+    if len(empty):
+        raise DataError(f"query {empty[0]} (0-based) has no item; {len(empty)} of {len(query)} queries have none")
+    return query[np.arange(len(query)), (query >= 0).argmax(axis=1)]
+
+
+def query_names(labels: Labels, query: np.ndarray) -> np.ndarray:
+    """Return the name of each query, unicode [Q], of query rows [Q] or [Q, n]; several items are joined by ` + `."""
+    return np.array(
+        [" + ".join(labels.names[row] for row in rows if row >= 0) for rows in query.reshape(len(query), -1)]
+    )

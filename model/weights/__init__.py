@@ -1,0 +1,1 @@
+"""Weights of files into models: names of other projects, one generic load, and a report."""

@@ -1,0 +1,41 @@
+"""Position embeddings for another grid of patches."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from utils.precision import at_least_float32
+
+
+def resize_pos_embed(
+    pos_embed: torch.Tensor,
+    grid: tuple[int, int],
+    source_grid: tuple[int, int] | None = None,
+    num_prefix: int = 1,
+    mode: str = "bilinear",
+    antialias: bool = False,
+) -> torch.Tensor:
+    """Return a position embedding [1, P + N, D] interpolated to `grid` (rows, columns); the P first slots are kept.
+
+    Pixel centres are aligned as in image resizing (align_corners False). The defaults are TransReID's; timm and
+    open_clip resize with `mode` bicubic and antialiasing. `source_grid` is guessed by `guess_grid` when it is not
+    given. Keeps the dtype.
+    """
+    prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
+    rows, columns = source_grid or guess_grid(patches.shape[1], grid)
+    image = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)  # [1, D, rows, columns]
+    image = F.interpolate(
+        at_least_float32(image), size=tuple(grid), mode=mode, align_corners=False, antialias=antialias
+    )
+    return torch.cat([prefix, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
+
+
+def guess_grid(count: int, like: tuple[int, int]) -> tuple[int, int]:
+    """Return (rows, columns) of `count` patches: square if it can be, else the shape nearest to that of `like`."""
+    side = math.isqrt(count)
+    if side * side == count:
+        return side, side
+    wanted = math.log(like[0] / like[1])
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return min(shapes, key=lambda shape: abs(math.log(shape[0] / shape[1]) - wanted))

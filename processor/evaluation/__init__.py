@@ -1,0 +1,1 @@
+"""From a trained model to figures and the files that keep them."""

@@ -1,0 +1,116 @@
+"""What a test leaves beside its figures: slices, distances and ROC of pairs, and the worst queries."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from yacs.config import CfgNode
+
+from datasets.test_set import TestSet, query_names
+from processor.evaluation.evaluate import Searched
+from utils.atomic import write_text_atomic
+from utils.ranking.rank_list import STATUS, rank_lists
+from utils.ranking.slices import Slice, camera_pair_slices, query_slices, write_slices
+from utils.ranking.verification import Verification, verify
+from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, TestResult
+
+logger = logging.getLogger(__name__)
+
+NUM_WORST, NUM_RANKS = 12, 10  # queries, and ranked gallery images of each
+
+
+class Analysis(NamedTuple):
+    """Where a test is right and wrong."""
+
+    slices: list[Slice]
+    verification: Verification | None  # None: all images are of one identity
+    worst: list[dict[str, Any]]  # see `worst_queries`
+
+
+def verify_pairs(searched: Searched, fprs: Sequence[float]) -> Verification | None:
+    """Return the `Verification` of the pairs of a trial; None, with a warning, when all images are of one identity."""
+    protocol = searched.protocol
+    if len(np.union1d(protocol.q_pids, protocol.g_pids)) > 1:
+        return verify(searched.distances, protocol, fprs)
+    logger.warning("the test set has one identity, so no negative pairs: distances and ROC are left out")
+    return None
+
+
+def analyse(
+    cfg: CfgNode, test: TestSet, searched: Searched, result: TestResult, verification: Verification | None
+) -> Analysis:
+    """Return the `Analysis` of a test: its result, its first trial as searched, and that trial's pairs.
+
+    Viewpoint, brightness and matches are sliced over all trials, the rest is that of the first.
+    """
+    slices = camera_pair_slices(searched.distances, searched.protocol)
+    slices += query_slices(result.per_query, cfg.LOSS.BRIGHTNESS.THRESH)
+    scores = {name: result.per_query[name][: len(searched.query)] for name in ("ap", "num_pos", "first_hit")}
+    return Analysis(slices, verification, worst_queries(test, searched, scores))
+
+
+def worst_queries(test: TestSet, searched: Searched, scores: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return the valid queries of lowest AP, the worst first, with their rank lists, ready for JSON.
+
+    `scores` are ap, num_pos and first_hit [Q] of the trial. Each entry has path, pid, camid, ap, num_pos, first_hit
+    (0-based) and `ranks`: path, pid, camid, distance and status (right, wrong, junk) of the first ranked gallery images
+    and of the junk between them.
+    """
+    trial, protocol = searched.trial, searched.protocol
+    valid = np.flatnonzero(scores["first_hit"] >= 0)
+    rows = valid[np.argsort(scores["ap"][valid], kind="stable")[:NUM_WORST]]
+    lists = rank_lists(searched.distances, rows.tolist(), NUM_RANKS, protocol)
+    names = query_names(test.labels, trial.query[rows])
+    worst = []
+    for row, name, listed in zip(rows, names.tolist(), lists, strict=True):
+        ranks = [
+            _image(test.labels.names[trial.gallery[image]], protocol.g_pids[image], protocol.g_camids[image])
+            | {"distance": float(distance), "status": STATUS[status]}
+            for image, status, distance in zip(listed.gallery, listed.status, listed.distance, strict=True)
+        ]
+        numbers = {name: values[row].item() for name, values in scores.items()}
+        query = _image(name, protocol.q_pids[row], protocol.q_camids[row])
+        worst.append(query | numbers | {"ranks": ranks})
+    return worst
+
+
+def _image(path: str, pid: np.integer, camid: np.integer) -> dict[str, Any]:
+    return {"path": path, "pid": int(pid), "camid": int(camid)}
+
+
+def save_analysis(analysis: Analysis, folder: TestFolder) -> None:
+    """Write slices.csv and analysis.json into an existing folder; each replaces an older one whole.
+
+    analysis.json holds schema, worst, and unless the test set has one identity: distance (edges [n + 1], counts [n] of
+    positive and negative pairs), roc (fpr, tpr: rising) and what `pair_rates` returns.
+    """
+    write_slices(folder.slices, analysis.slices)
+    content = {"schema": ANALYSIS_SCHEMA, **_pairs(analysis.verification), "worst": analysis.worst}
+    write_text_atomic(folder.analysis, json.dumps(content, allow_nan=False) + "\n")
+
+
+def _pairs(verification: Verification | None) -> dict[str, Any]:
+    """Return what is known about pairs, ready for JSON."""
+    if verification is None:
+        return {}
+    arrays = {name: getattr(verification, name).tolist() for name in ("edges", "positive", "negative", "fpr", "tpr")}
+    return {
+        "distance": {name: arrays[name] for name in ("edges", "positive", "negative")},
+        "roc": {name: arrays[name] for name in ("fpr", "tpr")},
+        **pair_rates(verification),
+    }
+
+
+def pair_rates(verification: Verification) -> dict[str, Any]:
+    """Return tpr_at_fpr {rate: fraction} and threshold {rate: the distance up to which a pair is accepted}, for JSON.
+
+    Distances are those of `utils.metrics.make_distances`; None accepts all pairs.
+    """
+    thresholds = verification.threshold.items()
+    return {
+        "tpr_at_fpr": {str(float(rate)): tpr for rate, tpr in verification.tpr_at_fpr.items()},
+        "threshold": {str(float(rate)): value if math.isfinite(value) else None for rate, value in thresholds},
+    }

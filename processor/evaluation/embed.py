@@ -1,0 +1,165 @@
+"""From a model and images to embeddings: the one way in which tests, tools and a user's own images are embedded."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from datasets.batch import Batch
+from datasets.make_transforms import make_transforms
+from datasets.transforms import BatchTransform, brightness
+from model.layers.kernel import choose_attention
+from utils.device import announce_amp, autocast, resolve_amp
+from utils.distributed import gather_shards, num_processes
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by name: the autocast type
+COPIES = 3  # of the features that a GPU must have room for: they, their parts in a ranking, and what that allocates
+SIDES = ("camids", "viewids")
+
+Fuse = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Embedding(NamedTuple):
+    """How batches become embeddings; a system may replace any part."""
+
+    encode: Callable[[nn.Module, Batch], torch.Tensor]  # (model, prepared batch) -> [B, D]
+    prepare: Callable[[Batch], Batch]  # a loader's batch -> what `encode` reads, on the device, with its brightness
+    flip: bool  # average the embeddings of each image and its mirror
+    unit: bool  # L2-normalise
+    amp: torch.dtype | None  # the autocast type of the model, None = float32 throughout
+    fuse: Fuse | None  # ([Q, n, D], valid [Q, n]) -> [Q, D]: queries of several items, tracklets; None: there are none
+
+
+class Embedded(NamedTuple):
+    """What the rows of loaders became, in their order."""
+
+    feat: torch.Tensor  # float32 [N, D], on the model's device, or on the CPU where a GPU has no room for them
+    luma: np.ndarray  # float32 [N]: brightness of the clean image in 0..1, NaN where there is none
+    precision: str  # in which the model ran, a key of PRECISIONS
+    fuse: Fuse | None = None  # as in `Embedding`
+
+
+def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> Embedding:
+    """Return how TEST.FLIP, TEST.FEAT_NORM and TEST.AMP say that images are embedded; `exact` = float32 instead of AMP.
+
+    Raises ConfigError for a TEST.AMP that the device cannot compute in.
+    """
+    _, transform = make_transforms(cfg)
+    return Embedding(
+        encode=encode_by_model,
+        prepare=functools.partial(prepare_images, device=device, transform=transform),
+        flip=cfg.TEST.FLIP,
+        unit=cfg.TEST.FEAT_NORM == "yes",
+        amp=None if exact else resolve_amp(cfg.TEST.AMP, device, "TEST.AMP"),
+        fuse=mean_direction,
+    )
+
+
+def announce_precision(cfg: CfgNode, device: torch.device) -> None:
+    """Log in which precision images will be embedded; ConfigError as `make_embedding`, before any image is read."""
+    announce_amp(cfg.TEST.AMP, device, "TEST.AMP")
+
+
+def in_precision(how: Embedding, cfg: CfgNode, device: torch.device, name: str) -> Embedding:
+    """Return `how` in the precision `name` where TEST.AMP auto leaves that open and the device can, else as it is."""
+    can_run = name in PRECISIONS and (name != "float16" or device.type == "cuda")
+    return how._replace(amp=PRECISIONS[name]) if cfg.TEST.AMP == "auto" and can_run else how
+
+
+def precision_name(amp: torch.dtype | None) -> str:
+    """Return the key of PRECISIONS whose value is `amp`."""
+    return next(name for name, kind in PRECISIONS.items() if kind == amp)
+
+
+def prepare_images(batch: Batch, device: torch.device, transform: BatchTransform) -> Batch:
+    """Return uint8 images [B, 3, H, W] on the device, normalised in float32, with brightness and what labels there are.
+
+    camids and viewids are int64 [B]; absent or negative = unknown.
+    """
+    images = batch["images"].to(device, non_blocking=True)
+    labels = {name: batch[name].to(device, non_blocking=True) for name in SIDES if name in batch}
+    return {"images": transform(images), "brightness": brightness(images), **labels}
+
+
+def encode_by_model(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Return the embeddings [B, D] of a prepared batch as the model makes them."""
+    return model.embed_batch(batch)
+
+
+def mean_direction(feat: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the L2-normalised mean [Q, D] of the valid [Q, n] items of features [Q, n, D]."""
+    return F.normalize(torch.where(valid[..., None], feat, 0).sum(1), dim=1)  # a sum has the direction of the mean
+
+
+@torch.inference_mode()
+def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Embedded:
+    """Embed the rows of all loaders, one after the other; they count on.
+
+    Nothing waits for a GPU before the last batch. Processes that share a loader each get the features of all its rows.
+    The model is left in eval mode.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    total = sum(len(loader.sampler) for loader in loaders)
+    luma = torch.full((total,), torch.nan, device=device)
+    feat, stop = None, 0
+    for loader in loaders:
+        for batch in tqdm(loader, desc="embed", disable=not sys.stderr.isatty(), leave=False):
+            prepared = how.prepare(batch)
+            part = embed_batch(model, prepared, how)
+            start, stop = stop, stop + len(part)
+            feat = _room_for(part, total) if feat is None else feat
+            feat[start:stop].copy_(part, non_blocking=True)
+            if "brightness" in prepared:
+                luma[start:stop] = prepared["brightness"]
+    luma = _gather(luma, loaders).cpu().numpy()  # waits for the GPU, so `feat` is whole from here on
+    feat = _gather(feat, loaders)
+    precision = precision_name(how.amp)
+    logger.info("%d images embedded in %s on %s", len(feat), precision, device)
+    return Embedded(feat, luma, precision, how.fuse)
+
+
+@torch.inference_mode()
+def embed_batch(model: nn.Module, batch: Batch, how: Embedding) -> torch.Tensor:
+    """Return the embeddings float32 [B, D] of a batch that `how` prepared; the model is in eval mode, on its device."""
+    device = next(model.parameters()).device
+    choose_attention(model, device, how.amp)
+    with autocast(device, how.amp):
+        feat = how.encode(model, batch).float()
+        if how.flip and "images" in batch:
+            feat = (feat + how.encode(model, {**batch, "images": batch["images"].flip(3)}).float()) / 2
+    return F.normalize(feat, dim=1) if how.unit else feat
+
+
+def _room_for(part: torch.Tensor, total: int) -> torch.Tensor:
+    """Return an empty float32 [total, D] for rows like `part` [B, D], on its device.
+
+    Where a GPU lacks the room it is in pinned CPU memory, to which copies need not wait; not where processes share the
+    loader, for they exchange features between their GPUs.
+    """
+    shape = (total, part.shape[1])
+    if part.is_cuda and num_processes() == 1:
+        unused = torch.cuda.memory_reserved(part.device) - torch.cuda.memory_allocated(part.device)
+        free = torch.cuda.mem_get_info(part.device)[0] + unused
+        if COPIES * total * part.shape[1] * part.itemsize > free:
+            return torch.empty(shape, pin_memory=True)
+    return torch.empty(shape, device=part.device)
+
+
+def _gather(values: torch.Tensor, loaders: Sequence[DataLoader]) -> torch.Tensor:
+    """Return the rows [N, ...] of all loaders, of which the processes hold shards, loader by loader."""
+    if num_processes() == 1:
+        return values
+    parts = values.split([len(loader.sampler) for loader in loaders])
+    return torch.cat([gather_shards(part, len(loader.dataset)) for part, loader in zip(parts, loaders, strict=True)])

@@ -1,0 +1,79 @@
+"""What a test leaves: lines in the log, and the files of its folder."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from yacs.config import CfgNode
+
+from configs.compare import result_settings
+from datasets.make_dataloader import ReIDData
+from datasets.test_set import TestSet
+from processor.evaluation.analysis import analyse, pair_rates, save_analysis, verify_pairs
+from processor.evaluation.embed import embed, make_embedding
+from processor.evaluation.evaluate import evaluate, log_results, rank_options, search
+from processor.provenance import data_differences, read_run
+from utils.checkpoint import sha256_of
+from utils.run_folder import make_folder
+from utils.statistics.bootstrap import interval
+from utils.test_folder import WITH_INTERVAL, TestFolder, TestResult, write_result
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_other_data(cfg: CfgNode, weight: Path, data: ReIDData) -> None:
+    """Warn, naming both, where the data of this test are not those that the checkpoint was trained and tested on."""
+    provenance = read_run(weight)
+    if provenance is None:
+        return
+    for line in data_differences(provenance, cfg, data.fingerprint, data.test.fingerprint):
+        logger.warning("%s", line)
+
+
+def describe_test(
+    cfg: CfgNode, weight: Path, epoch: int | None, data: ReIDData, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what all test sets of one test share; `origin` holds command, config_file and environment."""
+    return {
+        "epoch": epoch,
+        "weight": str(weight),
+        "weight_sha256": sha256_of(weight),
+        "train_fingerprint": data.fingerprint,
+        "settings": result_settings(cfg),
+        "config": json.loads(json.dumps(cfg)),
+        **origin,
+    }
+
+
+def evaluate_one(
+    cfg: CfgNode, model: nn.Module, test: TestSet, folder: TestFolder, facts: dict[str, Any]
+) -> TestResult:
+    """Test the model on a test set, leave all files in `folder`, and return the result.
+
+    `facts` come from `describe_test`; they stand in summary.json as they are.
+    """
+    make_folder(str(folder.path), "OUTPUT_DIR")
+    for old in folder.files:  # or a test that is killed, or leaves no report, would stand beside an older one's
+        old.unlink(missing_ok=True)
+    options = rank_options(cfg)
+    embedded = embed(model, test.loaders, make_embedding(cfg, next(model.parameters()).device))
+    searched = search(test, embedded, options)
+    result = evaluate(test, embedded, options, searched)
+    verification = verify_pairs(searched, cfg.TEST.ROC_FPR)
+    result = dataclasses.replace(
+        result,
+        interval={metric: interval(result.per_query, metric) for metric in WITH_INTERVAL},
+        pairs={} if verification is None else pair_rates(verification),
+    )
+    analysis = analyse(cfg, test, searched, result, verification) if cfg.TEST.REPORT else None
+    log_results(result, f"Test Results - {test.title} - {facts['weight']}")
+    write_result(folder, result, {"dataset": test.title, **facts})
+    if analysis is not None:
+        try:
+            save_analysis(analysis, folder)
+        except OSError as error:  # the result stands, only what its page shows is missing
+            logger.warning("no whole report in '%s' (%s); make room and test again", folder.path, error)
+    return result

@@ -1,0 +1,62 @@
+"""What the loop evaluates: the model before training, and epochs as they end."""
+
+import logging
+
+from datasets.test_set import TestSet
+from processor.evaluation.embed import embed
+from processor.evaluation.evaluate import evaluate, log_results, rank_options
+from processor.evaluation.reference import raw_pixel_results
+from processor.resume import save_state
+from processor.run import Run
+from utils.test_folder import TestResult
+
+logger = logging.getLogger(__name__)
+
+
+def is_due(epoch: int, period: int, at_end: bool) -> bool:
+    """Return whether something happens after `epoch` that does every `period` epochs (0 = never) and at the end."""
+    return at_end or (period > 0 and epoch % period == 0)
+
+
+def evaluate_if_due(run: Run) -> None:
+    """Evaluate the epoch just finished where the stage asks for it and it is not done yet.
+
+    With DATASETS.VAL_IDS that is on the held-out identities: the test set is left to test.py.
+    """
+    stage, progress = run.stage, run.progress
+    epoch, period = progress["epoch"], stage.test_every
+    due = stage.test is not None and period > 0 and is_due(epoch, period, epoch == stage.max_epochs)
+    if not due or epoch <= progress["evaluated"]:
+        return
+    results = _evaluate(run, stage.test)
+    if results is not None:
+        held_out = stage.test is run.data.held_out
+        on = " on the held-out training identities" if held_out else ""
+        log_results(results, f"Validation Results{on} - Epoch: {epoch}")
+        run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
+        score = (results.metrics["mAP"], results.metrics["Rank-1"])
+        if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
+            progress["best"] = {"epoch": epoch, "mAP": score[0], "Rank-1": score[1]}
+    progress["evaluated"] = epoch
+    save_state(run.cfg, stage, run.ranks, progress)
+
+
+def evaluate_references(run: Run) -> None:
+    """Evaluate what a trained model has to beat, on the test set that decides: raw pixels, and the model as it is."""
+    test = run.data.test
+    untrained = _evaluate(run, test)
+    if untrained is None:
+        return
+    raw_pixels = raw_pixel_results(test, run.cfg.TEST.MAX_RANK)
+    for name, title, results in (
+        ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
+        ("untrained", "Reference: the model before training", untrained),
+    ):
+        log_results(results, title)
+        run.recorder.write("reference", 0, 0, {"name": name, **results.metrics})
+
+
+def _evaluate(run: Run, test: TestSet) -> TestResult | None:
+    """Embed the test images on all ranks and rank them on rank 0, which alone returns results."""
+    embedded = embed(run.stage.model, test.loaders, run.embedding)
+    return evaluate(test, embedded, rank_options(run.cfg)) if run.ranks.rank == 0 else None

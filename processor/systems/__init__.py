@@ -1,0 +1,28 @@
+"""The systems by MODEL.NAME: what the stages of each are made of."""
+
+from collections.abc import Callable
+
+from torch import nn
+from yacs.config import CfgNode
+
+from configs.stages import stages_of, unknown_stage
+from datasets.make_dataloader import ReIDData
+from processor.stage import Stage
+from processor.systems.transreid import transreid_stage
+from utils.errors import ConfigError
+
+SYSTEMS: dict[str, Callable[[CfgNode, str, nn.Module, ReIDData | None], Stage]] = {
+    "transformer": transreid_stage,
+    "resnet50": transreid_stage,
+}
+
+
+def make_stage(cfg: CfgNode, name: str, model: nn.Module, data: ReIDData | None = None) -> Stage:
+    """Return a stage of the model's system; the model is on its device and holds what earlier stages learnt.
+
+    Without data it is a stage for batches that the caller makes, without a loader and a test set. Raises ConfigError
+    for a stage that the configuration does not have, and for keys that cannot work on the model's device.
+    """
+    if name not in stages_of(cfg):
+        raise ConfigError(unknown_stage(cfg, name))
+    return SYSTEMS[cfg.MODEL.NAME](cfg, name, model, data)

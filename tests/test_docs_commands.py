@@ -1,0 +1,186 @@
+"""Every command of README.md and docs/ runs, in a folder where what the pages build on is small.
+
+The launcher's trainings and tests are played by a stand-in. A block that cannot run as it stands says what it needs; of
+such a block all is tried that does not need it.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.startup import find_commands
+from datasets.synthetic import load as synthetic
+from datasets.synthetic.plan import plan_identities, plan_shots
+from tests.fake_runner import FakeRunner, queries
+from tests.pages import PAGES, README, ROOT, Block, blocks_of, inline_commands, prose_of, words_of
+from tests.test_docs import ids, section
+from utils.errors import USER_ERROR_CODE, run_command
+from utils.test_folder import METRICS
+
+QUERY = "0081_c010_00066990_0.jpg"
+COMPARED = {"baseline": 0.40, "supcon": 0.45}  # experiments and their mAP
+MISSING = "/path/to/data"
+PICTURES = ("ranks", "attention", "embedding")  # commands of tools.visualize
+FOREIGN_FLAGS = {"--nproc_per_node", "--logdir"}  # of torchrun and tensorboard
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, trained_run: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: configs/, small data, a trained run and results under the names of the pages."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    small = partial(synthetic.draw_synthetic_veri, num_train_ids=1, num_test_ids=2)
+    monkeypatch.setattr(synthetic, "draw_synthetic_veri", small)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "logs").mkdir()
+    for name in ("synthetic_baseline_seed0_run", "my_run"):
+        (tmp_path / "logs" / name).symlink_to(trained_run)
+    for name, mean_ap in COMPARED.items():
+        for seed in range(3):
+            folder = tmp_path / "logs" / f"veri776_{name}_seed{seed}_test" / "epoch_120"
+            folder.mkdir(parents=True)
+            np.savez(folder / "per_query.npz", **queries(mean_ap + 0.01 * seed))
+            content = dict.fromkeys(METRICS, 0.5) | {"data_fingerprint": "d"}
+            (folder / "summary.json").write_text(json.dumps(content))
+    synthetic.load_synthetic(tmp_path / "data")
+    drawn = tmp_path / "data" / "synthetic_veri"
+    image = next((drawn / "image_query").glob("*.jpg"))
+    for copy in (drawn / "image_query" / QUERY, drawn / "image_test" / QUERY, tmp_path / "a.jpg", tmp_path / "b.jpg"):
+        shutil.copy(image, copy)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def main_of(target: str) -> Callable[[list[str] | None], int | None]:
+    """Return `main` of a script (`train.py`) or of a module or package that is a command (`tools.report`)."""
+    name = target.removesuffix(".py").replace("/", ".")
+    is_package = find_spec(name).submodule_search_locations is not None
+    return import_module(f"{name}.__main__" if is_package else name).main
+
+
+def target_of(words: list[str]) -> tuple[str, list[str]]:
+    """Split what follows `python` or `torchrun` into the script or module and its arguments."""
+    start = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+    words = words[start + (words[start] == "-m") :]
+    return words[0], words[1:]
+
+
+def run_python(words: list[str], mark: str) -> None:
+    """Run what follows `python`: it ends well, or, where data are missing that it reads at once, names them."""
+    target, arguments = target_of(words)
+    if target == "venv":
+        return
+    if target == "pytest":
+        assert all((ROOT / word).exists() for word in arguments if word.endswith(".py"))
+        return
+    reads_at_once = mark == "needs data" and target == "tools.check"
+    assert run_command(main_of(target), arguments) == (USER_ERROR_CODE if reads_at_once else 0), shlex.join(words)
+
+
+def check_install(words: list[str]) -> None:
+    """Assert that `pip install` names files, or packages that the tests require."""
+    assert words[0] == "install"
+    files = [word for before, word in zip(words, words[1:], strict=False) if before == "-r"]
+    packages = [word for word in words[1:] if not word.startswith("-") and word not in files]
+    assert all((ROOT / name).is_file() for name in files)
+    known = (ROOT / "requirements-test.txt").read_text()
+    assert [package for package in packages if not re.search(rf"^{package}\b", known, re.MULTILINE)] == []
+
+
+def run_block(block: Block, folder: Path) -> None:
+    """Run the commands of a bash block in order."""
+    for command in block.commands:
+        for part in command.split(" && "):
+            words = words_of(part, folder)
+            program = words[0].rpartition("/")[2]
+            if program in ("python", "python3"):
+                run_python(words[1:], block.mark)
+            elif program == "pip":
+                assert block.mark, "pip needs a network"
+                check_install(words[1:])
+            else:
+                assert program in ("mkdir", "cp"), f"no test runs {part}"
+                subprocess.run(words, cwd=folder, check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_commands_in_blocks_run(page, workplace, monkeypatch, capsys):
+    blocks = blocks_of(page)
+    for number, block in enumerate(blocks):
+        capsys.readouterr()
+        if block.language == "bash":
+            folder = workplace
+            if "run_phased_loss.py" in block.text:  # which refuses folders that another block left
+                folder = workplace / f"launch_{number}"
+                folder.mkdir()
+                (folder / "configs").symlink_to(ROOT / "configs")
+            monkeypatch.chdir(folder)
+            run_block(block, folder)
+        shown = capsys.readouterr()
+        if block.mark == "needs data" and "tools.check" in block.text:
+            assert MISSING in shown.err
+        if "--show-schedule" in block.text:
+            assert shown.out == blocks[number + 1].text
+        if block.language == "python":
+            names = {"pil_image": Image.open("a.jpg"), "array": np.zeros((40, 30, 3), np.uint8)}
+            exec(block.text, names)
+            assert len(names["feat"]) == 3 and names["feat"].norm(dim=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_query_of_the_pages_is_an_image_of_the_drawn_set():
+    identities = plan_identities(0, synthetic.NUM_TRAIN_IDS, synthetic.NUM_TEST_IDS)
+    shots = [shot for identity in identities for shot in plan_shots(0, identity) if shot.is_query]
+    assert QUERY in {shot.name for shot in shots}
+
+
+def help_of(target: str, capsys: pytest.CaptureFixture) -> str:
+    """Return what a command prints for --help, those of its own commands included."""
+    arguments = [[name, "--help"] for name in PICTURES] if target == "tools.visualize" else [["--help"]]
+    for words in arguments:
+        with pytest.raises(SystemExit) as ended:
+            main_of(target)(words)
+        assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def flags_in(text: str) -> set[str]:
+    """Return the flags (`--save-every`) that a text names."""
+    return set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_commands_in_sentences_and_tables_exist_with_their_flags(page, capsys):
+    for command in inline_commands(page):
+        target, arguments = target_of(command.split())
+        if target == "pytest":
+            continue
+        assert find_spec(target.removesuffix(".py").replace("/", ".")) is not None, command
+        flags = {word for word in arguments if word.startswith("--")}
+        assert not flags or flags <= flags_in(help_of(target, capsys)), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_flag_on_a_page_is_one_of_a_command(page, capsys):
+    targets = {call[-1] for call in find_commands().values()} | {"benchmarks/train_step.py"}
+    known = FOREIGN_FLAGS.union(*(flags_in(help_of(target, capsys)) for target in targets))
+    assert flags_in(prose_of(page)) - known == set()
+
+
+def test_the_table_of_commands_has_them_all():
+    table = section(README, "Commands")
+    named = {
+        target_of(command.split())[0] for command in inline_commands(README) if command in table.replace("\\|", "|")
+    }
+    assert named == {call[-1] for call in find_commands().values()} | {"tools.onnx_example"}

@@ -1,0 +1,93 @@
+"""The example: a copy of it far from this repository reads the metadata and gives the cosines of the model."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from datasets.decode import FILTERS, read_image
+from datasets.transforms import BatchTransform
+from processor.trained import Trained
+from tests.tolerance import bounds
+from tests.tools.export.exports import BOTH, small
+from tools import onnx_example
+from tools.export.exporter import export_model
+
+SOURCE = Path(onnx_example.__file__)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path, list[Path]]:
+    """A trained model, its ONNX file, and three images of other sizes, one of them with transparency."""
+    folder = tmp_path_factory.mktemp("example")
+    trained = small(folder, *BOTH)
+    export_model(trained, folder / "model.onnx", "onnx")
+    shutil.copy(SOURCE, folder / "copied.py")
+    rng, paths = np.random.default_rng(0), []
+    for name, shape in {"a.jpg": (50, 30, 3), "b.png": (32, 24, 4), "c.png": (20, 61)}.items():
+        paths.append(folder / name)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(paths[-1])
+    return trained, folder, paths
+
+
+def run_copy(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """Run the copy in isolated mode: neither this folder nor PYTHONPATH is searched for modules."""
+    command = [sys.executable, "-I", "copied.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@torch.no_grad()
+def test_copied_example_prints_the_cosines_of_the_model(model):
+    trained, folder, paths = model
+    result = run_copy(folder, "model.onnx", *paths)
+    assert result.returncode == 0 and result.stderr == ""
+    rows = [line.split() for line in result.stdout.splitlines()]
+    cfg = trained.cfg.INPUT
+    pixels = torch.stack([read_image(path, cfg.SIZE_TEST, cfg.FILTER_TEST, "pillow") for path in paths])
+    feat = F.normalize(trained.model(BatchTransform(cfg.PIXEL_MEAN, cfg.PIXEL_STD)(pixels)), dim=1)
+    np.testing.assert_allclose(np.array([row[:3] for row in rows], dtype=float), feat @ feat.t(), atol=1e-4)
+    assert [row[3] for row in rows] == list(map(str, paths))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("resize_filter", FILTERS)
+def test_preprocessing_from_the_metadata_is_that_of_the_tests(resize_filter, inside, model):
+    mean, std, size = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25], [40, 28]
+    metadata = {"size": size, "resize_filter": resize_filter, "mean": mean, "std": std, "normalised_inside": inside}
+    for path in model[2]:
+        pixels = read_image(path, size, resize_filter, "pillow").unsqueeze(0)
+        ours = pixels.float() if inside else BatchTransform(mean, std)(pixels)
+        theirs = onnx_example.read_image(str(path), metadata)
+        np.testing.assert_allclose(theirs, ours[0], **bounds(9))
+        assert theirs.dtype == np.float32
+
+
+def test_mistakes_are_one_line_each(model):
+    _, folder, paths = model
+    (folder / "note.txt").write_text("no model, no image")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")  # Pillow takes it for an attack
+    cases = {
+        ("gone.onnx", *paths): "error: no file 'gone.onnx'; python -m tools.export --format onnx writes one",
+        ("note.txt", *paths): "error: 'note.txt' is no file of python -m tools.export",
+        ("model.onnx", paths[0], "gone.jpg"): "error: image 'gone.jpg' cannot be read",
+        ("model.onnx", paths[0], "note.txt"): "error: image 'note.txt' cannot be read",
+        ("model.onnx", paths[0], "deep.png"): "error: image 'deep.png' has more than 8 bits per channel",
+        ("model.onnx", paths[0], "huge.png"): "error: image 'huge.png' cannot be read",
+        ("model.onnx", paths[0]): "Compare images with an exported ONNX model: python -m tools.onnx_example",
+    }
+    for arguments, message in cases.items():
+        result = run_copy(folder, *arguments)
+        assert result.returncode == 2 and result.stderr.startswith(message)
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_says_how_it_is_started(capsys):
+    assert onnx_example.main(["--help"]) == 0
+    assert "python -m tools.onnx_example MODEL.onnx IMAGE" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""Commands on trained models and results: python -m tools.<name>."""

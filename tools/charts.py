@@ -1,0 +1,276 @@
+"""The figures of slices.png and of the report, drawn without pyplot, so that no state is shared between them.
+
+Each function takes plain arrays and returns a matplotlib Figure; fractions in 0..1 are shown in percent. The colours
+stay apart for colour-blind readers. Reference: Okabe and Ito, Color Universal Design, 2008 (palette).
+"""
+
+import hashlib
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from utils.atomic import replacing
+from utils.ranking.slices import Slice
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", ":")  # the next one where the palette begins again
+SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "charts", "font.sans-serif": ["DejaVu Sans"]}
+WIDTH = 4.8  # inches; a phone shows it at about its true size, so that 9 point text stays readable there
+TITLE_COLUMNS, LABEL_COLUMNS = 52, 22  # characters of a line of the title, of a name within a figure
+FONT, SMALL_FONT = 9, 7.5  # points
+MAX_ANNOTATED, MAX_NAMED = 12, 25  # cameras along a side whose cells, whose names have room
+MAX_MARKED = 40  # points of a line that get a dot each
+PNG_DPI = 150
+SLICE_TITLES = {
+    "viewpoint": "Viewpoint of the query",
+    "brightness": "Brightness of the query (mean luma, 0..1)",
+    "matches": "Gallery images that match the query",
+}
+
+
+def camera_pair_chart(slices: Sequence[Slice], title: str = "mAP per camera pair") -> Figure:
+    """Return the heat map of mAP of the slices of kind camera_pair; pairs without a valid query are hatched."""
+    figure = _figure(title, 1.2 * WIDTH)
+    axes = figure.subplots()
+    _draw_camera_pairs(axes, slices)
+    axes.set_aspect("equal")
+    return figure
+
+
+def slice_chart(slices: Sequence[Slice], kind: str, title: str | None = None) -> Figure:
+    """Return bars of mAP with dots of Rank-1, and the number of valid queries, for the slices of one `kind`."""
+    rows = [part for part in slices if part.kind == kind]
+    figure = _figure(title or SLICE_TITLES[kind], 1.1 + 0.3 * max(len(rows), 1))
+    axes = figure.subplots()
+    _draw_slices(axes, rows)
+    _legend_below(figure, axes)
+    return figure
+
+
+def slices_chart(slices: Sequence[Slice], title: str) -> Figure:
+    """Return one picture of all kinds of slices: the camera pairs, if any, beside the bars of the other kinds."""
+    kinds = [kind for kind in SLICE_TITLES if any(part.kind == kind for part in slices)]
+    has_pairs = any(part.kind == "camera_pair" for part in slices)
+    counts = [sum(part.kind == kind for part in slices) for kind in kinds]
+    figure = _figure(title, max(1.5 + sum(0.8 + 0.27 * count for count in counts), 1.2 * WIDTH if has_pairs else 0.0))
+    figure.set_figwidth(2.2 * WIDTH if has_pairs else WIDTH)
+    areas = figure.subfigures(1, 2) if has_pairs else [figure]
+    if has_pairs:
+        axes = areas[0].subplots()
+        axes.set_title("mAP per camera pair", fontsize=FONT)
+        _draw_camera_pairs(axes, slices)
+    if kinds:
+        panels = areas[-1].subplots(len(kinds), 1, squeeze=False, height_ratios=[2 + count for count in counts])[:, 0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            axes.set_title(SLICE_TITLES[kind], fontsize=FONT)
+            _draw_slices(axes, [part for part in slices if part.kind == kind])
+        _legend_below(areas[-1], panels[0])
+    return figure
+
+
+def cmc_chart(curves: Mapping[str, np.ndarray], title: str = "CMC curve") -> Figure:
+    """Return the CMC of one or more runs: name -> [max_rank] of shares of queries with a match at rank <= r."""
+    series = {name: (np.arange(1, len(curve) + 1), np.asarray(curve)) for name, curve in curves.items()}
+    figure = line_chart(series, title, "rank", "queries with a match so far", percent=True)
+    figure.axes[0].set_ylim(top=1.01)
+    return figure
+
+
+def distance_chart(
+    edges: np.ndarray, positive: np.ndarray, negative: np.ndarray, title: str = "Distances of query-gallery pairs"
+) -> Figure:
+    """Return the histograms of positive and negative pairs (counts [n] between `edges` [n + 1]), each as shares.
+
+    Each histogram sums to 1, so that the few positive pairs are as visible as the many negative ones.
+    """
+    figure = _figure(title, 3.2)
+    axes = figure.subplots()
+    sides = (("same identity", positive, PALETTE[0]), ("other identity", negative, PALETTE[1]))
+    for name, counts, color in sides:
+        total = np.sum(counts)
+        share = np.asarray(counts) / max(total, 1)
+        axes.stairs(share, edges, color=color, fill=True, alpha=0.3)
+        axes.stairs(share, edges, color=color, linewidth=1.5, label=f"{name} ({total:,} pairs)")
+    axes.set(xlabel="distance", ylabel="share of the pairs", xlim=(edges[0], edges[-1]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _grid(axes)
+    _legend_below(figure, axes)
+    return figure
+
+
+def roc_chart(
+    fpr: np.ndarray, tpr: np.ndarray, points: Mapping[float, float], title: str = "ROC of query-gallery pairs"
+) -> Figure:
+    """Return the ROC curve (fpr, tpr: rising, [n]) on a logarithmic axis, with `points` {fpr: tpr} as dots.
+
+    Their numbers stand in the legend: beside dots near 0 or 1 they would cover each other or an axis.
+    """
+    fpr, tpr = np.asarray(fpr), np.asarray(tpr)
+    figure = _figure(title, 3.2)
+    axes = figure.subplots()
+    left = min([rate for rate in (*fpr, *points) if rate > 0], default=0.1)
+    begin = max(np.searchsorted(fpr, left, "right") - 1, 0)  # the last point at or before the left edge
+    axes.plot(np.maximum(fpr[begin:], left), tpr[begin:], color=PALETTE[0], linewidth=1.5)
+    for number, (rate, value) in enumerate(points.items(), start=1):
+        style = {"color": PALETTE[number % len(PALETTE)], "markersize": 5, "clip_on": False, "zorder": 3}
+        axes.plot(max(rate, left), value, "o", label=f"{value:.1%} at {rate:g}", **style)
+    axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="true positive rate")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _grid(axes)
+    if points:
+        _legend_below(figure, axes)
+    return figure
+
+
+def line_chart(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
+    x_label: str,
+    y_label: str,
+    boundaries: Sequence[tuple[float, str]] = (),
+    percent: bool = False,
+) -> Figure:
+    """Return lines name -> (x [n] whole numbers, y [n]); NaN leaves a gap.
+
+    `boundaries` are (x, name of the phase that begins there). `percent`: y holds fractions.
+    """
+    figure = _figure(title, 3.2)
+    axes = figure.subplots()
+    for index, (name, (x, y)) in enumerate(series.items()):
+        style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
+        marker = "o" if len(x) <= MAX_MARKED else None
+        color = PALETTE[index % len(PALETTE)]
+        axes.plot(x, y, style, color=color, linewidth=1.5, marker=marker, markersize=3, label=_plain(name))
+    if not series:
+        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="0.4")
+    for x, name in boundaries:
+        axes.axvline(x, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+        name = textwrap.shorten(name, LABEL_COLUMNS, placeholder="...")
+        text = axes.text(x, 0.98, _plain(name), transform=axes.get_xaxis_transform(), rotation=90, bbox=box)
+        text.set(ha="left", va="top", fontsize=SMALL_FONT, color="0.25")
+    axes.set(xlabel=_plain(x_label), ylabel=_plain(y_label))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _grid(axes)
+    if len(series) > 1:
+        _legend_below(figure, axes)
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """Return the figure as an <svg> element for an HTML page: the page scales it, text stays text.
+
+    The same numbers always give the same text. Its ids begin with a hash of the picture, so that they differ from
+    those of any other figure; nothing outside is referred to. Its title is what screen readers say.
+    """
+    stream = io.StringIO()
+    with matplotlib.rc_context(SVG_STYLE):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    prefix = "c" + hashlib.sha256(svg.encode()).hexdigest()[:10]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    view_box = re.search(r'viewBox="[^"]*"', svg)[0]
+    title = escape(figure.get_label(), quote=True)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {view_box} role="img" aria-label="{title}" '
+        f'style="stroke-linejoin:round;stroke-linecap:butt">\n<title>{title}</title>'
+    )
+    return re.sub(r"\n\s*\n", "\n", head + svg[svg.index(">") + 1 :])
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG of 150 dots per inch; the file is never half-written."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def _figure(title: str, height: float) -> Figure:
+    """Return an empty figure, `height` inches high, with its title above and as its label."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white", label=title)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    figure.suptitle(_plain(textwrap.fill(title, TITLE_COLUMNS)), fontsize=FONT + 1)
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Return `text` such that matplotlib takes no part of it for a formula or for a line to leave out."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=FONT - 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(FONT)
+
+
+def _legend_below(figure: FigureBase, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(len(labels), 60 // (6 + max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT - 1)
+
+
+def _draw_camera_pairs(axes: Axes, slices: Sequence[Slice]) -> None:
+    """Draw mAP of the camera pairs as coloured cells, queries down, gallery across, and the colour bar."""
+    pairs = [part for part in slices if part.kind == "camera_pair"]
+    queries, galleries = (list(dict.fromkeys(part[side] for part in pairs)) for side in (1, 2))
+    values = np.full((len(queries), len(galleries)), np.nan)
+    for part in pairs:
+        values[queries.index(part.query), galleries.index(part.gallery)] = part.mAP
+    axes.patch.set(facecolor="0.93", hatch="////", edgecolor="0.75")  # seen through the empty cells
+    drawn = ~np.isnan(values)
+    colours = matplotlib.colormaps["cividis"].resampled(20)  # few enough to stay vectors in an SVG
+    low = min(np.floor(10 * np.min(values, initial=1, where=drawn)) / 10, 0.9)  # tens of percent around the values
+    high = max(np.ceil(10 * np.max(values, initial=0, where=drawn)) / 10, low + 0.1)
+    mesh = axes.pcolormesh(values, vmin=low, vmax=high, cmap=colours, edgecolors="white", linewidth=0.5)
+    style = {"location": "bottom", "shrink": 0.8, "aspect": 30, "format": PercentFormatter(1, decimals=0)}
+    bar = axes.figure.colorbar(mesh, ax=axes, ticks=MaxNLocator(5, steps=[1, 2, 5, 10]), **style)
+    bar.ax.tick_params(labelsize=FONT - 1)
+    if max(values.shape) <= MAX_ANNOTATED:
+        for row, column in np.argwhere(drawn):
+            value = values[row, column]
+            color = "black" if mesh.norm(value) > 0.5 else "white"
+            text = axes.text(column + 0.5, row + 0.5, f"{100 * value:.0f}", color=color)
+            text.set(ha="center", va="center", fontsize=SMALL_FONT)
+    for axis, names in ((axes.xaxis, galleries), (axes.yaxis, queries)):
+        step = -(-len(names) // MAX_NAMED)
+        axis.set_ticks(np.arange(0, len(names), step) + 0.5, [_plain(name) for name in names[::step]])
+    axes.invert_yaxis()
+    axes.set_xlabel("gallery camera", fontsize=FONT)
+    axes.set_ylabel("query camera", fontsize=FONT)
+    axes.tick_params(length=0, labelsize=SMALL_FONT)
+
+
+def _draw_slices(axes: Axes, rows: Sequence[Slice]) -> None:
+    """Draw a bar of mAP and a dot of Rank-1 per slice, its first above, and the number of queries at the right."""
+    places = np.arange(len(rows))
+    bars = axes.barh(places, [np.nan_to_num(part.mAP) for part in rows], 0.7, color=PALETTE[5])
+    for bar in bars[:1]:
+        bar.set_label("mAP")  # on a bar, not on all of them, it comes before Rank-1 in the legend
+    axes.plot([part.R1 for part in rows], places, "D", color=PALETTE[1], markersize=4, label="Rank-1", clip_on=False)
+    for place, part in enumerate(rows):
+        text = "no valid query" if np.isnan(part.mAP) else f"{100 * part.mAP:.1f}"
+        axes.text(0.01, place, text, va="center", fontsize=SMALL_FONT)
+        where = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL_FONT}
+        axes.text(1.02, place, f"n = {part.num_query:,}", **where)
+    axes.set_yticks(places, [_plain(part.query) for part in rows])
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _grid(axes)
+    axes.grid(visible=False, axis="y")

@@ -1,0 +1,170 @@
+"""Examine the data of a configuration before training on it: python -m tools.check --config_file F [KEY VALUE ...]
+
+Prints the statistics table, then one line for each finding with what to do. Exit code 0: nothing found, 1: findings,
+2: the data cannot be loaded at all.
+"""
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+from utils.commands import parse_config_args
+from utils.errors import run_command
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+    from datasets.bases import ReIDDataset
+
+MAX_LINES = 20  # findings of one kind that are printed one by one
+SLICE = 2048  # images handed to the threads at once, so that Ctrl-C is answered soon
+
+
+class FileReport(NamedTuple):
+    """What reading one image file showed: the digest of its bytes, or a finding."""
+
+    path: str
+    digest: bytes
+    finding: str
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check the data of one configuration; return 1 when there is something to do, else 0."""
+    args = parse_config_args(argv, "python -m tools.check", "Check the data of a configuration.")
+    from configs import load_cfg
+
+    findings = do_check(load_cfg(args.config_file, args.opts))
+    for finding in findings:
+        print(f"finding: {finding}")
+    print(f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing found")
+    return int(bool(findings))
+
+
+def do_check(cfg: "CfgNode") -> list[str]:
+    """Load the data of `cfg`, print table and notes, and return one line per finding.
+
+    Training images of all data sets and the test images of those that a run evaluates are examined. Raises
+    DataError when the data cannot be loaded, not a single query can be evaluated, or DATASETS.VAL_IDS holds too many
+    identities out.
+    """
+    from configs.titles import names_of_tests
+    from datasets.bases import match_findings, published_findings, statistics_table
+    from datasets.join import join_training_sets
+    from datasets.read import hold_out_ids, make_datasets, names_to_read
+
+    names = names_to_read(cfg, names_of_tests(cfg))
+    known = dict(zip(names, make_datasets(cfg, names), strict=True))
+    trained = [known[name] for name in cfg.DATASETS.NAMES]
+    if cfg.DATASETS.VAL_IDS:
+        hold_out_ids(cfg, trained, join_training_sets(trained))
+    datasets = list(known.values())
+    print(statistics_table(datasets))
+    for dataset in datasets:
+        for note in dataset.notes:
+            print(f"note: {note}")
+    findings = [line for dataset in datasets for line in published_findings(dataset)]
+    for name in names_of_tests(cfg):
+        tested = known[name]
+        findings += match_findings(tested)
+        if name not in cfg.DATASETS.NAMES:  # the model is told none of its labels
+            continue
+        if cfg.MODEL.SIE_CAMERA:
+            findings += label_findings(tested, "camid", "MODEL.SIE_CAMERA")
+        if cfg.MODEL.SIE_VIEW:
+            findings += label_findings(tested, "viewid", "MODEL.SIE_VIEW")
+    train_paths = {sample.path for dataset in trained for sample in dataset.train}
+    test_paths = {sample.path for name in names_of_tests(cfg) for sample in known[name].query + known[name].gallery}
+    reports = read_files(sorted(train_paths | test_paths))
+    findings += shorten([report.finding for report in reports if report.finding], "files that cannot be read")
+    findings += shorten(shared_images(reports, train_paths, test_paths), "images shared by train and test")
+    return findings
+
+
+def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
+    """Return a line when test images have camids or viewids that no training image has.
+
+    `label` is "camid" or "viewid", `key` the switch of the side information embedding that has no row for them.
+    """
+    trained = {getattr(sample, label) for sample in dataset.train}
+    unseen = {getattr(sample, label) for sample in dataset.query + dataset.gallery} - trained - {-1}
+    if not unseen:
+        return []
+    listed = ", ".join(str(value) for value in sorted(unseen))
+    return [
+        f"{dataset.name}: {label} {listed} of the test images never occurs in training (train: 0 to {max(trained)}), "
+        f"so the side information embedding has no trained row for it; set {key} False or correct the {label}s"
+    ]
+
+
+def read_files(paths: Sequence[str]) -> list[FileReport]:
+    """Read and decode every image completely, several at a time, with a progress bar when stderr is a terminal."""
+    from PIL import ImageFile
+    from tqdm import tqdm
+
+    reports = []
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # training fills a file that ends early with grey; here it is a finding
+    try:
+        with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", disable=None) as progress:
+            for start in range(0, len(paths), SLICE):
+                reports += pool.map(read_file, paths[start : start + SLICE])
+                progress.update(len(reports) - progress.n)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+    return reports
+
+
+def read_file(path: str) -> FileReport:
+    """Return the SHA-256 digest of one image file and, when it does not decode, the finding."""
+    from PIL import Image, UnidentifiedImageError
+
+    from datasets.decode import to_rgb
+
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return FileReport(path, b"", f"'{path}' does not exist; unpack the archive again or remove it from the list")
+    except OSError as error:
+        return FileReport(path, b"", f"'{path}' cannot be read ({error.strerror}); check the file's permissions")
+    digest = hashlib.sha256(content).digest()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            to_rgb(image)
+    except UnidentifiedImageError:
+        reason = "not an image" if content else "empty file"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).partition("\n")[0]
+    else:
+        return FileReport(path, digest, "")
+    return FileReport(path, digest, f"'{path}' does not decode ({reason}); copy it again or remove it")
+
+
+def shared_images(reports: Iterable[FileReport], train_paths: set[str], test_paths: set[str]) -> list[str]:
+    """Return a line for each training file whose bytes also lie among the test files.
+
+    Equal query and gallery files are no finding: VeRi's queries also lie in image_test.
+    """
+    train, test = {}, {}
+    for path, digest, _ in reports:
+        if digest and path in train_paths:
+            train.setdefault(digest, path)
+        if digest and path in test_paths:
+            test.setdefault(digest, path)
+    return [
+        f"'{train[digest]}' (train) and '{test[digest]}' (test) are the same image; remove it from one of them"
+        for digest in sorted(train.keys() & test.keys(), key=train.__getitem__)
+    ]
+
+
+def shorten(lines: list[str], kind: str) -> list[str]:
+    """Return at most MAX_LINES of the lines and one that counts the rest."""
+    rest = len(lines) - MAX_LINES
+    return lines[:MAX_LINES] + [f"{rest:,} more {kind}; correct the ones above and run this again"] * (rest > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,116 @@
+"""The child processes of a launch: started by its threads, heard line by line, ended together."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NoReturn, TextIO
+
+from tools.launch.places import Place
+
+CHILD_GRACE_S = 30
+DRAIN_S = 10  # for the last lines of a child; a process that it left behind may hold its pipe open
+
+_printing = threading.Lock()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a child, or the launch is ending: its threads start nothing more."""
+
+
+def say(text: str, prefix: str = "", stream: TextIO | None = None) -> None:
+    """Print the lines of `text`, each after `prefix`, to stdout unless another stream is given; nothing is buffered."""
+    lines = [f"{prefix}{line}".rstrip() if prefix else line for line in text.split("\n")]
+    with _printing:
+        print("\n".join(lines), file=stream or sys.stdout, flush=True)
+
+
+class Children:
+    """Runs commands in `folder`, any number at once; an error that leaves its `with` block ends them.
+
+    The block belongs to the main thread: SIGTERM becomes SystemExit in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen] = []
+        self._ending = False
+
+    def __enter__(self) -> "Children":
+        self._previous = signal.signal(signal.SIGTERM, _exit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                self._end(told=kind is KeyboardInterrupt)  # the terminal's Ctrl-C reached them too
+        finally:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def run(self, command: Sequence[str], place: Place, prefix: str = "") -> int:
+        """Run a command to its end; returns its exit code (-n: signal n).
+
+        Without a prefix its output goes to the terminal, else each line to the same stream here, after the prefix.
+        Raises Interrupted when the launch is ending.
+        """
+        streams = (sys.stdout, sys.stderr) if prefix else ()
+        pipe, nothing = (subprocess.PIPE, subprocess.DEVNULL) if prefix else (None, None)
+        with self._lock:
+            if self._ending:
+                raise Interrupted
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=place.environment(), stdin=nothing, stdout=pipe, stderr=pipe
+            )
+            self._running.append(process)
+        readers = [
+            threading.Thread(target=forward, args=(source, stream, prefix), daemon=True)
+            for source, stream in zip((process.stdout, process.stderr), streams, strict=False)
+        ]
+        for reader in readers:
+            reader.start()
+        exit_code = process.wait()
+        for reader in readers:
+            reader.join(DRAIN_S)
+        with self._lock:
+            self._running.remove(process)
+        if self._ending:
+            raise Interrupted
+        return exit_code
+
+    def _end(self, told: bool) -> None:
+        """Let the running children end in CHILD_GRACE_S (told: they know already), then kill; a second signal kills."""
+        with self._lock:
+            self._ending = True
+            running = list(self._running)
+        try:
+            for process in [] if told else running:
+                process.terminate()
+            deadline = time.monotonic() + CHILD_GRACE_S
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for process in running:
+                process.kill()
+
+
+def forward(source: IO[bytes], stream: TextIO, prefix: str) -> None:
+    """Print each line of a pipe after `prefix` until its end; of a progress bar's states only the last."""
+    with source:
+        for line in source:
+            # what this stream cannot show comes as \x.. rather than as an error that would stop the child's pipe
+            text = line.decode(stream.encoding or "utf-8", "backslashreplace").rstrip("\r\n")
+            states = [state for state in text.split("\r") if state.strip()]
+            say(states[-1] if states else "", prefix, stream)
+
+
+def _exit(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

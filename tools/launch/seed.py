@@ -1,0 +1,101 @@
+"""What a launch does for one seed: train to the last epoch, then test each checkpoint without a result."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tools.launch.children import Children, Interrupted, say
+from tools.launch.places import VISIBLE, Place
+from tools.launch.queue import Ended
+from tools.study.experiment import Experiment, why_untested
+from utils.run_folder import make_folder
+from utils.test_folder import read_result
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto")  # one process per GPU
+CTRL_C_CODES = (130, -signal.SIGINT)
+
+
+class SeedRun(NamedTuple):
+    """One seed of an experiment in the place where it runs."""
+
+    experiment: Experiment
+    seed: int
+    place: Place
+    children: Children
+    scripts: Mapping[str, str]  # what trains and what tests, by `train` and `test`
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment.name}, seed {self.seed}"
+
+    @property
+    def prefix(self) -> str:
+        return self.place.prefix(self.name)
+
+    def say(self, text: str) -> None:
+        say(text, self.prefix)
+
+    def complain(self, text: str) -> None:
+        say(f"error: {self.name}: {text}; the same command continues", stream=sys.stderr)
+
+    def call(self, script: str, *own_opts: str, launcher: Sequence[str] = ()) -> int:
+        """Run a script on the experiment's configuration; returns its exit code (-n: signal n).
+
+        Raises Interrupted after Ctrl-C.
+        """
+        experiment, opts = self.experiment, (*self.place.opts(), *own_opts)
+        command = [sys.executable, *launcher, script, "--config_file", experiment.config, *experiment.opts, *opts]
+        on_device = "" if self.place.gpu is None else f"{VISIBLE}={self.place.visible} "
+        self.say(f"$ {on_device}{shlex.join(command)}")
+        exit_code = self.children.run(command, self.place, self.prefix)
+        if exit_code in CTRL_C_CODES:
+            raise Interrupted
+        return exit_code
+
+
+def run_seed(run: SeedRun, test: bool) -> Ended:
+    """Train the seed and, if `test`, test its checkpoints. Raises Interrupted after Ctrl-C."""
+    exit_code = train_seed(run)
+    return Ended(exit_code, run_tests(run) if test and not exit_code else ())
+
+
+def train_seed(run: SeedRun) -> int:
+    """Train to the last epoch, unless that is done; returns the exit code that ends the experiment, 0 = go on."""
+    experiment, seed = run.experiment, run.seed
+    run_folder = experiment.run_folder(seed)
+    folder, last = run_folder.path, run_folder.checkpoint(experiment.last_epoch)
+    if last.is_file():
+        run.say(f"seed {seed}: already trained to epoch {experiment.last_epoch} in '{folder}'")
+        return 0
+    launcher = TORCHRUN if experiment.distributed else ()
+    exit_code = run.call(run.scripts["train"], "SOLVER.SEED", str(seed), "OUTPUT_DIR", str(folder), launcher=launcher)
+    if exit_code < 0:
+        run.complain(f"{run.scripts['train']} was killed by signal {-exit_code}")
+        return 128 - exit_code
+    if not exit_code and not last.is_file():
+        run.complain(f"{run.scripts['train']} ended without writing '{last}'")
+        return 1
+    return exit_code
+
+
+def run_tests(run: SeedRun) -> list[dict[str, Any]]:
+    """Test each checkpoint up to the last epoch that has no whole result of its own; returns the failed tests."""
+    experiment, seed, failed = run.experiment, run.seed, []
+    checkpoints = experiment.run_folder(seed).checkpoints()
+    for epoch, weight in checkpoints.items():
+        if epoch > experiment.last_epoch:
+            continue
+        folder = experiment.test_folder(seed, epoch)
+        reason = why_untested(folder, weight, experiment.test_settings)
+        if reason is None:
+            run.say(f"seed {seed}, epoch {epoch}: already tested in '{folder.path}'")
+            continue
+        run.say(f"seed {seed}, epoch {epoch}: {reason}")
+        make_folder(str(folder.path), "--output-root")
+        folder.summary.unlink(missing_ok=True)  # what stands there is not a result of this test
+        exit_code = run.call(run.scripts["test"], "TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(folder.path))
+        if exit_code or read_result(folder) is None:
+            failed.append({"seed": seed, "epoch": epoch, "exit_code": exit_code, "folder": str(folder.path)})
+    return failed

@@ -1,0 +1,88 @@
+"""Images that belong to no data set: files and folders as a user names them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from utils.commands import OneLineParser
+from utils.errors import ConfigError, DataError
+
+LOG_FORMAT = "%(levelname)s: %(message)s"  # of the tools that embed loose images
+SKIP_HINT = "--skip-broken leaves such images out"
+
+
+def add_skip_broken(parser: OneLineParser) -> None:
+    """Add --skip-broken."""
+    help_text = "leave out images that cannot be read, naming each (default: an error)"
+    parser.add_argument("--skip-broken", action="store_true", help=help_text)
+
+
+def list_images(folder: str | Path, key: str) -> list[str]:
+    """Return the images in a folder and all folders below it, relative to it, with / between names, sorted.
+
+    Hidden files and folders do not count, nor pipes and devices; a link that leads nowhere does, as a broken image.
+    Links to folders are followed, and each folder counts once. `key` is the argument that named the folder. Raises
+    ConfigError when there is no such folder, DataError when it holds no image or one of its folders cannot be read.
+    """
+    from datasets.archives.common import IMAGE_SUFFIXES
+
+    if not os.fspath(folder):  # Path("") is the working directory
+        raise ConfigError(f"{key} is empty; name a folder of images")
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"{key} '{folder}' {what}; name a folder of images")
+    names, visited = [], set()
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in visited:  # a link that leads back
+            folders.clear()
+            continue
+        visited.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(parent).relative_to(folder)
+        names += [
+            (below / name).as_posix()
+            for name in files
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and _is_no_pipe(Path(parent) / name)
+        ]
+    if not names:
+        raise DataError(f"{key} '{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}), nor does a folder below it")
+    return sorted(names)
+
+
+def check_paths(paths: Sequence[str], key: str, folders: bool = True) -> None:
+    """Raise ConfigError naming the first path that does not exist, or is a folder where `folders` may not be given.
+
+    `key` is the argument that took them.
+    """
+    for path in paths:
+        if not os.path.exists(path):
+            raise ConfigError(f"{key}: no file '{path}'; correct the path (KEY VALUE pairs stand before {key})")
+        if not folders and os.path.isdir(path):
+            raise ConfigError(f"{key} '{path}' is a folder; name the images in it")
+
+
+def find_images(sources: Sequence[str], key: str) -> list[str]:
+    """Return the paths of all images that the files and folders `sources` name, in that order, each once.
+
+    Files may have any suffix. `key` and the errors are as in `list_images`.
+    """
+    check_paths(sources, key)
+    paths = []
+    for source in sources:
+        if os.path.isfile(source):
+            paths.append(source)
+        else:
+            paths += [os.path.join(source, name) for name in list_images(source, key)]
+    return list(dict.fromkeys(paths))
+
+
+def _is_no_pipe(path: Path) -> bool:
+    """Return False for what is no regular file, which might block whoever reads it; True for a dangling link."""
+    return os.path.isfile(path) or not os.path.exists(path)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"folder '{error.filename}' cannot be read ({error.strerror}); check its permissions") from error

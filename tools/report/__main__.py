@@ -1,0 +1,27 @@
+"""Make the report of a test again from its files: python -m tools.report logs/x_test/epoch_120"""
+
+import sys
+from pathlib import Path
+
+from tools.report import write_test_report
+from utils.commands import OneLineParser, need_packages
+from utils.errors import run_command
+from utils.test_folder import TestFolder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write report.html into the folder of a test. Returns the exit code 0."""
+    parser = OneLineParser(
+        prog="python -m tools.report",
+        description="Make report.html again from the files of a test.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>")
+    args = parser.parse_args(argv)
+    need_packages("matplotlib")
+    print(f"written: {write_test_report(TestFolder(args.folder))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

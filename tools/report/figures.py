@@ -1,0 +1,144 @@
+"""From recorded numbers to the charts of a report (`tools.charts`), as markup."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from configs.phases import TITLES
+from tools import charts
+from tools.report.page import details, join, missing, paragraph, pictures, table
+from tools.study.summary import SeedResults
+from utils.ranking.slices import Slice
+
+Record = Mapping[str, Any]
+NO_SLICES = "The test set cannot be divided: one camera, one viewpoint."
+MIB_PER_GIB = 1024
+SLICE_HEAD = ("slice", "query", "gallery", "queries", "identities", "mAP", "Rank-1")
+
+
+def slices(parts: Sequence[Slice], of: str = "") -> str:
+    """Return heat map and bars of the slices, and their table behind a click; `of` says whose they are."""
+    if not parts:
+        return missing(NO_SLICES)
+    kinds = dict.fromkeys(part.kind for part in parts)
+    drawn = [charts.camera_pair_chart(parts, f"mAP per camera pair{of}")] if "camera_pair" in kinds else []
+    drawn += [
+        charts.slice_chart(parts, kind, charts.SLICE_TITLES[kind] + of) for kind in kinds if kind in charts.SLICE_TITLES
+    ]
+    rows = [[part.kind.replace("_", " "), *map(str, part[1:5]), *map(_percent, part[5:])] for part in parts]
+    numbers = table([SLICE_HEAD, *rows], f"Slices{of}: queries with a match, metrics in percent", left=range(3))
+    return join([pictures(drawn, packed=True), details(f"All {len(parts)} slices as a table", numbers)])
+
+
+def _percent(fraction: float) -> str:
+    return "-" if np.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def cmc(curves: Mapping[str, Sequence[float]], title: str = "CMC curve") -> Figure:
+    """Return the CMC curves by name, each [max_rank] from rank 1 on, as fractions."""
+    return charts.cmc_chart({name: np.asarray(curve) for name, curve in curves.items()}, title)
+
+
+def distances(counts: Mapping[str, Sequence[float]], of: str = "") -> Figure:
+    """Return the histograms of `distance` in an analysis.json."""
+    edges, positive, negative = (np.asarray(counts[name]) for name in ("edges", "positive", "negative"))
+    return charts.distance_chart(edges, positive, negative, f"Distances of query-gallery pairs{of}")
+
+
+def roc(curve: Mapping[str, Sequence[float]], points: Mapping[str, float], of: str = "") -> Figure:
+    """Return the ROC curve of an analysis.json with its TPR@FPR as dots."""
+    dots = {float(rate): value for rate, value in points.items()}
+    return charts.roc_chart(curve["fpr"], curve["tpr"], dots, f"ROC of query-gallery pairs{of}")
+
+
+def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:
+    """Return loss by seed, terms of the loss as means over the seeds, and learning rate, by epoch."""
+    by_seed = {seed: [one for one in lines if one["kind"] == "train"] for seed, lines in records.items()}
+    by_seed = {seed: lines for seed, lines in by_seed.items() if lines}
+    if not by_seed:
+        return missing("No training was recorded: metrics.jsonl is absent or empty.")
+    phases = next(lines for seed, lines in records.items() if seed in by_seed)
+    marks = phase_starts(phases)
+    losses = {f"seed {seed}": epoch_means(lines, "loss") for seed, lines in by_seed.items()}
+    everything = [line for lines in by_seed.values() for line in lines]
+    terms = {title: epoch_means(everything, name) for name, title in TITLES.items()}
+    epochs = np.unique([line["epoch"] for line in everything])
+    terms = {title: with_gaps(curve, epochs) for title, curve in terms.items() if len(curve[0])}
+    rates = {"learning rate": epoch_means([one for one in phases if one["kind"] == "phase"], "lr")}
+    drawn = [charts.line_chart(losses, f"Training loss{of}", "epoch", "loss", marks)]
+    if len(terms) > 1:
+        drawn.append(charts.line_chart(terms, f"Terms of the loss, before their weights{of}", "epoch", "loss", marks))
+    drawn.append(charts.line_chart(rates, f"Learning rate{of}", "epoch", "learning rate", marks))
+    note = "Losses are means over the records of an epoch; dashed lines: a phase begins."
+    speeds = [f"Seed {seed}: {speed(lines)}." for seed, lines in by_seed.items() if any(map(_is_timed, lines))]
+    return join([pictures(drawn), paragraph(note, "note"), *(paragraph(line, "note") for line in speeds)])
+
+
+def speed(records: Sequence[Record]) -> str:
+    """Return how fast a run trained: medians over its windows, e.g. `305 images/s, data 2 % of a step, MFU 41 %`."""
+    timed = [record for record in records if _is_timed(record)]
+    middle = {
+        name: float(np.median([record[name] for record in timed if name in record] or [np.nan]))
+        for name in ("images_per_s", "data_share", "mfu")
+    }
+    parts = [f"{middle['images_per_s']:,.0f} images/s", f"data {100 * middle['data_share']:.0f} % of a step"]
+    if not np.isnan(middle["mfu"]):
+        parts.append(f"MFU {100 * middle['mfu']:.0f} %")
+    memory = max((record["max_memory"] for record in timed if "max_memory" in record), default=None)
+    if memory is not None:
+        parts.append(f"at most {memory / MIB_PER_GIB:.1f} GiB of memory")
+    return ", ".join(parts)
+
+
+def _is_timed(record: Record) -> bool:
+    return "data_share" in record  # records of older runs are not
+
+
+def epoch_means(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the epochs in which a record has `name`, rising, and the mean of its values in each, both [n]."""
+    values: dict[int, list[float]] = {}
+    for record in records:
+        if name in record:
+            values.setdefault(record["epoch"], []).append(record[name])
+    epochs = sorted(values)
+    return np.array(epochs), np.array([np.mean(values[epoch]) for epoch in epochs])
+
+
+def with_gaps(curve: tuple[np.ndarray, np.ndarray], epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (epochs, values) [n] of a curve with NaN where it has no value, so that no line bridges these epochs."""
+    values = dict(zip(*curve, strict=True))
+    return epochs, np.array([values.get(epoch, np.nan) for epoch in epochs])
+
+
+def phase_starts(records: Sequence[Record]) -> list[tuple[float, str]]:
+    """Return (x, name) of each phase of a plan with several; it begins half an epoch before its first."""
+    starts: dict[float, str] = {}
+    before = None
+    for record in sorted((one for one in records if one["kind"] == "phase"), key=lambda one: one["epoch"]):
+        if record["phase"] != before:
+            starts[record["epoch"] - 0.5] = f"phase {record['phase']}"
+        before = record["phase"]
+    return list(starts.items()) if len(starts) > 1 else []
+
+
+def progress(one: SeedResults, records: Sequence[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the lines of mAP over epochs of a seed: of the tests (else the run's evaluations), of held-out identities.
+
+    A line is (epochs, mAP), both [n].
+    """
+    tested = [{"epoch": epoch, **metrics} for epoch, metrics in one.epochs.items()]
+    held_out = [{"epoch": epoch, **metrics} for epoch, metrics in one.held_out.items()]
+    lines = {
+        f"seed {one.seed}": tested or [record for record in records if record["kind"] == "eval"],
+        f"seed {one.seed}, held-out ids": held_out,
+    }
+    return {name: epoch_means(line, "mAP") for name, line in lines.items() if line}
+
+
+def progress_chart(results: Sequence[SeedResults], records: Mapping[int, Sequence[Record]], of: str = "") -> Figure:
+    """Return mAP over epochs of each seed."""
+    series = {name: line for one in results for name, line in progress(one, records[one.seed]).items()}
+    marks = phase_starts(next(iter(records.values())))
+    return charts.line_chart(series, f"mAP over epochs{of}", "epoch", "mAP", marks, percent=True)

@@ -1,0 +1,57 @@
+"""What the files of one test hold, as far as they are there."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.errors import DataError
+from utils.ranking.slices import Slice, read_slices
+from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, read_result
+
+
+class Tested(NamedTuple):
+    """The files of one test; `absent` says by file name why one of them is None."""
+
+    folder: TestFolder
+    summary: dict[str, Any]
+    analysis: dict[str, Any] | None
+    slices: list[Slice] | None
+    absent: dict[str, str]
+
+
+def read_tested(folder: TestFolder) -> Tested:
+    """Return the files of a test's folder.
+
+    Raises DataError where there is no whole summary.json: without it there is no result to report.
+    """
+    summary = read_result(folder)
+    if summary is None:
+        state = f"holds no whole {folder.summary.name}" if folder.path.is_dir() else "is not a folder"
+        raise DataError(
+            f"'{folder.path}' {state}; name the folder of a finished test: OUTPUT_DIR of test.py, or the launcher's "
+            "<name>_test/epoch_<e>"
+        )
+    absent: dict[str, str] = {}
+    analysis = _read(folder.analysis, read_analysis, absent)
+    slices = _read(folder.slices, read_slices, absent)
+    return Tested(folder, summary, analysis, slices, absent)
+
+
+def read_analysis(path: Path) -> dict[str, Any]:
+    """Return the content of an analysis.json; ValueError where it is damaged or of another schema."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("schema") != ANALYSIS_SCHEMA:
+        raise ValueError(f"not of schema {ANALYSIS_SCHEMA}")
+    return content
+
+
+def _read(path: Path, reader: Callable[[Path], Any], absent: dict[str, str]) -> Any:
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        absent[path.name] = f"This test left no {path.name}: TEST.REPORT was False, or an older version ran it."
+    except (OSError, ValueError, csv.Error) as error:
+        absent[path.name] = f"{path.name} cannot be read ({error}). A new test writes it afresh."
+    return None

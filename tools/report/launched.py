@@ -1,0 +1,225 @@
+"""The report of a launch: its experiments side by side, how they trained, and what their last epochs reached."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from configs import load_cfg
+from tools.report import figures, result
+from tools.report.files import Tested, read_tested
+from tools.report.page import (
+    code,
+    details,
+    join,
+    make_page,
+    make_section,
+    missing,
+    paragraph,
+    part,
+    pictures,
+    table,
+    try_part,
+)
+from tools.report.settings import base_changes, experiment_changes
+from tools.report.tested import ENVIRONMENT, pairs_part, worst_part
+from tools.study.ablation import TEXT_COLUMNS, recipe_names, table_note, table_rows
+from tools.study.experiment import Experiment
+from tools.study.summary import SeedResults, seed_rows
+from utils.ranking.slices import mean_slices
+from utils.run_folder import of_stage, read_metrics
+
+SEED_TEXT_COLUMNS = (0, 1)  # result, data
+
+
+class Launched(NamedTuple):
+    """One experiment of a launch and what its seeds left."""
+
+    name: str  # as in the ablation table
+    experiment: Experiment
+    summary: dict[str, Any]
+    results: Sequence[SeedResults]
+    records: dict[int, list[dict[str, Any]]]  # of metrics.jsonl, by seed
+    tested: dict[int, Tested]  # the last epoch's test, by seed; seeds without one are left out
+
+
+def gather(
+    experiments: Sequence[Experiment], summaries: Sequence[dict[str, Any]], results: Sequence[Sequence[SeedResults]]
+) -> list[Launched]:
+    """Return the experiments that have a summary, with the records and the last tests of their seeds."""
+    launched = []
+    for name, experiment, summary, own in zip(
+        recipe_names(summaries), experiments, summaries, results, strict=False
+    ):  # a launch that goes on has more experiments than summaries
+        records = {one.seed: read_metrics(experiment.run_folder(one.seed).metrics) for one in own}
+        epoch = experiment.last_epoch
+        folders = {one.seed: experiment.test_folder(one.seed, epoch) for one in own if epoch in one.epochs}
+        tested = {seed: read_tested(folder) for seed, folder in folders.items()}
+        launched.append(Launched(name, experiment, summary, own, records, tested))
+    return launched
+
+
+def make_launch_page(launched: Sequence[Launched], command: str) -> str:
+    """Return the page of a launch."""
+    several = len(launched) > 1
+    sections = [
+        make_section("result", "Result", tables, launched),
+        make_section("settings", "Settings", settings_part, launched),
+        make_section("schedule", "Schedule", _each, launched, schedule),
+        make_section("training", "Training", _each, launched, training),
+        make_section("progress", "mAP over epochs", progress, launched),
+        make_section("cmc", "CMC curves" if several else "CMC curve", mean_cmc, launched),
+    ]
+    for number, one in enumerate(launched, start=1):
+        title = f"Last epoch: {one.name}" if several else "Last epoch"
+        sections.append(make_section(f"last-{number}", title, last_epoch, one, len(launched)))
+    sections.append(make_section("data", "Data and environment", _each, launched, environment))
+    sections.append(make_section("reproduce", "Reproduce", result.command_part, command))
+    names = f"{len(launched)} experiments" if several else launched[0].experiment.name
+    seeds = " ".join(map(str, launched[0].records))
+    return make_page(f"Report of {names}", [f"Seeds {seeds}, folders in {launched[0].experiment.root}"], sections)
+
+
+def _each(launched: Sequence[Launched], make: Callable[[Launched], str]) -> str:
+    """Return `make(experiment)` of each experiment, titled where there are several."""
+    if len(launched) == 1:
+        return make(launched[0])
+    titles = [_title(number, one) for number, one in enumerate(launched, start=1)]
+    return join(part(title, try_part(title, make, one)) for title, one in zip(titles, launched, strict=True))
+
+
+def _title(number: int, one: Launched) -> str:
+    return f"{number} {one.name}"
+
+
+def tables(launched: Sequence[Launched]) -> str:
+    """Return the ablation table with its notes, the failed tests, and the seeds of each experiment."""
+    summaries = [one.summary for one in launched]
+    parts = [table(table_rows(summaries), "Experiments of this launch", left=TEXT_COLUMNS)]
+    parts += [paragraph(line, "note") for line in table_note(summaries).splitlines()]
+    for one in launched:
+        for test in one.summary["failed_tests"]:
+            where = f"seed {test['seed']}, epoch {test['epoch']}, exit code {test['exit_code']}, see {test['folder']}"
+            parts.append(missing(f"A test of {one.name} failed: {where}."))
+    seeds = []
+    for number, one in enumerate(launched, start=1):
+        head, *rows = seed_rows(one.summary)
+        seeds.append(
+            table([["result", *head[1:]], *rows], f"{_title(number, one)}, in percent", left=SEED_TEXT_COLUMNS)
+        )
+    parts.append(details("Each seed", join(seeds), is_open=len(launched) == 1))
+    return join(parts)
+
+
+def settings_part(launched: Sequence[Launched]) -> str:
+    """Return each experiment against its base recipe, and the experiments against the first."""
+    configs = [load_cfg(one.experiment.config, one.experiment.opts) for one in launched]
+    parts = []
+    if len(launched) > 1:
+        parts.append(part("Between the experiments", experiment_changes(configs, [one.name for one in launched])))
+    for number, (one, cfg) in enumerate(zip(launched, configs, strict=True), start=1):
+        changes = base_changes(one.experiment.config, cfg)
+        notices = [paragraph(f"Note: {notice}", "note") for notice in one.experiment.notices]
+        heading, body = f"{_title(number, one)}, against its base recipe", join([changes, *notices])
+        parts.append(part(heading, body) if len(launched) == 1 else details(heading, body))
+    return join(parts)
+
+
+def schedule(one: Launched) -> str:
+    """Return losses, weights, P x K and learning rate by range of epochs."""
+    from solver.preview import schedule_table
+
+    return code(schedule_table(load_cfg(one.experiment.config, one.experiment.opts)))
+
+
+def training(one: Launched) -> str:
+    """Return loss, terms of the loss and learning rate by epoch."""
+    stages = one.experiment.stages
+    if len(stages) == 1:
+        return figures.training(one.records, f", {one.name}")
+    return join(
+        part(f"Stage {stage}", figures.training(_of_stage(one, stage), f", {one.name}, stage {stage}"))
+        for stage in stages
+    )
+
+
+def _of_stage(one: Launched, stage: str) -> dict[int, list[dict[str, Any]]]:
+    """Return the records of one stage, by seed."""
+    return {seed: of_stage(records, one.experiment.stages, stage) for seed, records in one.records.items()}
+
+
+def progress(launched: Sequence[Launched]) -> str:
+    """Return mAP over epochs of each experiment's seeds."""
+    return pictures(
+        figures.progress_chart(one.results, _of_stage(one, one.experiment.stages[-1]), f", {one.name}")
+        for one in launched
+    )
+
+
+def mean_cmc(launched: Sequence[Launched]) -> str:
+    """Return the CMC of each experiment's last epoch, as means over its seeds."""
+    curves = {}
+    for one in launched:
+        own = [tested.summary["cmc"] for tested in one.tested.values()]
+        if own:
+            curves[one.name] = np.mean([curve[: min(map(len, own))] for curve in own], axis=0)
+    if not curves:
+        return missing("No last epoch was tested.")
+    return pictures([figures.cmc(curves, "CMC at the last epoch, mean over the seeds")])
+
+
+def last_epoch(one: Launched, num_experiments: int) -> str:
+    """Return slices (means over the seeds), pairs and worst queries (of the first seed) of the last epoch.
+
+    The worst queries are fewer where several experiments share the page.
+    """
+    if not one.tested:
+        return missing(f"Epoch {one.experiment.last_epoch} has no result yet.")
+    any_test, of = next(iter(one.tested.values())), f", {one.name}"
+    runs = {seed: tested.slices for seed, tested in one.tested.items() if tested.slices is not None}
+    analyses = {seed: tested.analysis for seed, tested in one.tested.items() if tested.analysis is not None}
+    if runs:
+        slices = try_part("Slices", lambda: figures.slices(mean_slices(list(runs.values())), of))
+    else:
+        slices = missing(any_test.absent[any_test.folder.slices.name])
+    parts = [part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices)]
+    if not analyses:
+        return join([*parts, part("Pairs and worst queries", missing(any_test.absent[any_test.folder.analysis.name]))])
+    seed, analysis = next(iter(analyses.items()))
+    pairs = try_part("Distances and ROC", pairs_part, analysis, of)
+    worst = try_part("Worst queries", worst_part, analysis, num_experiments)
+    return join([*parts, part(f"Distances and ROC, seed {seed}", pairs), part(f"Worst queries, seed {seed}", worst)])
+
+
+def _over_seeds(runs: Mapping[int, Any]) -> str:
+    names = " ".join(map(str, runs))
+    return f"mean over seeds {names}" if len(runs) > 1 else f"seed {names}"
+
+
+def environment(one: Launched) -> str:
+    """Return data and environment of the runs of an experiment; where seeds differ, every value."""
+    found = [_read_environment(one.experiment.run_folder(seed).environment) for seed in one.records]
+    data = [("data sets", _test_sets(one)), ("fingerprint of the test data", one.summary["data_fingerprints"])]
+    data.append(("fingerprint of the training data", _distinct(found, "data_fingerprint")))
+    known = [(name.replace("_", " "), _distinct(found, name)) for name in ENVIRONMENT]
+    return join([result.facts(data, "Data"), result.facts(known, "Environment of the training")])
+
+
+def _test_sets(one: Launched) -> list[str]:
+    names = [tested.summary.get("dataset") for tested in one.tested.values()]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _distinct(found: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return list(dict.fromkeys(str(one[name]) for one in found if one.get(name) not in (None, "")))
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Return env.json of a run folder; nothing where it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

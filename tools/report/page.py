@@ -1,0 +1,174 @@
+"""The HTML of a report: one page, nothing outside it, no script; all text from outside is escaped."""
+
+import html
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Nothing may be fetched: whatever a caption or a path smuggled in, a browser that obeys this loads no other file.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+REVERSING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they can make a path look like another
+NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
+PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+$style</style>
+</head>
+<body>
+<header>
+<h1>$title</h1>
+$subtitle
+</header>
+<nav aria-label="Contents">
+<ul>
+$contents
+</ul>
+</nav>
+<main>
+$sections
+</main>
+</body>
+</html>
+""")
+
+
+class Section(NamedTuple):
+    """One entry of the table of contents; `body` is markup."""
+
+    anchor: str  # unique in the page, [a-z0-9-]+
+    title: str
+    body: str
+
+
+def text(value: Any) -> str:
+    """Return `value` as text that no browser takes for markup.
+
+    What UTF-8 or HTML cannot hold (lone surrogates of undecodable file names, control characters) is shown as a
+    backslash escape, and so are the characters that reverse the direction of the text behind them.
+    """
+    return html.escape("".join(_visible(character) for character in str(value)))
+
+
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cs") or character in REVERSING
+    if character in "\n\t" or not hidden:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def paragraph(line: Any, kind: str = "") -> str:
+    """Return a paragraph of plain text; `kind` is a class of style.css (note, missing)."""
+    return f'<p class="{kind}">{text(line)}</p>' if kind else f"<p>{text(line)}</p>"
+
+
+def missing(line: str) -> str:
+    """Return the line that stands where something cannot be shown."""
+    return paragraph(line, "missing")
+
+
+def table(rows: Sequence[Sequence[Any]], caption: str, left: Sequence[int] = (0,)) -> str:
+    """Return a table that scrolls sideways within its own frame; the first row is the head, the first column too.
+
+    The columns in `left` start at the left, others (numbers) end at the right. Cells are plain text.
+    """
+    head, *body = (
+        "<tr>" + "".join(_cell(cell, number, column, column in left) for column, cell in enumerate(row)) + "</tr>"
+        for number, row in enumerate(rows)
+    )
+    lines = [f"<caption>{text(caption)}</caption>", f"<thead>{head}</thead>", "<tbody>", *body, "</tbody>"]
+    return frame("<table>\n" + "\n".join(lines) + "\n</table>", caption)
+
+
+def _cell(value: Any, row: int, column: int, left: bool) -> str:
+    side = "" if left else ' class="number"'
+    if row and column:
+        return f"<td{side}>{text(value)}</td>"
+    return f'<th scope="{"row" if row else "col"}"{side}>{text(value)}</th>'
+
+
+def frame(markup: str, label: str) -> str:
+    """Return markup in a frame that scrolls by itself, also with the keyboard."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{text(label)}">\n{markup}\n</div>'
+
+
+def picture(figure: "Figure") -> str:
+    """Return a chart as an inline drawing on a white card."""
+    from tools.charts import to_svg
+
+    svg = to_svg(figure).replace(NAMESPACE, "", 1)  # needless within HTML, and so the page holds no address at all
+    return f'<figure class="chart">\n{svg}\n</figure>'
+
+
+def pictures(figures: Iterable["Figure"], packed: bool = False) -> str:
+    """Return charts side by side where there is room; `packed` is for unequal heights: column by column."""
+    kind = "charts packed" if packed else "charts"
+    return f'<div class="{kind}">\n' + "\n".join(map(picture, figures)) + "\n</div>"
+
+
+def code(lines: str, wraps: bool = False) -> str:
+    """Return a command (`wraps`: all of it is in sight), or an aligned table, in letters of equal width."""
+    kind = ' class="wrap"' if wraps else ""
+    return f'<pre{kind} tabindex="0"><code>{text(lines)}</code></pre>'
+
+
+def details(summary: str, body: str, is_open: bool = False) -> str:
+    """Return a part that a click opens."""
+    return f"<details{' open' if is_open else ''}>\n<summary>{text(summary)}</summary>\n{body}\n</details>"
+
+
+def part(title: str, body: str) -> str:
+    """Return a titled part of a section."""
+    return f"<h3>{text(title)}</h3>\n{body}"
+
+
+def join(parts: Iterable[str]) -> str:
+    """Return the parts that are not empty, one below the other."""
+    return "\n".join(part for part in parts if part)
+
+
+def try_part(title: str, make: Callable[..., str], *args: Any) -> str:
+    """Return `make(*args)`; where a damaged or older file stops it, a line with the error.
+
+    A report is the last thing that a test writes, and one of its parts is worth less than the others together.
+    """
+    try:
+        return make(*args)
+    except Exception as error:
+        return missing(f"{title}: cannot be shown ({type(error).__name__}: {error}).")
+
+
+def make_section(anchor: str, title: str, make: Callable[..., str], *args: Any) -> Section:
+    """Return the section whose body is `make(*args)`, or a line with the error that stopped it."""
+    return Section(anchor, title, try_part(title, make, *args))
+
+
+@cache
+def _style() -> str:
+    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+
+
+def make_page(title: str, subtitle: Iterable[str], sections: Sequence[Section]) -> str:
+    """Return the whole page; the lines of `subtitle` are plain text."""
+    return PAGE.substitute(
+        policy=POLICY,
+        title=text(title),
+        subtitle=join(paragraph(line) for line in subtitle),
+        style=_style(),
+        contents="\n".join(f'<li><a href="#{one.anchor}">{text(one.title)}</a></li>' for one in sections),
+        sections="\n".join(
+            f'<section id="{one.anchor}">\n<h2>{text(one.title)}</h2>\n{one.body}\n</section>' for one in sections
+        ),
+    )

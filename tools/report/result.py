@@ -1,0 +1,85 @@
+"""The parts of a report that show the figures of one test, or the means over the tests of several seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.titles import dataset_title
+from tools.report.page import code, missing, paragraph, table, text
+from utils.test_folder import METRICS
+
+Summary = Mapping[str, Any]
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in percent as the other tables show it, e.g. 36.04."""
+    return f"{100 * fraction:.2f}"
+
+
+def headline(summary: Summary) -> str:
+    """Return the metrics as cards, each with its 95 % interval where the file has one, and the valid queries."""
+    intervals, spread = summary.get("interval", {}), summary.get("trial_sd", {})
+    cards = []
+    for name in METRICS:
+        notes = []
+        if name in intervals:
+            low, high = intervals[name]
+            notes.append(f"95 %: {percent(low)} to {percent(high)}")
+        if name in spread:
+            notes.append(f"sd {percent(spread[name])} over {summary['num_trials']} trials")
+        cards.append(_card(name, percent(summary[name]), notes))
+    valid, total = summary.get("num_valid_query"), summary.get("num_query")
+    others = "" if valid == total else "; the others have no match"
+    cards.append(_card("Valid queries", str(valid), [f"of {total}{others}"]))
+    unit = "Metrics in percent" + ("; 95 % intervals from a bootstrap over the identities." if intervals else ".")
+    lines = ['<dl class="figures">', *cards, "</dl>", paragraph(unit, "note")]
+    lines += [paragraph(note, "note") for note in summary.get("notes", ())]
+    return "\n".join(lines)
+
+
+def _card(name: str, value: str, notes: Sequence[str]) -> str:
+    below = "".join(f'<dd class="range">{text(note)}</dd>' for note in notes)
+    return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd>{below}</div>"
+
+
+def further_tests(summary: Summary) -> str:
+    """Return the table of the test sets in DATASETS.TESTS behind the first; nothing where there is none."""
+    tests = summary.get("tests")
+    if not tests:
+        return ""
+    size = summary["settings"]["DATASETS.VEHICLEID_TEST_SIZE"]
+    named = {summary["dataset"]: summary} | {dataset_title(name, size): result for name, result in tests.items()}
+    rows = [["test set", *METRICS]]
+    rows += [[title, *(percent(result[metric]) for metric in METRICS)] for title, result in named.items()]
+    note = f"Each of them has a folder of its own beside this page, with a report: {', '.join(tests)}."
+    return table(rows, "The same checkpoint on every test set, in percent") + paragraph(note, "note")
+
+
+def tpr_table(rates: Mapping[str, float], thresholds: Mapping[str, float | None]) -> str:
+    """Return the table of the true positive rates and thresholds at the false positive rates of TEST.ROC_FPR.
+
+    A threshold of None accepts all pairs; one that is not there was not recorded.
+    """
+    if not rates:
+        return ""
+    rows = [("false positive rate", "true positive rate, %", "largest distance accepted")]
+    for rate, value in rates.items():
+        limit = thresholds.get(rate)
+        rows.append((rate, percent(value), "-" if limit is None else f"{limit:.4g}"))
+    return table(rows, "TPR@FPR: pairs accepted up to a distance")
+
+
+def facts(rows: Sequence[tuple[str, Any]], caption: str) -> str:
+    """Return a table of names and values; those without a value are left out."""
+    known = [(name, _plain(value)) for name, value in rows if value not in (None, "", [])]
+    return table([("what", "value"), *known], caption, left=range(2)) if known else missing(f"{caption}: not recorded.")
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def command_part(command: str) -> str:
+    """Return the command that makes a result again, ready to copy."""
+    return paragraph("In the root of the repository, with the versions and the data above:", "note") + code(
+        command, wraps=True
+    )

@@ -1,0 +1,52 @@
+"""What a configuration changes: against the recipe below it, and between experiments."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.base import base_of
+from configs.compare import Change, find_changes, flatten
+from configs.keys import affects
+from tools.report.page import missing, paragraph, table
+from utils.errors import ConfigError
+
+ABSENT = "(no such key)"
+
+
+def shown(value: Any) -> str:
+    """Return a setting's value as text: an empty string visibly, None as a key that is not there."""
+    if value is None:
+        return ABSENT
+    return repr(value) if value == "" else str(value)
+
+
+def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
+    """Return the table of the keys in which the resolved `config` (nested) differs from its YAML's `_BASE_`.
+
+    Places of one machine or run, no part of a recipe, are left out.
+    """
+    if not Path(config_file).is_file():
+        return missing(f"'{config_file}' is gone, and with it the name of its base recipe: no comparison.")
+    try:
+        base = base_of(config_file)
+    except ConfigError as error:
+        return missing(f"No comparison with the base recipe: {error}")
+    changes = [change for change in find_changes(base.settings, flatten(config)) if not affects(change.key, "place")]
+    if not changes:
+        return paragraph(f"No key differs from {base.name}.")
+    rows = [("key", "base", "here"), *((one.key, shown(one.old), shown(one.new)) for one in changes)]
+    return table(rows, f"{config_file}, the command line included, against its base {base.name}", left=range(3))
+
+
+def experiment_changes(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Return the table of the keys in which any experiment differs from the first; one column an experiment."""
+    flat = [flatten(config) for config in configs]
+    changed: list[Change] = [change for other in flat[1:] for change in find_changes(flat[0], other)]
+    keys = sorted({change.key for change in changed})
+    if not keys:
+        return paragraph("All experiments have the same settings.")
+    heads = [f"{number} {name}" for number, name in enumerate(names, start=1)]
+    rows = [["key", *heads], *([key, *(shown(one.get(key)) for one in flat)] for key in keys)]
+    return table(
+        rows, "Keys in which the experiments differ, by their ID in the ablation table", left=range(len(rows[0]))
+    )

@@ -1,0 +1,94 @@
+"""The report of one test, made from the files in its folder."""
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from tools.report import figures, result
+from tools.report.files import Tested
+from tools.report.page import join, make_page, make_section, missing, pictures
+from tools.report.settings import base_changes
+from tools.report.thumbnails import worst_queries
+
+FEWEST_WORST = 3  # worst queries that each of many experiments shows
+ENVIRONMENT = ("python", "torch", "torchvision", "timm", "platform", "device", "device_name", "threads", "git_commit")
+
+
+def make_test_page(tested: Tested) -> str:
+    """Return the page of one test."""
+    summary = tested.summary
+    epoch = summary.get("epoch")
+    title = f"Test of {summary.get('dataset', 'a checkpoint')}" + (f", epoch {epoch}" if epoch is not None else "")
+    sections = [
+        make_section("result", "Result", result.headline, summary),
+        make_section("tests", "Further test sets", result.further_tests, summary),
+        make_section("settings", "Settings", settings_part, summary),
+        make_section("slices", "Slices", slices_part, tested),
+        make_section("cmc", "CMC curve", cmc_part, summary),
+        make_section("pairs", "Distances and ROC", _from_analysis, tested, pairs_part),
+        make_section("worst", "Worst queries", _from_analysis, tested, worst_part),
+        make_section("data", "Data and environment", fingerprints_part, summary),
+        make_section("reproduce", "Reproduce", reproduce_part, summary),
+    ]
+    return make_page(
+        title, [f"Checkpoint: {summary.get('weight', 'not recorded')}"], [one for one in sections if one.body]
+    )
+
+
+def settings_part(summary: dict[str, Any]) -> str:
+    """Return the configuration of the test against the base recipe."""
+    if not summary.get("config_file") or not summary.get("config"):
+        return missing("summary.json does not record the configuration.")
+    return base_changes(summary["config_file"], summary["config"])
+
+
+def slices_part(tested: Tested) -> str:
+    """Return heat map, bars and table of the slices."""
+    return missing(tested.absent[tested.folder.slices.name]) if tested.slices is None else figures.slices(tested.slices)
+
+
+def cmc_part(summary: dict[str, Any]) -> str:
+    """Return the CMC curve."""
+    return pictures([figures.cmc({"this test": summary["cmc"]})])
+
+
+def _from_analysis(tested: Tested, make: Callable[[dict[str, Any]], str]) -> str:
+    return missing(tested.absent[tested.folder.analysis.name]) if tested.analysis is None else make(tested.analysis)
+
+
+def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
+    """Return the histograms of positive and negative pairs, the ROC curve and the table of TPR@FPR."""
+    if "distance" not in analysis:
+        return missing("All images of the test set are of one identity, so there are no pairs of two.")
+    points = analysis["tpr_at_fpr"]
+    drawn = [figures.distances(analysis["distance"], of), figures.roc(analysis["roc"], points, of)]
+    return join([pictures(drawn), result.tpr_table(points, analysis.get("threshold", {}))])
+
+
+def worst_part(analysis: dict[str, Any], share: int = 1) -> str:
+    """Return the first of `share` equal parts of the worst queries, at least FEWEST_WORST, with their rank lists."""
+    worst = analysis["worst"]
+    return worst_queries(worst[: max(FEWEST_WORST, len(worst) // share)])
+
+
+def fingerprints_part(summary: dict[str, Any]) -> str:
+    """Return what the result was made from and on."""
+    environment = summary.get("environment", {})
+    data = (
+        ("test set", summary.get("dataset")),
+        ("fingerprint of the test data", summary.get("data_fingerprint")),
+        ("fingerprint of the training data", summary.get("train_fingerprint")),
+        ("checkpoint", summary.get("weight")),
+        ("SHA-256 of the checkpoint", summary.get("weight_sha256")),
+        ("precision of the embedding", summary.get("precision")),
+    )
+    known = [(name.replace("_", " "), environment.get(name)) for name in ENVIRONMENT]
+    return join([result.facts(data, "Data and checkpoint"), result.facts(known, "Environment of the test")])
+
+
+def reproduce_part(summary: dict[str, Any]) -> str:
+    """Return the command of the test."""
+    command = summary.get("command")
+    if not command:
+        return missing("summary.json does not record the command.")
+    return result.command_part(shlex.join(["python", *command]))

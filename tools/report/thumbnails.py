@@ -1,0 +1,77 @@
+"""Queries and their rank lists as rows of small embedded images."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.report.page import details, join, missing, paragraph, text
+
+Entry = Mapping[str, Any]  # an image of analysis.json's `worst`
+Images = Mapping[str, str | None]  # data URI by path
+
+SIDE = 96  # longest side of a thumbnail, pixels
+QUALITY = 80  # of the JPEG, 1..95
+LABELS = {"right": "✓ right", "wrong": "✗ wrong", "junk": "– junk"}
+LEGEND = (
+    "Each row: the query, then the gallery from the nearest on. Green ✓ is the query's identity, red ✗ another one, "
+    "grey – (junk) the query's identity seen by the query's camera: shown here, but not ranked. pid is the identity, "
+    "cam the camera as in slices.csv (VeRi's c001 is 0), d the distance."
+)
+
+
+def thumbnail(path: str) -> str | None:
+    """Return the image as a JPEG data URI, at most SIDE pixels wide and high; None when it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEG files at a fraction of their size
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for damaged files
+        return None
+    small.thumbnail((SIDE, SIDE))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def worst_queries(worst: Sequence[Entry]) -> str:
+    """Return entries of analysis.json's `worst`, the first half of them open."""
+    if not worst:
+        return missing("No query has a match, so none can be ranked.")
+    parts = [paragraph(LEGEND, "note")]
+    paths = [entry["path"] for query in worst for entry in (query, *query["ranks"])]
+    images = {path: thumbnail(path) for path in dict.fromkeys(paths)}  # one gallery image is near many queries
+    absent = sum(image is None for image in images.values())
+    if absent:
+        parts.append(missing(f"{absent} of {len(images)} images cannot be read where the test found them."))
+    rows = [_query_row(number, query, images) for number, query in enumerate(worst, start=1)]
+    half = (len(rows) + 1) // 2
+    parts += rows[:half]
+    if rows[half:]:
+        parts.append(details(f"{len(rows) - half} more", join(rows[half:])))
+    return join(parts)
+
+
+def _query_row(number: int, query: Entry, images: Images) -> str:
+    found = query["first_hit"] + 1  # counted from 1, as people do
+    scores = f"AP {query['ap']:.2%}, {query['num_pos']} matches, the first at rank {found}"
+    items = [_item("query", "query", query, images)]
+    items += [_item(entry["status"], LABELS[entry["status"]], entry, images) for entry in query["ranks"]]
+    title = paragraph(f"{number}. {scores}: {Path(query['path']).name}", "title")
+    return f'{title}\n<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"
+
+
+def _item(kind: str, label: str, entry: Entry, images: Images) -> str:
+    source, name = images[entry["path"]], Path(entry["path"]).name
+    if source is None:
+        image = '<span class="absent">not found</span>'
+    else:
+        image = f'<img src="{source}" alt="{text(f"{label}: {name}")}">'
+    lines = [f"pid {entry['pid']}", f"cam {entry['camid']}"]
+    if "distance" in entry:
+        lines.append(f"d {round(entry['distance'], 3) + 0.0:.3f}")  # + 0.0: no -0.000
+    words = "".join(f"<span>{text(line)}</span>" for line in lines)
+    return f'<li class="{kind}" title="{text(entry["path"])}">{image}<strong>{text(label)}</strong>{words}</li>'

@@ -1,0 +1,1 @@
+"""What a launch has to show: experiments, summaries and the ablation table."""

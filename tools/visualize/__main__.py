@@ -1,0 +1,34 @@
+"""Pictures of a trained model: python -m tools.visualize ranks|attention|embedding --run OUTPUT_DIR --out DIR
+
+ranks      what was found for a query, right, wrong and same-camera images marked
+attention  from where in the image each branch's feature comes
+embedding  embeddings of some identities in the plane
+"""
+
+import argparse
+import sys
+
+from tools.visualize import attention, embedding, ranks
+from utils.commands import OneLineParser
+from utils.errors import run_command
+
+COMMANDS = {"ranks": ranks.main, "attention": attention.main, "embedding": embedding.main}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first argument names; return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = OneLineParser(
+        prog="python -m tools.visualize",
+        usage="%(prog)s COMMAND ... (COMMAND --help lists the arguments of one)",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    args = parser.parse_args(argv[:1])
+    return COMMANDS[args.command](argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

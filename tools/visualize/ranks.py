@@ -1,0 +1,140 @@
+"""Rank lists as pictures: a query and what was found for it, right, wrong and same-camera junk told apart."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
+from tools.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
+from utils.commands import need_packages, whole_number
+from utils.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets.bases import Sample
+    from utils.ranking.rank_list import RankList
+
+ORDERS = ("worst", "best", "pid", "random")
+SHEET_NAME = "overview.png"
+SHEET_QUERIES = 40  # that the overview holds
+SHEET_HEIGHT = 72  # pixels of an image there
+NUM_EXAMPLES = 5  # identities that an error quotes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write one picture per query and the overview; return the exit code 0."""
+    parser = picture_parser("ranks", "Show for single queries of the test set what the model finds.")
+    add_seed(parser)
+    parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="ranks to show, without junk (10)")
+    parser.add_argument("--num-queries", type=whole_number, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
+    parser.add_argument(
+        "--pids",
+        nargs="+",
+        type=int,
+        metavar="P",
+        help="only queries of these identities; KEY VALUE pairs stand before",
+    )
+    args = parser.parse_args(argv)
+    need_packages("matplotlib")
+    opened = open_test_set(args)
+
+    from datasets.test_set import first_items
+    from processor.evaluation.embed import embed, make_embedding
+    from processor.evaluation.evaluate import rank_options, search
+    from utils.ranking.rank import rank
+    from utils.ranking.rank_list import rank_lists
+
+    trained, test = opened.trained, opened.data.test
+    pids = test.labels.pids[first_items(test.trials[0].query)]
+    check_pids(args.pids or [], pids)  # before the work
+    embedded = embed(trained.model, test.loaders, make_embedding(trained.cfg, trained.device))
+    searched = search(test, embedded, rank_options(trained.cfg))
+    ap = rank(searched.distances, searched.protocol).ap
+    chosen = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)
+    lists = rank_lists(searched.distances, chosen.tolist(), args.topk, searched.protocol)
+    queries = samples_of(test.labels, searched.query[chosen])
+    gallery = samples_of(test.labels, searched.trial.gallery)
+    drawn = [
+        (query_tile(query, ap[row]), result_tiles(found, gallery))
+        for row, query, found in zip(chosen, queries, lists, strict=True)
+    ]
+    for number, (row, sample, (query, results)) in enumerate(zip(chosen, queries, drawn, strict=True), 1):
+        draw_grid(query, results, opened.folder / file_name(number, sample, ap[row]))
+    draw_sheet(drawn, opened.folder / SHEET_NAME)
+    print(f"{len(chosen)} rank lists and {SHEET_NAME} in {opened.folder}")
+    return 0
+
+
+def check_pids(wanted: Sequence[int], pids: np.ndarray) -> None:
+    """Raise DataError for a wanted identity that is none of those of the queries, pids [Q]."""
+    unknown = sorted(set(wanted) - set(pids.tolist()))
+    if unknown:
+        known = np.unique(pids)
+        raise DataError(
+            f"--pids {unknown[0]}: no query shows this identity; the {len(known)} of the test set begin "
+            f"{', '.join(map(str, known[:NUM_EXAMPLES]))}"
+        )
+
+
+def choose(
+    ap: np.ndarray, pids: np.ndarray, order: str, number: int, wanted: Sequence[int] | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return the rows int64 of the first `number` queries in an order of ORDERS, ties by the smaller row.
+
+    `ap` float [Q] is NaN for queries without a match, which come last by worst and best. `wanted` keeps only the
+    queries of these identities.
+    """
+    rows = np.arange(len(ap))
+    if wanted:
+        rows = rows[np.isin(pids, wanted)]
+    if order == "random":
+        rows = np.random.default_rng(seed).permutation(rows)
+    else:
+        keys = {"worst": ap, "best": -ap, "pid": pids}
+        rows = rows[np.argsort(keys[order][rows], kind="stable")]  # NaN last
+    return rows[:number]
+
+
+def query_tile(sample: "Sample", ap: float) -> Tile:
+    """Return the query with its average precision, identity, camera and file name."""
+    return Tile(sample.path, "query", (_percent(ap), _who(sample), Path(sample.path).name))
+
+
+def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
+    """Return what was found, the ranks counted from 1 without the junk, with distance, identity, camera and name."""
+    from utils.ranking.rank_list import STATUS
+
+    tiles, rank = [], 0
+    for row, code, distance in zip(found.gallery, found.status, found.distance, strict=True):
+        sample, status = gallery[row], STATUS[code]
+        rank += status != "junk"
+        label = "" if status == "junk" else f"{rank}"
+        caption = (f"distance {max(distance, 0):.3f}", _who(sample), Path(sample.path).name)
+        tiles.append(Tile(sample.path, label, caption, status))
+    return tiles
+
+
+def draw_sheet(drawn: Sequence[tuple[Tile, Sequence[Tile]]], path: Path) -> None:
+    """Write the overview: the first queries below each other, small, without the captions of what was found."""
+    rows = []
+    for query, results in drawn[:SHEET_QUERIES]:
+        small = [tile._replace(caption=()) for tile in results]
+        rows.append(grid_image(query._replace(caption=query.caption[:2]), small, max(1, len(small)), SHEET_HEIGHT))
+    save_picture(stacked(rows), path)
+
+
+def file_name(number: int, sample: "Sample", ap: float) -> str:
+    """Return a name that sorts by `number`, such as 001_ap0.03_pid12_c2_name.png."""
+    score = "none" if math.isnan(ap) else f"{ap:.2f}"
+    return f"{number:03d}_ap{score}_pid{sample.pid}_c{sample.camid}_{file_stem(sample.path)}.png"
+
+
+def _who(sample: "Sample") -> str:
+    return f"pid {sample.pid} cam {sample.camid}"
+
+
+def _percent(ap: float) -> str:
+    return "no match" if math.isnan(ap) else f"AP {ap:.1%}"

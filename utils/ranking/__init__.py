@@ -1,0 +1,1 @@
+"""Ranking of a gallery for queries: distances, protocol, ranks, and what is read from them."""

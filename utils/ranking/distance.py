@@ -1,0 +1,188 @@
+"""Distances between the embeddings of images, block by block, on the CPU and in true float32.
+
+numpy is used on purpose: torch may run a float32 product in TF32 or bfloat16, which changes ranks at the 4th decimal.
+`utils.ranking.on_gpu` does the same for features that lie on a GPU.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from utils.errors import DataError
+
+BLOCK_BYTES = 64 * 2**20  # what the arrays of one block of rows may take together
+ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
+GROUP = 8  # columns of which only the smallest is looked at when the k nearest are bounded
+
+
+def on_gpu(values: np.ndarray | torch.Tensor) -> bool:
+    """Return whether `values` lies on a GPU that multiplies and sorts as the CPU does; Apple's are not known to."""
+    return isinstance(values, torch.Tensor) and values.is_cuda
+
+
+def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return `values` as a numpy array on the CPU, half types widened to float32; a view where that is possible."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        values = (values.float() if values.dtype in (torch.float16, torch.bfloat16) else values).cpu().numpy()
+    values = np.asarray(values)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def as_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
+    """Return embeddings [N, D] as float32 numpy; DataError unless N and D are at least 1. `name` is for the message."""
+    _check_shape(values, name)
+    return as_array(values).astype(np.float32, copy=False)
+
+
+def _check_shape(values: np.ndarray | torch.Tensor, name: str) -> None:
+    if values.ndim != 2 or 0 in values.shape:
+        raise DataError(f"{name} features have shape {list(values.shape)}; need one row per image, [N >= 1, D >= 1]")
+
+
+def check_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> None:
+    """Raise DataError unless query and gallery features are [Q, D] and [G, D], Q, G and D at least 1."""
+    _check_shape(qf, "query")
+    _check_shape(gf, "gallery")
+    if qf.shape[1] != gf.shape[1]:
+        raise DataError(f"query features have {qf.shape[1]} values, gallery features {gf.shape[1]}; use one model")
+
+
+def as_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return query and gallery features as `as_features` does; DataError as `check_pair`."""
+    check_pair(qf, gf)
+    return as_features(qf, "query"), as_features(gf, "gallery")
+
+
+def squared_norms(feat: np.ndarray, name: str) -> np.ndarray:
+    """Return |x_i|^2, float32 [N], of float32 features [N, D]; DataError naming the first row that is not finite."""
+    norms = np.einsum("ij,ij->i", feat, feat)
+    check_norms(norms, name)
+    return norms
+
+
+def check_norms(norms: np.ndarray, name: str) -> None:
+    """Raise DataError naming the first row of the `name` features whose squared norm, of norms [N], is not finite."""
+    broken = np.flatnonzero(~np.isfinite(norms))
+    if len(broken):
+        raise DataError(
+            f"{name} feature row {broken[0]} (0-based; {len(broken)} of {len(norms)} rows) holds NaN, infinity or "
+            "values whose square overflows; check the weights, SOLVER.AMP and TEST.AMP"
+        )
+
+
+def unit_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
+    """Return a copy of features [N, D], float32, each row divided by its length; a row of zeros stays as it is.
+
+    Raises DataError as `as_features` and `squared_norms` do.
+    """
+    feat = as_features(values, name)
+    length = np.sqrt(squared_norms(feat, name))
+    return feat / np.where(length > 0, length, 1)[:, None]
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray, x_norms: np.ndarray, y_norms: np.ndarray) -> np.ndarray:
+    """Return |x_i|^2 + |y_j|^2 - 2 x_i.y_j, float32 [N, M], for float32 x [N, D], y [M, D] and their squared norms.
+
+    Not clamped: rounding can leave about -1e-6 |x|^2 where the true distance is 0.
+    """
+    distances = x @ y.T
+    distances *= -2
+    distances += y_norms
+    distances += x_norms[:, None]
+    return distances
+
+
+def nearest_columns(rows: np.ndarray, x: np.ndarray, y: np.ndarray, k: int, error: np.ndarray | float) -> np.ndarray:
+    """Return the k columns nearest to each row, int32 [N, k], by rising distance, then rising column; k <= M.
+
+    `rows` are `squared_distances` [N, M] of features x [N, D] to y [M, D], wrong by at most `error` (of each row [N] or
+    of all); where that leaves the order open, the distances of the candidates are computed again in float64.
+    """
+    error = np.broadcast_to(error, len(rows))
+    nearest = np.empty((len(rows), k), dtype=np.int32)
+    bound = _upper_bound(rows, k) + 2 * error
+    row, column = np.divmod(np.flatnonzero(rows <= bound[:, None]), rows.shape[1])  # columns rise within a row
+    value = rows[row, column]
+    edges = row.searchsorted(np.arange(len(rows) + 1))
+    for index, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        candidates, distances = column[begin:end], value[begin:end]
+        order = distances.argsort(kind="stable")
+        ordered = distances[order[: k + 1]]
+        if np.any(ordered[1:] - ordered[:-1] <= 2 * error[index]):
+            offset = y[candidates] - x[index].astype(np.float64)
+            order = np.einsum("ij,ij->i", offset, offset).argsort(kind="stable")
+        nearest[index] = candidates[order[:k]]
+    return nearest
+
+
+def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
+    """Return a value for each row [N, M] that at least k of its entries do not exceed, close to the k-th smallest.
+
+    The k-th smallest of the minima of groups is such a value, and much less work than the k-th smallest of all.
+    """
+    groups = rows.shape[1] // GROUP
+    if groups >= k:
+        rows = rows[:, : groups * GROUP].reshape(len(rows), GROUP, groups).min(axis=1)
+    return np.partition(rows, k - 1, axis=1)[:, k - 1]
+
+
+def row_blocks(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over `num_rows`, in blocks of as many rows as BLOCK_BYTES holds, at least 1."""
+    step = max(1, BLOCK_BYTES // row_bytes)
+    for start in range(0, num_rows, step):
+        yield start, min(start + step, num_rows)
+
+
+class Distances:
+    """Distances of Q queries to G gallery images, smaller = more alike, made a few rows at a time.
+
+    Those of features are float32, those of a matrix have its type.
+    """
+
+    def __init__(self, shape: tuple[int, int], rows: Callable[[int, int], np.ndarray | torch.Tensor]) -> None:
+        self.shape = shape
+        self._rows = rows  # (start, stop) -> [stop - start, G]
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return the distances of the queries start, ..., stop - 1 on the CPU, [stop - start, G]."""
+        return as_array(self._rows(start, stop))
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (start, rows) over all queries on the CPU, in blocks of about 64 MiB."""
+        for start, stop in self.spans():
+            yield start, self.rows(start, stop)
+
+    def blocks_in_place(self) -> Iterator[tuple[int, np.ndarray | torch.Tensor]]:
+        """Yield what `blocks` yields, as tensors on the GPU where they are made there."""
+        for start, stop in self.spans():
+            yield start, self._rows(start, stop)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, stop) of these blocks."""
+        row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
+        return row_blocks(self.shape[0], row_bytes)
+
+
+def matrix_distances(distmat: np.ndarray | torch.Tensor) -> Distances:
+    """Return the distances in a matrix [Q, G] of any real type; DataError for another number of dimensions."""
+    if distmat.ndim != 2:
+        raise DataError(f"the distance matrix has shape {list(distmat.shape)}; need [queries, gallery]")
+    stays = on_gpu(distmat) and distmat.dtype in (torch.float32, torch.float64)
+    return Distances(
+        tuple(distmat.shape), lambda start, stop: distmat[start:stop] if stays else as_array(distmat[start:stop])
+    )
+
+
+def feature_distances(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> Distances:
+    """Return the squared Euclidean distances of features [Q, D] to [G, D], in true float32, no [Q, G] matrix is made.
+
+    Raises DataError for features of different widths or that are not finite.
+    """
+    qf, gf = as_pair(qf, gf)
+    q_norms, g_norms = squared_norms(qf, "query"), squared_norms(gf, "gallery")
+    return Distances(
+        (len(qf), len(gf)),
+        lambda start, stop: squared_distances(qf[start:stop], gf, q_norms[start:stop], g_norms),
+    )

@@ -1,0 +1,178 @@
+"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness and number of matches of the query.
+
+A slice counts valid queries only, so that the mean over a division of the queries, weighted by `num_query`, is the
+figure of the whole test. Nothing here reads cfg or images.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.atomic import write_text_atomic
+from utils.errors import DataError
+from utils.ranking.distance import Distances
+from utils.ranking.protocol import Protocol, group
+from utils.ranking.rank import rank_distances
+
+DARK, BRIGHT = "dark", "bright"
+UNKNOWN_VIEW = "unknown"
+DECIMALS = 6
+
+
+class Slice(NamedTuple):
+    """One part of a test; mAP and R1 are fractions in 0..1, NaN where no query of the part has a match."""
+
+    kind: str  # camera_pair | viewpoint | brightness | matches
+    query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, "low-high" of matches
+    gallery: str  # camid of the gallery images of a camera pair, "" for the other kinds
+    num_query: int  # queries with a match, the ones that mAP and R1 average
+    num_id: int  # identities of these queries
+    mAP: float
+    R1: float
+
+
+def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
+    """Return one slice for each query camera a and gallery camera b: queries of a ranked against images of b alone.
+
+    `distances` is [Q, G]. A pair of a camera with itself is always empty, because the protocol removes its matches. A
+    single pair says no more than the whole test, and cameras say nothing where a data set has another rule of junk: the
+    list is empty then. Each distance is computed once and sorted once. Raises DataError for distances that are not
+    finite.
+    """
+    if protocol.mask is not None:
+        return []
+    q_pids, g_pids, q_camids, g_camids = group(protocol, distances.shape)[:4]
+    q_cameras, g_cameras = np.unique(q_camids), np.unique(g_camids)
+    if len(q_cameras) == len(g_cameras) == 1:
+        return []
+    columns = [np.flatnonzero(g_camids == camera) for camera in g_cameras]
+    valid = np.stack([np.isin(q_pids, g_pids[column]) for column in columns], axis=1)  # [Q, C]
+    valid &= q_camids[:, None] != g_cameras
+    ap, first_hit = np.full(valid.shape, np.nan), np.full(valid.shape, -1)
+    for start, rows in distances.blocks_in_place():
+        for camera, column in enumerate(columns):
+            row = np.flatnonzero(valid[start : start + len(rows), camera])
+            if not len(row):
+                continue
+            query = start + row
+            labels = (q_pids[query], g_pids[column], q_camids[query], g_camids[column])
+            ranking = rank_distances(rows[np.ix_(row, column)], *labels, max_rank=1)
+            ap[query, camera], first_hit[query, camera] = ranking.ap, ranking.first_hit
+    return [
+        _slice(("camera_pair", str(a), str(b)), q_camids == a, ap[:, index], first_hit[:, index], q_pids)
+        for a in q_cameras
+        for index, b in enumerate(g_cameras)
+    ]
+
+
+def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[Slice]:
+    """Return the slices by viewpoint, brightness and number of matches of the query, from the arrays of per_query.npz.
+
+    Read are ap, first_hit, num_pos, pid, viewid, brightness, each [Q]; queries of all trials count. `threshold` in
+    0..1 is the brightness below which an image is dark: the dark and the bright side are one slice each, and two
+    halves each. Viewpoints are left out where all queries share one.
+    """
+    viewids, brightness, num_pos = (per_query[name] for name in ("viewid", "brightness", "num_pos"))
+    scores = (per_query["ap"], per_query["first_hit"], per_query["pid"])
+    slices = []
+    views = np.unique(viewids)
+    if len(views) > 1:
+        slices += [_slice(("viewpoint", str(view), ""), viewids == view, *scores) for view in views[views >= 0]]
+        if views[0] < 0:
+            slices.append(_slice(("viewpoint", UNKNOWN_VIEW, ""), viewids < 0, *scores))
+    for name, low, high in brightness_ranges(threshold):
+        below_high = brightness < high if high < 1 else True  # an all-white image belongs to the last range
+        slices.append(_slice(("brightness", name, ""), (brightness >= low) & below_high, *scores))
+    low = 1
+    while low <= num_pos.max():
+        high = 2 * low - 1
+        name = str(low) if low == high else f"{low}-{high}"
+        slices.append(_slice(("matches", name, ""), (num_pos >= low) & (num_pos <= high), *scores))
+        low *= 2
+    return slices
+
+
+def brightness_ranges(threshold: float) -> list[tuple[str, float, float]]:
+    """Return (name, low, high), low <= brightness < high, of the dark side, its halves, the bright side, its halves.
+
+    A side without width (threshold 0 or 1) is left out.
+    """
+    ranges = []
+    for side, low, high in ((DARK, 0.0, threshold), (BRIGHT, threshold, 1.0)):
+        if low < high:
+            middle = (low + high) / 2
+            ranges.append((f"{side} {_range_name(low, high)}", low, high))
+            ranges += [(_range_name(low, middle), low, middle), (_range_name(middle, high), middle, high)]
+    return ranges
+
+
+def _range_name(low: float, high: float) -> str:
+    return f"{round(low, 4):g}-{round(high, 4):g}"
+
+
+def _slice(
+    key: tuple[str, str, str], mask: np.ndarray, ap: np.ndarray, first_hit: np.ndarray, pids: np.ndarray
+) -> Slice:
+    """Return the slice `key` of the valid queries within `mask` [Q]."""
+    rows = np.flatnonzero(mask & (first_hit >= 0))
+    if not len(rows):
+        return Slice(*key, 0, 0, float("nan"), float("nan"))
+    mean_ap, rank1 = float(ap[rows].mean()), float((first_hit[rows] == 0).mean())
+    return Slice(*key, len(rows), len(np.unique(pids[rows])), mean_ap, rank1)
+
+
+def mean_slices(runs: Sequence[Sequence[Slice]]) -> list[Slice]:
+    """Return the slices of several runs (seeds) averaged by kind, query and gallery, in order of first appearance.
+
+    mAP and R1 are means over the runs in which the slice has a valid query; the counts are rounded means over the
+    runs that have the slice.
+    """
+    groups: dict[tuple[str, str, str], list[Slice]] = {}
+    for slices in runs:
+        for part in slices:
+            groups.setdefault(part[:3], []).append(part)
+    return [
+        Slice(
+            *key,
+            *(round(float(np.mean([getattr(part, name) for part in parts]))) for name in ("num_query", "num_id")),
+            *(_mean_of_known([getattr(part, name) for part in parts]) for name in ("mAP", "R1")),
+        )
+        for key, parts in groups.items()
+    ]
+
+
+def _mean_of_known(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def write_slices(path: Path, slices: Sequence[Slice]) -> None:
+    """Write a CSV with the fields of `Slice`; fractions have 6 decimals, NaN is an empty cell. Never half-written."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(Slice._fields)
+    for part in slices:
+        writer.writerow([*part[:5], *("" if np.isnan(value) else f"{value:.{DECIMALS}f}" for value in part[5:])])
+    write_text_atomic(path, stream.getvalue())
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """Return what `write_slices` wrote; DataError naming the file (and line) that is not such a table."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        header, *lines = csv.reader(stream) if path.stat().st_size else [[]]
+    if tuple(header) != Slice._fields:
+        raise DataError(f"'{path}' is no table of slices: its first line is not {','.join(Slice._fields)}; test again")
+    return [_parse(cells, path, number) for number, cells in enumerate(lines, start=2)]
+
+
+def _parse(cells: list[Any], path: Path, number: int) -> Slice:
+    try:
+        kind, query, gallery, num_query, num_id, *values = cells
+        mean_ap, rank1 = (float(value) if value else float("nan") for value in values)
+        return Slice(kind, query, gallery, int(num_query), int(num_id), mean_ap, rank1)
+    except ValueError as error:
+        raise DataError(f"'{path}' line {number} is no slice: {','.join(cells)}; test again") from error
