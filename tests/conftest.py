@@ -1,17 +1,20 @@
 """What many tests share: a tiny learnable archive, a tiny experiment on it, and the rule that real data is used."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
 import train
 from tests import fake_runner
 from tests.datasets.trees import REID_DATA, view_line, write_text
+from tests.faults.tally import pytest_terminal_summary  # noqa: F401 - a hook
 from tests.model import clips
 from utils.logger import HANDLER_MARK
 
@@ -167,5 +170,8 @@ class RealDataRule:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RealDataRule())
+    if hasattr(config, "workerinput"):  # one of several processes that share the cores, with their children
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
     settings.register_profile("any machine", deadline=None)  # a loaded machine is no failure
     settings.load_profile("any machine")

@@ -2,10 +2,9 @@
 
 import argparse
 import importlib.util
-import sys
 from typing import NoReturn
 
-from utils.errors import USER_ERROR_CODE, ConfigError
+from utils.errors import USER_ERROR_CODE, ConfigError, print_error
 
 PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported name -> package
 
@@ -14,7 +13,7 @@ class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {self.prog}: {message}; {self.prog} --help lists the arguments", file=sys.stderr)
+        print_error(f"{self.prog}: {message}; {self.prog} --help lists the arguments")
         raise SystemExit(USER_ERROR_CODE)
 
 

@@ -1,5 +1,9 @@
 """A user's mistake is one line and exit code 2."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -7,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs import get_cfg_defaults
 from utils.commands import parse_config_args
 from utils.device import resolve_amp, resolve_device
-from utils.errors import ConfigError, DataError, RunError, one_line, run_command
+from utils.errors import MAX_LINE, ConfigError, DataError, RunError, one_line, run_command, shown
 
 
 class Broken(Dataset):
@@ -94,3 +98,19 @@ def test_precision_follows_mode_and_device():
     assert resolve_amp("off", cpu) is None and resolve_amp("bf16", cpu) == torch.bfloat16
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         resolve_amp("fp16", cpu)
+
+
+def test_a_message_stays_readable_whatever_it_quotes():
+    assert shown("KEY got 'x', say what\nto do") == "KEY got 'x', say what\nto do"
+    long = shown(f"KEY got '{'v' * 5000}', allowed: 1")
+    assert "more characters" in long and long.endswith("allowed: 1") and len(long) < 300
+    assert len(shown("word " * 5000)) < MAX_LINE + 50
+    assert shown("a\x1b[31m\x00b") == "a\\x1b[31m\\x00b"
+
+
+def test_a_name_outside_the_code_page_does_not_end_a_command(tmp_path):
+    code = "import sys; from utils.errors import *\ndef main(argv): print('数据'); raise ConfigError('没有 数据')\n"
+    code += "sys.exit(run_command(main))"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "\\u6570" in done.stdout and done.stderr.startswith("error: \\u6ca1")

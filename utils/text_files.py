@@ -1,0 +1,40 @@
+"""Text files that a user hands in: UTF-8 with or without a byte order mark, and one clear error for anything else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.errors import DataError
+from utils.paths import existing_file
+
+MAX_LINE = 65536  # characters: longer, it is no line of text
+
+
+def read_text(path: str | Path, what: str = "") -> str:
+    """Return the text of a file without its byte order mark; `what` opens the errors about its absence.
+
+    Raises DataError, with the line, where the file is not UTF-8, holds a NUL character or a line over MAX_LINE.
+    """
+    path = existing_file(path, what, DataError)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}:{line}: holds a NUL character, so it is no text (UTF-16?); save the file as UTF-8")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}:{number}: a line of {len(line):,} characters; no line may exceed {MAX_LINE:,}")
+    return text
+
+
+def numbered_lines(path: str | Path, what: str = "") -> Iterator[tuple[str, str]]:
+    """Yield ("file:line", text without its end) of every line that is not blank; errors as `read_text`."""
+    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line
