@@ -1,5 +1,10 @@
 """Train, test and summarise over seeds: python run_phased_loss.py --config configs/VeRi/vit_base.yml --seeds 0 1 2"""
 
+from utils.interrupts import deferred, take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import shlex
 import sys
 from collections.abc import Mapping
@@ -24,6 +29,7 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from tools.launch.children import Children
+    from tools.launch.claims import claimed
     from tools.launch.launch import Launch, plan_launch
     from tools.launch.places import Place, find_places
     from tools.launch.queue import Unit, run_units
@@ -34,7 +40,12 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
     launch = Launch(plan_launch(args), args, command)
     try:
         # the children end first, or the pool would wait for their threads
-        with ThreadPoolExecutor(len(places)) as pool, Children(ROOT) as children:
+        with (
+            claimed(launch.experiments, args.seeds),
+            ThreadPoolExecutor(len(places)) as pool,
+            deferred(),
+            Children(ROOT) as children,
+        ):
 
             def start(unit: Unit, place: Place) -> Future:
                 return pool.submit(run_seed, SeedRun(unit[0].experiment, unit[1], place, children, scripts), args.test)

@@ -1,5 +1,10 @@
 """Train one model: python train.py --config_file configs/VeRi/vit_base.yml [KEY VALUE ...]"""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import contextlib
 import shlex
 import sys
@@ -27,12 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     from utils import distributed
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
-    from utils.run_folder import RunFolder, locked, make_folder
+    from utils.run_folder import RunFolder, check_files, locked, make_folder
 
     command = sys.argv if argv is None else ["train.py", *argv]
     ranks = distributed.find_ranks(cfg.MODEL.DIST_TRAIN, command)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID, ranks.local_rank, ranks.world_size)
     folder = RunFolder(make_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR"), cfg.MODEL.NAME)
+    check_files(folder)
     with contextlib.ExitStack() as stack:
         stale_pid = stack.enter_context(locked(folder)) if ranks.rank == 0 else None
         stack.enter_context(distributed.joined(ranks, device))
@@ -58,6 +64,8 @@ def _train(cfg, folder, ranks, device) -> None:
     data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
     state = find_state(cfg, data.fingerprint)
     if ranks.rank == 0:
+        if state is None:  # what an earlier run left there proves nothing about this one
+            folder.record.unlink(missing_ok=True)
         describe_folder(folder, cfg.dump(default_flow_style=None), str(device), data.fingerprint)
     model = make_model(cfg, data.num_classes, data.camera_num, data.view_num, pretrained=state is None).to(device)
     train_stages(cfg, model, data, state)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Bar, alternate, keep, make_parser, ratio
 from datasets.bases import Sample
+from datasets.image_files import decode, read_file
 from datasets.torch_datasets import ImageDataset
 from datasets.transforms import BatchTransform
 from utils.commands import whole_number
@@ -88,7 +89,8 @@ class LineageImages(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> torch.Tensor:
         if not os.path.exists(self.paths[row]):
             raise OSError(f"{self.paths[row]} does not exist")
-        return self.transform(Image.open(self.paths[row]).convert("RGB"))
+        image, _ = decode(read_file(self.paths[row]))
+        return self.transform(image)
 
 
 def batches(count: int) -> list[list[int]]:

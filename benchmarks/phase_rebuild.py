@@ -8,6 +8,7 @@ Both read the same small images with the same code, so that only the rebuilding 
 """
 
 import collections
+import os
 import random
 import statistics
 import sys
@@ -54,7 +55,10 @@ def make_cfg(folder: Path, num_images: int, num_ids: int, workers: int) -> CfgNo
     """Write images and a table that lists them, and return a configuration that trains on it."""
     paths = write_images(folder, NUM_FILES, (SIDE, SIDE))
     pids = np.repeat(np.arange(num_ids), draw_counts(num_images, num_ids))
-    lines = [f"{paths[row % NUM_FILES]},{pid},{row % 20},{row % 8},train" for row, pid in enumerate(pids)]
+    links = [folder / f"row_{row}.jpg" for row in range(num_images)]  # an image may have one identity only
+    for row, link in enumerate(links):
+        os.link(paths[row % NUM_FILES], link)
+    lines = [f"{links[row]},{pid},{row % 20},{row % 8},train" for row, pid in enumerate(pids)]
     lines += [f"{paths[0]},0,0,0,query", f"{paths[1]},0,1,0,gallery"]
     (folder / "list.csv").write_text("path,pid,camid,viewid,split\n" + "\n".join(lines) + "\n")
     cfg = get_cfg_defaults()

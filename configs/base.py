@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from configs.compare import flatten
 from configs.keys import get_cfg_defaults
-from configs.load import BASE_KEY, load_cfg
-from utils.errors import ConfigError
+from configs.load import base_file, load_cfg
+from configs.yaml_settings import read_settings
+from utils.paths import user_path
 
 DEFAULTS_NAME = "the defaults (docs/config.md)"
 
@@ -24,16 +23,11 @@ class Base(NamedTuple):
 def base_path(config_file: str | Path) -> Path | None:
     """Return the file that a YAML's `_BASE_` names, None when it names none.
 
-    Raises ConfigError for a file that is not there or holds no YAML mapping.
+    Raises ConfigError for a file, or a base, that is not there or is no YAML of settings.
     """
-    path = Path(config_file)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file '{path}' cannot be read ({type(error).__name__}); put it back") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no KEY: value lines")
-    return Path(os.path.normpath(path.parent / content[BASE_KEY])) if BASE_KEY in content else None
+    path = user_path(config_file, "config file")
+    base = base_file(path, read_settings(path))
+    return None if base is None else Path(os.path.normpath(base))
 
 
 def base_of(config_file: str | Path) -> Base:

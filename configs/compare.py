@@ -49,9 +49,10 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     for key, old, new in find_changes(old_values, new_values):
         if not affects(key, "training"):
             continue
-        if key == PATH_KEY and not {old_values[CHOICE_KEY], new_values[CHOICE_KEY]} <= set(PATH_COUNTS_FOR):
+        choices = (old_values.get(CHOICE_KEY), new_values[CHOICE_KEY])
+        if key == PATH_KEY and not all(choice in PATH_COUNTS_FOR for choice in choices):
             continue
-        if (key == last_epoch_key and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
+        if (key == last_epoch_key and type(old) is int and new > old) or (key == CHOICE_KEY and "resume" in (old, new)):
             continue
         differing.append(f"{key} {old} -> {new}")
     return differing

@@ -3,26 +3,21 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from configs.keys import KEYS, get_cfg_defaults
 from configs.rules.problems import find_problems
 from configs.values import parse_value, set_value
+from configs.yaml_settings import Null, Setting, parse_settings, read_settings
 from utils.errors import ConfigError
+from utils.paths import existing_file, user_path
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "command line"
-
-
-class Setting(NamedTuple):
-    """One `KEY: value` and where it stands."""
-
-    key: str
-    value: Any
-    where: str
+MAX_BASES = 20  # files below each other
+MAX_PROBLEMS = 20  # that one error lists
 
 
 def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
@@ -36,10 +31,10 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
 def restore_cfg(text: str, where: str, opts: Sequence[Any] = ()) -> CfgNode:
     """Return the frozen configuration in the YAML `text` that a run has kept, with KEY VALUE pairs (which win).
 
-    A key that it lacks is younger than the run and has its default. `where` tells errors whose text it is. Raises
-    ConfigError as `load_cfg`.
+    The text is what `CfgNode.dump` wrote. A key that it lacks is younger than the run and has its default. `where`
+    tells errors whose text it is. Raises ConfigError as `load_cfg`.
     """
-    return _resolve(_parse_yaml(text, where), opts, where)
+    return _resolve(parse_settings(text, where, dumped=True), opts, where)
 
 
 def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> CfgNode:
@@ -52,7 +47,7 @@ def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> 
     places = {}
     for setting in settings:
         places[setting.key] = setting.where
-        problems += _apply(cfg, setting)
+        problems += _apply(cfg, setting, hint=len(problems) < MAX_PROBLEMS)
     if not has_model:
         problems.append(
             f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
@@ -60,30 +55,41 @@ def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> 
         )
     problems += [f"{_place(places, keys)}{text}" for keys, text in find_problems(cfg)]
     if problems:
-        raise ConfigError(problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems:", *problems]))
+        raise ConfigError(_listed(problems))
     cfg.freeze()
     return cfg
 
 
-def _apply(cfg: CfgNode, setting: Setting) -> list[str]:
-    """Set one key; return the problem, if any, as a list of at most one line."""
-    key = KEYS.get(setting.key)
+def _listed(problems: list[str]) -> str:
+    """Return the problems below each other, the first MAX_PROBLEMS of them."""
+    if len(problems) == 1:
+        return problems[0]
+    more = len(problems) - MAX_PROBLEMS
+    rest = [f"... and {more} more"] if more > 0 else []
+    return "\n  ".join([f"{len(problems)} problems:", *problems[:MAX_PROBLEMS], *rest])
+
+
+def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:
+    """Set one key; return the problem, if any, as a list of at most one line, with a `hint` to the nearest key."""
+    name, value, where = setting
+    key, is_empty = KEYS.get(name), value is None or isinstance(value, Null)
     if key is None:
-        if not any(name.startswith(f"{setting.key}.") for name in KEYS):
-            return [f"{setting.where}: unknown key {setting.key}{_did_you_mean(setting.key)}"]
-        if setting.value is None:
-            return [f"{setting.where}: section {setting.key} is empty; check the indentation of the lines below it"]
-        return [f"{setting.where}: {setting.key} is a section, got {setting.value!r}; give its keys below it"]
-    if setting.value is None:
-        if not isinstance(key.default, str):
-            return [f"{setting.where}: {setting.key} has no value; give one or remove the line"]
-        set_value(cfg, setting.key, "")
+        if not any(known.startswith(f"{name}.") for known in KEYS):
+            return [f"{where}: unknown key {name}{_did_you_mean(name) if hint else ''}"]
+        if is_empty:
+            return [f"{where}: section {name} is empty; indent the lines below it, or remove it"]
+        return [f"{where}: {name} is a section, got {value!r}; give its keys below it"]
+    if is_empty and not isinstance(key.default, str):
+        return [f"{where}: {name} has no value; give one or remove the line"]
+    if isinstance(value, Null):
+        return [f"{where}: {name} got {value}, which means nothing in YAML; write '' for none, or '{value}' in quotes"]
+    if is_empty:
+        set_value(cfg, name, "")
         return []
-    length = key.length if key.length and key.high is None else 1
     try:
-        set_value(cfg, setting.key, parse_value(setting.value, key.default, key.choices, length))
+        set_value(cfg, name, parse_value(value, key.default, key.choices, key.length if key.fills else 1))
     except ValueError as error:
-        return [f"{setting.where}: {setting.key} {error}"]
+        return [f"{where}: {name} {error}"]
     return []
 
 
@@ -91,69 +97,37 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> list[Setting]:
     """Return the settings of a file after those of its `_BASE_`."""
     if path.suffix not in (".yml", ".yaml"):
         raise ConfigError(f"config file '{path}' is not a .yml file; configurations are YAML, never code")
-    if not path.is_file():
+    path = user_path(path, "config file")
+    if not path.exists():
         raise ConfigError(f"no config file '{path}'{_nearest_file(path)}")
     if path.resolve() in below:
         raise ConfigError(f"{path}: _BASE_ leads back to this file; break the circle")
-    settings = _read_yaml(path)
+    if len(below) == MAX_BASES:
+        raise ConfigError(f"{path}: is reached by {MAX_BASES} _BASE_ lines; no recipe needs that many")
+    settings = read_settings(path)
+    base = base_file(path, settings)
+    return settings if base is None else _read_chain(base, (*below, path.resolve())) + settings
+
+
+def base_file(path: Path, settings: Sequence[Setting]) -> Path | None:
+    """Return the file that the `_BASE_` of a YAML names, None where its `settings` have none; ConfigError if absent."""
     for setting in settings:
         if setting.key == BASE_KEY:
-            if not isinstance(setting.value, str):
+            if not isinstance(setting.value, str) or isinstance(setting.value, Null) or not setting.value:
                 raise ConfigError(f"{setting.where}: _BASE_ got {setting.value!r}, expected the path of one YAML file")
-            base = path.parent / setting.value
-            if not base.is_file():
+            base = path.parent / user_path(setting.value, f"{setting.where}: _BASE_")
+            if not base.exists():
                 raise ConfigError(f"{setting.where}: _BASE_ names '{setting.value}', but there is no '{base}'")
-            return _read_chain(base, (*below, path.resolve())) + settings
-    return settings
-
-
-def _read_yaml(path: Path) -> list[Setting]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}); save it as such") from error
-    return _parse_yaml(text, str(path))
-
-
-def _parse_yaml(text: str, where: str) -> list[Setting]:
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{where}: holds no KEY: value lines")
-        return _walk(loader, root, "", where)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
-    finally:
-        loader.dispose()
-
-
-def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, file: str) -> list[Setting]:
-    loader.flatten_mapping(node)  # YAML's merge key <<
-    settings = []
-    seen = set()
-    for key_node, value_node in node.value:
-        key = f"{prefix}{loader.construct_object(key_node)}"
-        where = f"{file}:{key_node.start_mark.line + 1}"
-        if key in seen:
-            raise ConfigError(f"{where}: {key} stands twice; merge the two")
-        seen.add(key)
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            settings += _walk(loader, value_node, f"{key}.", file)
-        else:
-            empty_section = isinstance(value_node, yaml.MappingNode)
-            value = None if empty_section else loader.construct_object(value_node, deep=True)
-            settings.append(Setting(key, value, where))
-    return settings
+            return existing_file(base, f"{setting.where}: _BASE_")
+    return None
 
 
 def _read_opts(opts: Sequence[Any]) -> list[Setting]:
     if len(opts) % 2:
-        raise ConfigError(
-            f"{COMMAND_LINE}: expected KEY VALUE pairs, got {len(opts)} words: {' '.join(map(str, opts))}"
-        )
+        words = [str(word) for word in opts]
+        joined = next((word for word in words[::2] if word.partition("=")[0] in KEYS and "=" in word), "")
+        hint = f"; write '{joined.replace('=', ' ', 1)}', without '='" if joined else ""
+        raise ConfigError(f"{COMMAND_LINE}: expected KEY VALUE pairs, got {len(opts)} words: {' '.join(words)}{hint}")
     return [Setting(str(key), value, COMMAND_LINE) for key, value in zip(opts[::2], opts[1::2], strict=True)]
 
 
@@ -164,10 +138,14 @@ def _did_you_mean(word: str) -> str:
 
 
 def _nearest_file(path: Path) -> str:
-    root = path.parent
-    while not root.is_dir() and root != root.parent:
-        root = root.parent
-    pool = {str(file) for folder in (root, Path("configs")) for file in folder.glob("**/*.yml") if folder.is_dir()}
+    """Return the recipe that may be meant: one beside `path` or in configs/, of those that are recipes themselves."""
+    beside = path.parent.glob("*.yml") if path.parent.is_dir() else ()
+    pool = {
+        str(file)
+        for files in (beside, Path("configs").glob("*/*.yml"), Path("configs").glob("*.yml"))
+        for file in files
+        if not file.name.startswith("_")
+    }
     near = difflib.get_close_matches(str(path), sorted(pool), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 

@@ -6,14 +6,16 @@ Epochs count from 1; BOUNDARIES [40, 80] mean 1-39, 40-79 and 80 to the end of t
 
 import math
 import string
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from functools import cache
 from typing import NamedTuple
 
 from yacs.config import CfgNode
 
+from configs.runs import runs_of
 from configs.stages import last_stage, solver_of, stages_of, unknown_stage
-from configs.weight_spec import decayed_weight, parse_term_spec, parse_weight_spec, spec_weight, term_problems
+from configs.weight_spec import decayed_weight, parse_term_spec, spec_problems, spec_weight, term_problems
 from utils.errors import ConfigError
 
 # every term of a criterion: its name in weights, parts and records -> its name in tables and charts, in this order
@@ -36,6 +38,13 @@ class Phase(NamedTuple):
     num_instance: int  # K
     routed: bool  # dark images to TripletX, bright ones to Triplet
     k_key: str = ""  # the key that K comes from
+
+
+class Segment(NamedTuple):
+    """A run of epochs with equal phase, active losses and K; weights may move from the first to the last."""
+
+    first: Phase
+    last: Phase
 
 
 class PhasePlan:
@@ -67,11 +76,9 @@ class PhasePlan:
         k = phase.num_instance
         return f"{self.batch_size // k}x{k}" if self.draws_pxk else f"shuffled {self.batch_size}"
 
-    def segments(self) -> Iterator[list[Phase]]:
-        """Yield the epochs in runs of equal phase, active losses and K, each as the list of its phases."""
-        plan = [self.at(epoch) for epoch in range(1, self.max_epochs + 1)]
-        for _, run in groupby(plan, key=lambda phase: (phase.index, active_losses(phase), phase.num_instance)):
-            yield list(run)
+    def segments(self) -> Iterator[Segment]:
+        """Yield the epochs in runs of equal phase, active losses and K."""
+        return segments_of(self._cfg, self._stage)
 
 
 def _is_last(cfg: CfgNode, stage: str) -> bool:
@@ -91,6 +98,21 @@ def resolve(cfg: CfgNode, epoch: int, stage: str = "") -> Phase:
     return Phase(epoch, index, phase_tag(index) if phased else "static", weights, num_instance, routed, k_key)
 
 
+def segments_of(cfg: CfgNode, stage: str = "") -> Iterator[Segment]:
+    """Yield the epochs of a stage ("" = the last) in runs of equal phase, active losses and K."""
+    phased, decay_start = cfg.LOSS.PHASED, cfg.LOSS.SUPCON.DECAY_START
+    turns = (*phased.BOUNDARIES, phased.TRIPLETX_END, decay_start, decay_start + 1, cfg.LOSS.SUPCON.DECAY_END)
+
+    phase_at = cache(lambda epoch: resolve(cfg, epoch, stage))
+
+    def kind(epoch: int) -> tuple:
+        phase = phase_at(epoch)
+        return phase.index, active_losses(phase), phase.num_instance
+
+    for first, last in runs_of(kind, solver_of(cfg, stage).MAX_EPOCHS, turns):
+        yield Segment(phase_at(first), phase_at(last))
+
+
 def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
     """Return the weights of TransReID's and Model B's terms at `epoch` of their one stage, `main`."""
     kind = metric_kind(cfg, epoch)
@@ -108,7 +130,8 @@ def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
     return weights | ({"center": center_weight(cfg)} if center_weight(cfg) > 0 else {})
 
 
-# by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage
+# by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage; between the epochs that
+# LOSS.PHASED and LOSS.SUPCON.DECAY_* name a weight only rises or only falls
 WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
     "transformer": transreid_weights,
     "resnet50": transreid_weights,
@@ -117,7 +140,7 @@ WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
 
 def phase_index(cfg: CfgNode, epoch: int) -> int:
     """Return the number of boundaries that `epoch` has reached; 0 while LOSS.PHASED is off."""
-    return sum(epoch >= boundary for boundary in cfg.LOSS.PHASED.BOUNDARIES) if cfg.LOSS.PHASED.ENABLE else 0
+    return bisect_right(cfg.LOSS.PHASED.BOUNDARIES, epoch) if cfg.LOSS.PHASED.ENABLE else 0
 
 
 def metric_kind(cfg: CfgNode, epoch: int) -> str:
@@ -190,23 +213,16 @@ def _phase_problems(cfg: CfgNode) -> Iterator[Problem]:
             f"LOSS.PHASED.METRIC_SEQ {list(phased.METRIC_SEQ)} asks for tripletx, but LOSS.TRIPLETX.ENABLE is False; "
             "set it True or write triplet",
         )
-    for weight in phased.W_METRIC_SEQ:
-        if not 0 <= weight < math.inf:
-            yield (
-                ("LOSS.PHASED.W_METRIC_SEQ",),
-                f"LOSS.PHASED.W_METRIC_SEQ got {weight}, expected weights of at least 0",
-            )
+    key = "LOSS.PHASED.W_METRIC_SEQ"
+    wrong = [weight for weight in phased.W_METRIC_SEQ if not 0 <= weight < math.inf]
+    yield from (((key,), f"{key} got {weight}, expected weights of at least 0") for weight in wrong)
     start, end = cfg.LOSS.SUPCON.DECAY_START, cfg.LOSS.SUPCON.DECAY_END
     if not phased.W_SUP_SPEC and cfg.LOSS.SUPCON.DECAY_TYPE == "linear" and start >= end:
         yield (
             ("LOSS.SUPCON.DECAY_START", "LOSS.SUPCON.DECAY_END"),
             f"LOSS.SUPCON.DECAY_START {start} is not before DECAY_END {end}",
         )
-    for spec in phased.W_SUP_SPEC:
-        try:
-            parse_weight_spec(spec)
-        except ConfigError as error:
-            yield ("LOSS.PHASED.W_SUP_SPEC",), str(error)
+    yield from ((("LOSS.PHASED.W_SUP_SPEC",), text) for text in spec_problems(phased.W_SUP_SPEC))
     if phased.W_TERMS and phased.W_METRIC_SEQ and phased.METRIC_SEQ:
         terms = [name for name in WEIGHTS[cfg.MODEL.NAME](cfg, 1, last_stage(cfg)) if name not in PAIR_LOSSES]
         yield from ((("LOSS.PHASED.W_TERMS",), text) for text in term_problems(phased.W_TERMS, terms))
@@ -218,8 +234,8 @@ def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
         return
     batch = solver_of(cfg).IMS_PER_BATCH
     seen = set()
-    for epoch in range(1, solver_of(cfg).MAX_EPOCHS + 1):
-        rules = resolve(cfg, epoch)
+    for rules, _ in segments_of(cfg):
+        epoch = rules.epoch
         k, key = rules.num_instance, rules.k_key
         wants_pairs = any(rules.weights.get(name, 0) > 0 for name in PAIR_LOSSES)
         if (key, wants_pairs) in seen:

@@ -1,12 +1,22 @@
 """Values of keys: read from a tree, and brought into the type of their default."""
 
 import ast
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from yacs.config import CfgNode
 
-ON_OFF = (("yes", "no"), ("on", "off"))  # spellings that YAML 1.1 turns into booleans when they are not quoted
+ON_OFF = (("yes", "no"), ("on", "off"))  # a key with these choices may also be set by the words of the other pairs
+BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+LEADING_ZERO = re.compile(r"([+-]?)0[\d_]*[1-9][\d_]*")
+LONGEST_LITERAL = 65536  # characters
+LARGEST = 2**63
+
+
+class Verbatim(str):
+    """Text that stands in quotes: of a key that takes text it is the value, whatever it looks like."""
 
 
 def value_of(cfg: CfgNode, name: str) -> Any:
@@ -26,61 +36,109 @@ def set_value(cfg: CfgNode, name: str, value: Any) -> None:
 def parse_value(value: Any, default: Any, choices: Sequence[Any] = (), length: int = 1) -> Any:
     """Return `value` in the type of `default`: int widens to float, a lone string to a tuple, a list fits a tuple.
 
-    A string is read as a Python literal first, as yacs does ('1e-4', "('veri')", '[256, 128]'). A lone number fills a
-    sequence of `length` items. Booleans stand for yes/no or on/off where a key has these choices. Raises ValueError
+    Text is kept as written, but for a Python string in quotes ("('veri')", as yacs allows) that is not Verbatim.
+    Numbers and lists are read as Python literals ('1e-4', '[256, 128]'), so no 0120 (octal?) and no 10:30 (base 60?);
+    booleans as true, yes, on and their opposites. A lone number fills a sequence of `length` items. Raises ValueError
     saying which type was expected.
     """
-    literal = _literal(value)
     if isinstance(default, str):
-        for spelling in ON_OFF:
-            if isinstance(literal, bool) and set(spelling) == set(choices):
-                return spelling[0] if literal else spelling[1]
-        if isinstance(literal, str):
-            return literal
-        if isinstance(value, str):
-            return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        raise ValueError(f"got {value!r}, expected a string")
+        return _text(value, choices)
+    literal = _literal(value)
     if isinstance(default, bool):
-        if isinstance(literal, bool):
-            return literal
-        raise ValueError(f"got {value!r}, expected True or False")
+        flag = _boolean(literal)
+        if flag is None:
+            raise ValueError(f"got {_quoted(value)}, expected True or False")
+        return flag
     if isinstance(default, (int, float)):
         return _number(value, literal, default)
     return _sequence(value, literal, default, length)
 
 
+def _text(value: Any, choices: Sequence[Any]) -> str:
+    literal = value if isinstance(value, Verbatim) else _literal(value)
+    for spelling in ON_OFF:
+        if set(spelling) == set(choices) and _boolean(literal) is not None:
+            return spelling[0] if _boolean(literal) else spelling[1]
+    if isinstance(literal, str):
+        return str(literal)
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise ValueError(f"got {_quoted(value)}, expected a string")
+
+
+def _boolean(literal: Any) -> bool | None:
+    """Return what a boolean or the word for one means, None for anything else."""
+    if isinstance(literal, bool):
+        return literal
+    if isinstance(literal, str) and literal in (literal.lower(), literal.capitalize(), literal.upper()):
+        return BOOLEANS.get(literal.lower())
+    return None
+
+
 def _number(value: Any, literal: Any, default: int | float) -> int | float:
     if isinstance(default, float) and isinstance(literal, (int, float)) and not isinstance(literal, bool):
-        return float(literal)
+        try:
+            return float(literal)
+        except OverflowError:
+            raise ValueError(f"got {_quoted(value)}, which is too large for a number") from None
     if isinstance(literal, int) and not isinstance(literal, bool):
+        if abs(literal) >= LARGEST:
+            raise ValueError(f"got {_quoted(value)}, which is too large for a whole number")
         return literal
-    raise ValueError(f"got {value!r}, expected {'a number' if isinstance(default, float) else 'a whole number'}")
+    kind = "a number" if isinstance(default, float) else "a whole number"
+    raise ValueError(f"got {_quoted(value)}, expected {kind}{_meant(literal)}")
+
+
+def _meant(literal: Any) -> str:
+    """Return what may be meant by text that is no number here but one in some YAML, with a semicolon, or ''."""
+    if not isinstance(literal, str):
+        return ""
+    zero = LEADING_ZERO.fullmatch(literal)
+    if zero:
+        digits = literal.lstrip("+-0_")
+        octal = "" if re.search("[89]", digits) else f" or {zero[1]}0o{digits}"
+        return f"; a 0 in front may mean octal: write {zero[1]}{digits}{octal}"
+    if re.fullmatch(r"[+-]?\d+(:\d+)+(\.\d*)?", literal):
+        return "; write it without ':'"
+    return ""
 
 
 def _sequence(value: Any, literal: Any, default: Sequence[Any], length: int) -> Sequence[Any]:
     holds_strings = not default or isinstance(default[0], str)
-    if isinstance(literal, (list, tuple)):
-        items = list(literal)
+    if isinstance(value, (list, tuple)):
+        items = list(value)
+    elif isinstance(literal, (list, tuple)):
+        items = [Verbatim(item) if isinstance(item, str) else item for item in literal]
     elif holds_strings and isinstance(literal, str):
-        items = [literal] if literal else []
+        items = [Verbatim(literal)] if literal else []
     elif not holds_strings and isinstance(literal, (int, float)) and not isinstance(literal, bool):
         items = [literal] * length
     else:
-        raise ValueError(f"got {value!r}, expected a list")
+        raise ValueError(f"got {_quoted(value)}, expected a list{'' if holds_strings else _meant(literal)}")
     example = "" if holds_strings else default[0]
     try:
         items = [parse_value(item, example) for item in items]
     except ValueError as error:
-        raise ValueError(f"got {value!r}, expected a list of {'strings' if holds_strings else 'numbers'}") from error
+        kind = "strings" if holds_strings else "numbers"
+        raise ValueError(f"got {_quoted(value)}, expected a list of {kind}: {error}") from error
     return type(default)(items)
 
 
 def _literal(value: Any) -> Any:
-    if not isinstance(value, str):
+    """Return the Python literal that a text is, else the value itself."""
+    if not isinstance(value, str) or len(value) > LONGEST_LITERAL:
         return value
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():  # of '\d', which is a Windows path
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
+
+
+def _quoted(value: Any) -> str:
+    """Return repr() of a value; of a number that is too long for it (see sys.set_int_max_str_digits) its length."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a number of about {int(value.bit_length() * 0.30103):,} digits"

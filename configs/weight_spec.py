@@ -3,7 +3,9 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
+from configs.keys.key import MOST_WEIGHT, OUTWEIGHS
 from utils.errors import ConfigError
 
 GRAMMAR = "'const:<float>' or 'linear:<float>-><float>', e.g. const:0.30 or linear:0.30->0.0"
@@ -13,6 +15,7 @@ EXP_RATE = 0.05  # per epoch, of the decay exp
 TERM_SPEC = re.compile(r"\s*(\w+)\s*=(.+)", re.DOTALL)
 
 
+@lru_cache(maxsize=4096)  # each epoch asks again
 def parse_weight_spec(spec: str, key: str = "LOSS.PHASED.W_SUP_SPEC") -> tuple[float, float]:
     """Return (weight at the phase's start, weight at its end) of 'const:w' or 'linear:x->y'.
 
@@ -25,15 +28,18 @@ def parse_weight_spec(spec: str, key: str = "LOSS.PHASED.W_SUP_SPEC") -> tuple[f
         weights = []
     if not weights or not all(math.isfinite(weight) for weight in weights):
         raise ConfigError(f"{key} got '{spec}', expected {GRAMMAR}")
+    if max(map(abs, weights)) > MOST_WEIGHT:
+        raise ConfigError(f"{key} got '{spec}', allowed: weights up to {MOST_WEIGHT:g} ({OUTWEIGHS})")
     return weights[0], weights[-1]
 
 
-def parse_term_spec(entry: str, key: str = "LOSS.PHASED.W_TERMS") -> tuple[str, list[str]]:
+@lru_cache(maxsize=4096)
+def parse_term_spec(entry: str, key: str = "LOSS.PHASED.W_TERMS") -> tuple[str, tuple[str, ...]]:
     """Return (term, its specs, one for each phase) of '<term>=<spec>|<spec>'; ConfigError for anything else."""
     match = TERM_SPEC.fullmatch(entry)
     if not match:
         raise ConfigError(f"{key} got '{entry}', expected <term>=<spec>|<spec>, one spec a phase, each {GRAMMAR}")
-    specs = match[2].split("|")
+    specs = tuple(match[2].split("|"))
     for spec in specs:
         parse_weight_spec(spec, key)
     return match[1], specs
@@ -58,6 +64,15 @@ def decayed_weight(weight: float, kind: str, start: int, end: int, epoch: int) -
     if kind == "exp":
         return weight * math.exp(-EXP_RATE * (epoch - start))
     return 0.0 if epoch >= end else weight * (1 - (epoch - start) / (end - start))
+
+
+def spec_problems(specs: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the entries of LOSS.PHASED.W_SUP_SPEC."""
+    for spec in specs:
+        try:
+            parse_weight_spec(spec)
+        except ConfigError as error:
+            yield str(error)
 
 
 def term_problems(entries: Sequence[str], terms: Sequence[str]) -> Iterator[str]:

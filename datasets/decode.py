@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFile
+from PIL import Image
 
+from datasets.image_files import MAX_PIXELS, ImageError, completing, decode, is_jpeg, read_file, read_header, to_rgb
 from utils.errors import DataError
-
-ImageFile.LOAD_TRUNCATED_IMAGES = True  # as TransReID: a file that lacks its last bytes still decodes
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -24,31 +23,33 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 FAST_FILTERS = ("bicubic", "bilinear")  # that torch knows, too
-JPEG_START = b"\xff\xd8\xff"
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # second byte of the markers before height and width
-JPEG_FRAME_HEAD = 9  # bytes of such a segment up to the width
-SURELY_FEW = 2**26  # pixels, which Pillow accepts
 
 
-def read_image(path: str, size: Sequence[int], resize_filter: str, decoder: str) -> torch.Tensor:
+def read_image(
+    path: str, size: Sequence[int], resize_filter: str, decoder: str, damaged: list[str] | None = None
+) -> torch.Tensor:
     """Return the image as RGB, resized to `size` = (height, width): uint8 [3, H, W] in 0..255.
 
-    `decoder` is torchvision | pillow. Neither applies an EXIF orientation. Raises DataError naming the file when it is
-    missing or does not decode.
+    `decoder` is torchvision | pillow. Neither applies an EXIF orientation. The path of a file that ends early, or holds
+    bytes that do not decode, is added to `damaged`; as in TransReID the rest of its image is grey. Raises DataError
+    naming the file when it is missing, or nothing of it decodes.
     """
     try:
-        pixels = _read_jpeg(path) if _is_fast(resize_filter, decoder) else None
+        content = read_file(path)
+        pixels = _read_jpeg(content) if _is_fast(resize_filter, decoder) else None
         if pixels is not None:
             return _resize_pixels(pixels, size, resize_filter).expand(3, -1, -1)
-        with Image.open(path) as image:
-            return resize(image, size, resize_filter, decoder)
+        image, is_damaged = decode(content)
     except FileNotFoundError as error:
         raise missing(path) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ImageError as error:
         raise DataError(
             f"image '{path}' does not decode ({error}); copy it again, or list all such files of a data set with "
             "python -m tools.check --config_file F"
         ) from error
+    if is_damaged and damaged is not None:
+        damaged.append(path)
+    return _resize_rgb(image, size, resize_filter, decoder)
 
 
 def missing(path: str) -> DataError:
@@ -56,72 +57,53 @@ def missing(path: str) -> DataError:
     return DataError(f"image '{path}' is missing; copy it again or remove it from the lists")
 
 
-def resize(image: Image.Image, size: Sequence[int], resize_filter: str, decoder: str) -> torch.Tensor:
+def resize(
+    image: Image.Image, size: Sequence[int], resize_filter: str, decoder: str, damaged: list[str] | None = None
+) -> torch.Tensor:
     """Return an image of any mode as RGB, resized to `size` = (height, width) as `read_image` does: uint8 [3, H, W].
 
-    Raises ValueError for floating-point pixels, and what Pillow raises for a file that does not decode.
+    Where Pillow has yet to read a file, and that is damaged, it is completed and `damaged` gets its name. Raises
+    ValueError for floating-point pixels, and what Pillow raises for a file that does not decode.
     """
-    rgb = to_rgb(image)
+    try:
+        rgb = to_rgb(image)
+    except (OSError, SyntaxError):
+        with completing():
+            rgb = to_rgb(image)
+        if damaged is not None:
+            damaged.append(getattr(image, "filename", ""))
+    return _resize_rgb(rgb, size, resize_filter, decoder)
+
+
+def _resize_rgb(rgb: Image.Image, size: Sequence[int], resize_filter: str, decoder: str) -> torch.Tensor:
     if _is_fast(resize_filter, decoder):
         return _resize_pixels(torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size, resize_filter)
     rgb = rgb.resize((size[1], size[0]), FILTERS[resize_filter])
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # a view; the batch makes it contiguous
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB; 16-bit greyscale is scaled (Pillow alone would clip it to white), alpha dropped.
-
-    Raises ValueError for floating-point pixels, whose range is not known.
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 bits per channel")
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
 def _is_fast(resize_filter: str, decoder: str) -> bool:
     return decoder == "torchvision" and resize_filter in FAST_FILTERS
 
 
-def _read_jpeg(path: str) -> torch.Tensor | None:
-    """Return the pixels of a JPEG file, uint8 [3, H, W], or [1, H, W] of a grey one; None for what Pillow has to read.
+def _read_jpeg(content: np.ndarray) -> torch.Tensor | None:
+    """Return the pixels of a JPEG file (uint8 [bytes]): uint8 [3, H, W], or [1, H, W] of a grey one.
 
-    That is any other format, CMYK, damaged files, which torchvision refuses and Pillow completes where it can, those of
-    so many pixels that Pillow may refuse them, and all files where torchvision has no decoder.
+    None for what Pillow has to read: any other format, CMYK, damaged files, which torchvision refuses and Pillow
+    completes where it can, those of too many pixels, and all files where torchvision has no decoder. Raises ImageError
+    as `read_header`: the decoder takes memory for as many pixels as the header says, however short the file is.
     """
     decode_jpeg = jpeg_decoder()
-    if decode_jpeg is None:
+    if decode_jpeg is None or not is_jpeg(content):
         return None
-    content = np.fromfile(path, dtype=np.uint8)
-    if content[: len(JPEG_START)].tobytes() != JPEG_START or not 0 < _jpeg_pixels(content) <= SURELY_FEW:
+    header = read_header(content)
+    if not header.has_end or not 0 < header.pixels <= MAX_PIXELS:
         return None
     try:
         pixels = decode_jpeg(torch.from_numpy(content))
     except RuntimeError:
         return None
     return pixels if pixels.shape[0] in (1, 3) else None
-
-
-def _jpeg_pixels(content: np.ndarray) -> int:
-    """Return height x width of a JPEG file (uint8 [bytes]) as its header says; 0 where none is found.
-
-    The decoder takes memory for as many, however short the file is.
-    """
-    start = 2  # of a segment: 0xFF, its kind, two bytes of length, the rest
-    while start + JPEG_FRAME_HEAD <= len(content):
-        mark, kind, *head = content[start : start + JPEG_FRAME_HEAD].tolist()
-        if mark != 0xFF:
-            return 0
-        if kind == 0xFF:  # a byte that only fills
-            start += 1
-            continue
-        if kind in JPEG_FRAMES:
-            return (head[3] * 256 + head[4]) * (head[5] * 256 + head[6])
-        start += 2 + head[0] * 256 + head[1]
-    return 0
 
 
 @functools.cache

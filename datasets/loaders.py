@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from configs.phases import PhasePlan
@@ -15,22 +14,22 @@ from datasets.join import told_labels
 from datasets.read import Tested
 from datasets.sampler import EpochSampler, RandomIdentitySampler, ShardSampler, ShuffleSampler
 from datasets.test_set import TestSet, Trial, labels_of, same_camera
-from datasets.torch_datasets import ImageDataset, collate
+from datasets.torch_datasets import ImageDataset, ImageLoader, collate
 from datasets.training_set import check_training_set
 from utils.distributed import find_ranks, num_processes, own_rank
-from utils.workers import leave_interrupts_to_the_parent, num_workers
+from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
 
 
-def make_train_loaders(cfg: CfgNode, train: list[Sample], num_instance: int | None) -> tuple[DataLoader, DataLoader]:
+def make_train_loaders(cfg: CfgNode, train: list[Sample], num_instance: int | None) -> tuple[ImageLoader, ImageLoader]:
     """Return the loader of training batches, and that of the training images in order, as for testing.
 
     `num_instance` as in `make_dataloader`.
     """
-    decoder = cfg.INPUT.DECODER
-    images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder)
-    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder)
+    decoder, broken = cfg.INPUT.DECODER, cfg.INPUT.BROKEN_IMAGES
+    images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder, broken=broken)
+    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder, broken=broken)
     if num_instance is not None:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     plan = PhasePlan(cfg)
@@ -54,7 +53,9 @@ def make_test_set(
     samples = dataset.query + dataset.gallery
     told = told_labels(samples, tested.cameras, view_num)
     _warn_of_unknown_sides(cfg, dataset.name, told)
-    images = ImageDataset(samples, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, cfg.INPUT.DECODER, told)
+    settings = cfg.INPUT
+    reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+    images = ImageDataset(samples, *reading, told, settings.BROKEN_IMAGES)
     images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=use_cache)
     shard = ShardSampler(len(images), own_rank(), num_processes())
     trials = _trials(dataset)
@@ -104,16 +105,15 @@ def _make_sampler(cfg: CfgNode, train: list[Sample], batch_size: int, num_instan
 
 def _make_loader(
     cfg: CfgNode, dataset: ImageDataset, batch_size: int, sampler: EpochSampler | ShardSampler | None = None
-) -> DataLoader:
+) -> ImageLoader:
     """Return a loader; workers start at the first iteration and are kept."""
     workers = num_workers(cfg.DATALOADER.NUM_WORKERS, math.ceil(len(dataset) / batch_size))
-    return DataLoader(
+    return ImageLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=leave_interrupts_to_the_parent,
         pin_memory=cfg.MODEL.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # the loader's own draws leave the training's random state alone

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from yacs.config import CfgNode
 
 from configs.titles import dataset_title, names_of_tests
-from datasets.read import HELD_OUT_TITLE, Samples, arrange, make_datasets, names_to_read
+from datasets.read import HELD_OUT_TITLE, Samples, TellCounts, arrange, make_datasets, names_to_read
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -33,14 +33,14 @@ class ReIDData:
     as `datasets.batch.Batch` says.
     """
 
-    train_loader: DataLoader
-    train_loader_normal: DataLoader  # training images in order, as for testing
+    train_loader: DataLoader | None  # None where a test does without training images
+    train_loader_normal: DataLoader | None  # training images in order, as for testing
     num_classes: int
     camera_num: int
     view_num: int
     tests: dict[str, TestSet]  # by name, the one that decides first
     held_out: TestSet | None  # identities held out of training, where DATASETS.VAL_IDS is above 0
-    fingerprint: str  # of the training samples
+    fingerprint: str  # of the training samples, '' for none
 
     @property
     def test(self) -> TestSet:
@@ -65,49 +65,41 @@ class ReIDData:
         return tuple(self)[place]
 
 
-def make_dataloader(cfg: CfgNode, num_instance: int | None = None) -> ReIDData:
+def make_dataloader(cfg: CfgNode, num_instance: int | None = None, counts: TellCounts | None = None) -> ReIDData:
     """Return loaders, counts and test sets; each archive is read once.
 
     `num_instance` is the K that training begins with. It asks for the checks of `check_training_set` and for the first
     test set alone, the one that training looks at. None = the K of epoch 1 without these checks, and all of
     DATASETS.TESTS (or the first of NAMES where that is empty), for code that only tests. Several data sets are joined
-    for training, identities and cameras kept apart, but for the identities that DATASETS.VAL_IDS holds out. Raises
-    DataError when files are missing and as `datasets.read.arrange`.
+    for training, identities and cameras kept apart, but for the identities that DATASETS.VAL_IDS holds out. `counts`
+    tells those of a checkpoint, asked where a test has to do without training images. Raises DataError when files are
+    missing and as `datasets.read.arrange`.
     """
     from datasets.loaders import make_test_set, make_train_loaders
 
     trains = num_instance is not None
     tests = names_of_tests(cfg)[: 1 if trains else None]
     names = names_to_read(cfg, tests)
-    samples = arrange(cfg, dict(zip(names, make_datasets(cfg, names), strict=True)), tests)
-    train_loader, normal_loader = make_train_loaders(cfg, samples.train, num_instance)
-    num_classes = 1 + max(sample.pid for sample in samples.train)
+    samples = arrange(cfg, dict(zip(names, make_datasets(cfg, names), strict=True)), tests, counts)
+    loaders = make_train_loaders(cfg, samples.train, num_instance) if samples.train else (None, None)
+    view_num = samples.counts.view_num
     size = cfg.DATASETS.VEHICLEID_TEST_SIZE
     test_sets = {
-        name: make_test_set(cfg, name, dataset_title(name, size), tested, samples.view_num)
+        name: make_test_set(cfg, name, dataset_title(name, size), tested, view_num)
         for name, tested in samples.tests.items()
     }
     held_out = None
     if samples.held_out is not None:
         if trains:
-            _log_held_out(samples, num_classes)
-        held_out = make_test_set(cfg, HELD_OUT, HELD_OUT_TITLE, samples.held_out, samples.view_num, use_cache=trains)
-    return ReIDData(
-        train_loader,
-        normal_loader,
-        num_classes,
-        samples.camera_num,
-        samples.view_num,
-        test_sets,
-        held_out,
-        samples.fingerprint,
-    )
+            _log_held_out(samples)
+        held_out = make_test_set(cfg, HELD_OUT, HELD_OUT_TITLE, samples.held_out, view_num, use_cache=trains)
+    return ReIDData(*loaders, *samples.counts, test_sets, held_out, samples.fingerprint)
 
 
-def _log_held_out(samples: Samples, num_classes: int) -> None:
+def _log_held_out(samples: Samples) -> None:
     dataset = samples.held_out.dataset
     num_ids = len({sample.pid for sample in dataset.query})
     logger.info(
         "held out to pick the epoch by: %d of the %d training identities, %d query and %d gallery images",
-        *(num_ids, num_classes + num_ids, len(dataset.query), len(dataset.gallery)),
+        *(num_ids, samples.counts.num_class + num_ids, len(dataset.query), len(dataset.gallery)),
     )

@@ -1,7 +1,7 @@
 """From archives on disk to samples: read, relabel, join, hold out. No torch: the data set doctor answers at once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from yacs.config import CfgNode
@@ -16,6 +16,7 @@ from datasets.archives.veri import load_veri
 from datasets.bases import ReIDDataset, Sample, fingerprint, match_findings, published_findings, statistics_table
 from datasets.held_out import HeldOut, hold_out
 from datasets.join import camera_ranges, join_training_sets, relabelled
+from datasets.labels import check_side_rows
 from datasets.synthetic.load import load_synthetic
 from utils.errors import DataError
 
@@ -31,15 +32,32 @@ class Tested(NamedTuple):
     cameras: range | None
 
 
+class Counts(NamedTuple):
+    """What a training set tells a model: identities for the heads, cameras and viewpoints for side information."""
+
+    num_class: int
+    camera_num: int
+    view_num: int
+
+
+class Told(NamedTuple):
+    """What a checkpoint tells of its training set."""
+
+    counts: Counts
+    names: tuple[str, ...]  # as DATASETS.NAMES had them
+
+
+TellCounts = Callable[[], Told | None]  # None: the checkpoint does not tell
+
+
 class Samples(NamedTuple):
     """What a run trains and tests on."""
 
-    train: list[Sample]  # of all training sets, identities 0..C-1, without those held out
-    camera_num: int
-    view_num: int
+    train: list[Sample]  # of all training sets, identities 0..C-1, without those held out; [] where one has none
+    counts: Counts
     tests: dict[str, Tested]  # by name, the one that decides first
     held_out: Tested | None  # where DATASETS.VAL_IDS is above 0
-    fingerprint: str  # of `train`
+    fingerprint: str  # of `train`, '' for none
 
 
 def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
@@ -68,35 +86,62 @@ def names_to_read(cfg: CfgNode, tests: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((*cfg.DATASETS.NAMES, *tests)))
 
 
-def arrange(cfg: CfgNode, datasets: Mapping[str, ReIDDataset], tests: Sequence[str]) -> Samples:
+def arrange(
+    cfg: CfgNode, datasets: Mapping[str, ReIDDataset], tests: Sequence[str], counts: TellCounts | None = None
+) -> Samples:
     """Return the samples to train on, joined, and those to test on, of data sets by name; log what was found.
 
     Identities and cameras of several training sets are kept apart; the identities that DATASETS.VAL_IDS holds out
-    leave the training set. Raises DataError when no query has a match, when too few identities are left, or when
-    MODEL.SIE_CAMERA is on for a training set without cameras.
+    leave the training set. `counts` tells those of a checkpoint: a test asks it where training images are missing.
+    Raises DataError when no query has a match, when too few identities are left, when MODEL.SIE_CAMERA is on for a
+    training set without cameras, or where there is nothing to train on and no `counts`.
     """
     trained = {name: datasets[name] for name in cfg.DATASETS.NAMES}
     _check_cameras(cfg, trained.values())
+    first, *others = tests
+    _log_findings([*trained.values()], datasets[first])
+    for name in others:
+        _log_findings([], datasets[name])
+    if any(dataset.no_train for dataset in trained.values()):
+        return _tests_alone(trained, {name: datasets[name] for name in tests}, counts and counts())
     joined = join_training_sets([*trained.values()])
-    camera_num = 1 + max(sample.camid for sample in joined)
+    camera_num, view_num = 1 + max(sample.camid for sample in joined), 1 + max(0, *(s.viewid for s in joined))
+    check_side_rows(camera_num * cfg.MODEL.SIE_CAMERA, view_num * cfg.MODEL.SIE_VIEW)
     cameras = dict(zip(trained, camera_ranges([*trained.values()]), strict=True))
     train, held_out = joined, None
     if cfg.DATASETS.VAL_IDS:
         held = hold_out_ids(cfg, [*trained.values()], joined)
         train = relabelled(held.train)
         held_out = Tested(ReIDDataset(HELD_OUT_TITLE, [], held.query, held.gallery), range(camera_num))
-    first, *others = tests
-    _log_findings([*trained.values()], datasets[first])
-    for name in others:
-        _log_findings([], datasets[name])
     return Samples(
         train,
-        camera_num,
-        1 + max(0, *(sample.viewid for sample in joined)),
+        Counts(1 + max(sample.pid for sample in train), camera_num, view_num),
         {name: Tested(datasets[name], cameras.get(name)) for name in tests},
         held_out,
         fingerprint({"train": train}),
     )
+
+
+def check_trainable(datasets: Iterable[ReIDDataset]) -> None:
+    """Raise DataError for the first data set without training images."""
+    for dataset in datasets:
+        if dataset.no_train:
+            raise DataError(
+                f"{dataset.name}: there is nothing to train on: {dataset.no_train} (test.py can do without, where the "
+                "checkpoint tells its own numbers of identities, cameras and viewpoints)"
+            )
+
+
+def _tests_alone(trained: Mapping[str, ReIDDataset], tests: Mapping[str, ReIDDataset], told: Told | None) -> Samples:
+    """Return the samples of tests alone, for a model whose cameras are known where it was trained on that set alone."""
+    if told is None:
+        check_trainable(trained.values())
+    logger.info(
+        "no training images: %s", "; ".join(dataset.no_train for dataset in trained.values() if dataset.no_train)
+    )
+    cameras = range(told.counts.camera_num) if [*trained] == [*told.names] and len(trained) == 1 else None
+    tested = {name: Tested(dataset, cameras if name in trained else None) for name, dataset in tests.items()}
+    return Samples([], told.counts, tested, None, "")
 
 
 def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence[Sample]) -> HeldOut:

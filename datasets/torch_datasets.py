@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,16 +11,23 @@ from torch.utils.data import Dataset, get_worker_info
 from datasets.bases import Sample
 from datasets.batch import Batch
 from datasets.decode import jpeg_decoder, read_image
+from datasets.loader import Loader
 from datasets.pixel_cache import PixelCache, Wanted, find_cache, make_cache
+from utils.distributed import gather_objects
+from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+DAMAGED = "damaged"  # of a batch that a worker sends: the rows whose files are damaged
+NUM_EXAMPLES = 3  # damaged files that a warning names
 
 
 class ImageDataset(Dataset):
     """Samples as (uint8 image [3, H, W], sample), or whole batches.
 
     Images are read as `datasets.decode.read_image` does. `told` are the samples as the model gets them, where a camera
-    or viewpoint that it does not know is -1; None = as they are.
+    or viewpoint that it does not know is -1; None = as they are. `broken` is what becomes of damaged files, as in
+    INPUT.BROKEN_IMAGES; `damaged` are the rows of those that this process knows of so far.
     """
 
     def __init__(
@@ -30,12 +37,16 @@ class ImageDataset(Dataset):
         resize_filter: str,
         decoder: str,
         told: Sequence[Sample] | None = None,
+        broken: str = "grey",
     ) -> None:
         self.samples = list(samples)
         self.told = self.samples if told is None else list(told)
         self.size = tuple(size)
         self.resize_filter = resize_filter
         self.decoder = decoder
+        self.broken = broken
+        self.damaged: set[int] = set()
+        self._num_told = 0  # damaged files that were logged
         if decoder == "torchvision" and jpeg_decoder() is None:
             say_slow_decoding()
         self._labels = np.array([sample[1:] for sample in self.told], dtype=np.int64).reshape(-1, 3).T.copy()  # [3, N]
@@ -49,6 +60,8 @@ class ImageDataset(Dataset):
         if folder:
             wanted = Wanted([sample.path for sample in self.samples], self.size, self.resize_filter, self.decoder)
             self._cache = make_cache(folder, wanted, workers) if build else find_cache(folder, wanted)
+            if self._cache is not None:
+                self._note_damage(self._cache.damaged_rows())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -57,16 +70,73 @@ class ImageDataset(Dataset):
         return self.__getitems__([row])["images"][0], self.told[row]
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
-        """Return the batch: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str]."""
+        """Return the batch: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str].
+
+        Where files of it are damaged it also has their rows, `damaged`: only so the main process learns of them.
+        Raises DataError naming a file that is missing, does not decode, or is damaged and `broken` is error.
+        """
         images = _empty_images((len(rows), 3, *self.size))
+        damaged = []
         if self._cache is not None:
             self._cache.copy_rows(rows, images)
         else:
             for place, row in enumerate(rows):
-                images[place] = read_image(self.samples[row].path, self.size, self.resize_filter, self.decoder)
+                found: list[str] = []
+                images[place] = read_image(self.samples[row].path, self.size, self.resize_filter, self.decoder, found)
+                damaged += [row] * len(found)
+            self._note_damage(damaged)
         pids, camids, viewids = torch.from_numpy(self._labels[:, list(rows)])
         paths = [self.samples[row].path for row in rows]
-        return {"images": images, "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
+        batch: Batch = {"images": images, "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
+        return batch | {DAMAGED: damaged} if damaged else batch
+
+    def _note_damage(self, rows: Iterable[int]) -> None:
+        self.damaged.update(rows)
+        if self.damaged and self.broken == "error":
+            raise damaged_image(self.samples[min(self.damaged)].path)
+
+    def tell_damage(self) -> None:
+        """Warn of the damaged files that are known and were not told yet.
+
+        All processes that share the images call it, and know then what one of them knew.
+        """
+        self.damaged = set().union(*gather_objects(self.damaged))
+        if len(self.damaged) > self._num_told:
+            self._num_told = len(self.damaged)
+            logger.warning("%s", self.damage())
+
+    def damage(self) -> str:
+        """Return the line that counts the damaged files and names the first, '' where none is known."""
+        if not self.damaged:
+            return ""
+        paths = [self.samples[row].path for row in sorted(self.damaged)[:NUM_EXAMPLES]]
+        return damage_line(len(self.damaged), len(self.samples), paths)
+
+
+class ImageLoader(Loader):
+    """A loader of an `ImageDataset`, which so learns what the workers' copies of it find damaged."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            self.dataset.damaged.update(batch.pop(DAMAGED, ()))
+            yield batch
+
+
+def damaged_image(path: str) -> DataError:
+    """Return the error that names a damaged file."""
+    return DataError(
+        f"image '{path}' is damaged: it ends early, or holds bytes that do not decode; copy it again, or let what is "
+        "missing be grey by INPUT.BROKEN_IMAGES grey"
+    )
+
+
+def damage_line(number: int, total: int, examples: Sequence[str]) -> str:
+    """Return the line that counts `number` damaged files among `total` images."""
+    named = ", ".join(f"'{path}'" for path in examples) + ", ..." * (number > len(examples))
+    return (
+        f"damaged images: {number} of {total}, what does not decode of them is grey: {named}; copy them again (python "
+        "-m tools.check lists all of a data set, INPUT.BROKEN_IMAGES error refuses them)"
+    )
 
 
 @functools.cache

@@ -38,10 +38,9 @@ def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
     """
     plan, first_epoch = PhasePlan(cfg), {}
     batch = plan.batch_size
-    for epoch in range(1, plan.max_epochs + 1):
-        phase = plan.at(epoch)
+    for phase, _ in plan.segments():
         wants_pairs = any(phase.weights[name] > 0 for name in PAIR_LOSSES)
-        first_epoch.setdefault((phase.num_instance, phase.k_key, wants_pairs), epoch)
+        first_epoch.setdefault((phase.num_instance, phase.k_key, wants_pairs), phase.epoch)
     for (k, key, wants_pairs), epoch in first_epoch.items():
         check_pxk(batch, k, world_size, identities, f"{key}, epoch {epoch}")
         if wants_pairs and not cfg.SOLVER.GATHER_FEATURES and batch // k // world_size < 2:

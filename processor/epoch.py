@@ -15,6 +15,7 @@ from processor.step.gather import gather_batch
 from processor.step.meter import Meter
 from processor.step.wrapping import averaging
 from utils.device import autocast
+from utils.interrupts import check
 
 
 def train_epoch(
@@ -40,6 +41,7 @@ def train_epoch(
     title = f"epoch {phase.epoch}/{stage.max_epochs}"
     bar = tqdm(clock.waiting(stage.loader), title, total_steps, leave=False, disable=not _show_bar(), unit="batch")
     for step, batch in enumerate(bar, start=1):
+        check()  # Ctrl-C, between two steps
         batch = stage.prepare(batch)
         batch["step"] = steps_before + step
         clock.count(len(batch["pids"]))

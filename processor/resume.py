@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -14,9 +13,11 @@ from configs.compare import find_differences, flatten
 from configs.stages import solver_key, stages_of
 from processor.provenance import run_of
 from processor.stage import Stage
+from processor.state_check import check_module, check_progress, check_random_state, check_updater, own_groups
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
 from utils.errors import ConfigError, DataError
+from utils.yaml_text import plain_tree
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ STATE_TYPES = {  # what a whole state holds
     "rng": list,  # by process
 }
 UPDATER_OF_SCHEMA_1 = ("optimizer", "center_optimizer", "scaler")  # stood beside each other there
+FILE = "file"  # entry of a loaded state: where it was read
 START_ANEW = "train anew in another OUTPUT_DIR, or from a kept checkpoint with MODEL.PRETRAIN_CHOICE finetune"
 
 
@@ -56,12 +58,14 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
     try:
         state = load_file(path, "OUTPUT_DIR")
     except DataError as error:
-        raise DataError(f"'{path}' is damaged; {START_ANEW}") from error
+        raise DataError(f"{error}; {START_ANEW}") from error
     state = _present(state)
-    saved = None if state is None else _settings(state["config"])
+    saved = None if state is None else plain_tree(state["config"])
     if saved is None or state["stage"] not in stages_of(cfg):
         raise DataError(f"'{path}' is not a whole training state of this version; {START_ANEW}")
-    differing = find_differences(saved, yaml.safe_load(cfg.dump()))
+    state[FILE] = str(path)
+    with _fitting(state):
+        differing = find_differences(saved, plain_tree(cfg.dump()))
     if differing:
         raise ConfigError(
             f"'{path}' was trained with other settings: {'; '.join(differing)}; set them back or choose "
@@ -72,6 +76,8 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
             f"'{path}' was trained on other data (fingerprint {state['data_fingerprint']}, now {data_fingerprint}); "
             "point DATASETS.ROOT_DIR to the same images or choose another OUTPUT_DIR"
         )
+    with _fitting(state):
+        check_progress(state, stages_of(cfg)[state["stage"]])
     _warn_of_a_longer_schedule(cfg, saved, state["epoch"])
     return state
 
@@ -90,23 +96,14 @@ def _warn_of_a_longer_schedule(cfg: CfgNode, saved: dict[str, Any], epoch: int) 
 
 def _present(state: Any) -> dict[str, Any] | None:
     """Return a loaded state in today's schema; None for what is no whole state of one that is known."""
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or type(state.get("schema")) is not int:
         return None
-    if state.get("schema") == 1 and state.keys() >= set(UPDATER_OF_SCHEMA_1):
+    if state["schema"] == 1 and state.keys() >= set(UPDATER_OF_SCHEMA_1):
         updater = {name: state[name] for name in UPDATER_OF_SCHEMA_1}
         state = {name: value for name, value in state.items() if name not in updater}
         state |= {"schema": STATE_SCHEMA, "updater": updater}
     is_whole = all(isinstance(state.get(name), kind) for name, kind in STATE_TYPES.items())
-    return state if state.get("schema") == STATE_SCHEMA and is_whole else None
-
-
-def _settings(text: str) -> dict[str, Any] | None:
-    """Return the sections of a configuration that a state keeps as YAML; None for anything else."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-    return content if isinstance(content, dict) else None
+    return state if state["schema"] == STATE_SCHEMA and is_whole else None
 
 
 def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any]) -> None:
@@ -131,36 +128,48 @@ def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any
 
 
 def restore_model(state: dict[str, Any], model: nn.Module) -> None:
-    """Put the weights of a saved state into the model; DataError where they do not fit."""
-    with _fitting():
-        model.load_state_dict(state["model"])
+    """Put the weights of a saved state into the model; DataError, and nothing is changed, where they do not fit."""
+    with _fitting(state):
+        check_module(state["model"], model, "model")
+        model.load_state_dict(dict(state["model"]))  # without its metadata
 
 
 @contextmanager
-def _fitting() -> Iterator[None]:
+def _fitting(state: dict[str, Any]) -> Iterator[None]:
     try:
         yield
+    except DataError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"the saved state does not fit this model ({str(error).splitlines()[0]}); {START_ANEW}"
+            f"'{state.get(FILE, 'the saved state')}' does not fit this run: {reason}; {START_ANEW}"
         ) from error
 
 
 def restore_state(state: dict[str, Any], stage: Stage, ranks: Ranks) -> None:
     """Put a saved state into criterion and updater of the stage and into the random generators of this process.
 
-    Raises DataError for a state that does not fit and ConfigError for one of another number of processes.
+    Raises DataError for a state that does not fit and ConfigError for one of another number of processes; nothing is
+    changed then.
     """
-    with _fitting():
-        stage.criterion.load_state_dict(state["criterion"])
-        stage.updater.load_state_dict(state["updater"])
     if len(state["rng"]) != ranks.world_size:
         raise ConfigError(
             f"the run was trained by {len(state['rng'])} processes, now there are {ranks.world_size}; "
             "continue with the same number"
         )
-    with _fitting():
-        _set_rng_state(state["rng"][ranks.rank], stage.settings.device)
+    updater, random_state = stage.updater, state["rng"][ranks.rank]
+    with _fitting(state):
+        check_module(state["criterion"], stage.criterion, "criterion")
+        check_updater(state["updater"], updater)
+        check_random_state(random_state, stage.settings.device)
+        optimizers = {"optimizer": updater.optimizer, "center_optimizer": updater.center_optimizer}
+        checked = {
+            name: own_groups(state["updater"][name], optimizer) for name, optimizer in optimizers.items() if optimizer
+        }
+        stage.criterion.load_state_dict(dict(state["criterion"]))
+        updater.load_state_dict({**state["updater"], **checked})
+        _set_rng_state(random_state, stage.settings.device)
 
 
 def _rng_state(device: str) -> dict[str, torch.Tensor]:

@@ -25,9 +25,10 @@ START = {"epoch": 0, "evaluated": 0, "best": {}}  # of a stage: last whole epoch
 
 @dataclass
 class Run:
-    """One process in one stage; `progress` holds epoch, iteration, evaluated, best, device, data_fingerprint.
+    """One process in one stage; `progress` holds epoch, iteration, evaluated, best, device, data_fingerprint, run.
 
-    `best` counts in rank 0, which evaluates and saves. Iterations count over all stages.
+    `run` is the identity, see `utils.run_record`, "" in all ranks but 0, which keep nothing. `best` counts in rank 0,
+    which evaluates and saves. Iterations count over all stages.
     """
 
     cfg: CfgNode
@@ -42,16 +43,22 @@ class Run:
     peak_images: float = 0.0  # images/s of one device at its peak, 0 = unknown
     recorder: Recorder | None = None  # of rank 0
     announced: Phase | None = field(default=None)  # the phase that the log said last
+    told_one_way: bool = False  # whether the log said that routing sends all images to one loss
 
 
-def start_run(cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | None, iteration: int = 0) -> Run:
+def start_run(
+    cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | None, identity: str, iteration: int = 0
+) -> Run:
     """Return the run at the stage's first epoch, after `iteration` steps of earlier stages, or where a state left it.
+
+    `identity` comes from `processor.kept.begin_record`.
 
     Raises ConfigError for TEST.AMP that cannot work on the model's device, and what `restore_state` raises.
     """
     ranks, folder, device = find_ranks(cfg.MODEL.DIST_TRAIN), run_of(cfg), stage.settings.device
     names = list(stages_of(cfg))
     progress = START | {"iteration": iteration, "device": str(device), "data_fingerprint": data.fingerprint}
+    progress["run"] = identity
     speed = SpeedLog(stage.loader.num_workers, bool(cfg.DATALOADER.CACHE))
     half, size, tflops = stage.settings.amp is not None, stage.settings.image_size, stage.settings.peak_tflops
     peak = images_at_peak(stage, size, device, half, tflops) if size else 0.0

@@ -15,8 +15,11 @@ from datasets.make_dataloader import ReIDData
 from datasets.sampler import RandomIdentitySampler
 from losses.criterion import Criterion
 from processor.epoch import train_epoch
+from processor.evaluation.cautions import image_sets
+from processor.kept import begin_record, heal_checkpoint, keep_checkpoint
+from processor.learning import FirstEpoch, check_finite
 from processor.periodic import evaluate_if_due, evaluate_references, is_due
-from processor.provenance import describe_run
+from processor.provenance import run_of
 from processor.resume import restore_model, save_state
 from processor.run import Run, start_run
 from processor.stage import Stage
@@ -27,10 +30,9 @@ from processor.systems import make_stage
 from processor.systems.transreid import assemble
 from solver import EpochScheduler
 from solver.update import updater_of
-from utils.checkpoint import save_weights
 from utils.device import seed_everything
 from utils.distributed import own_rank, share_buffers
-from utils.errors import RunError
+from utils.interrupts import deferred
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ RANK_SEED_STEP, STAGE_SEED_STEP = 1_000_003, 7_368_787  # no two of neighbouring
 NUM_SEEDS = 2**32
 
 
+@deferred()
 def train_stages(cfg: CfgNode, model: nn.Module, data: ReIDData, state: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train stage after stage to the end of the last one in OUTPUT_DIR; the model is on its device already.
 
@@ -47,6 +50,7 @@ def train_stages(cfg: CfgNode, model: nn.Module, data: ReIDData, state: dict[str
     """
     names = list(stages_of(cfg))
     first = names.index(state["stage"]) if state else 0
+    identity = _identify(cfg, state)
     progress: dict[str, Any] = {"iteration": 0}
     for number, name in enumerate(names[first:], start=first):
         own_state = state if state and number == first else None
@@ -58,10 +62,12 @@ def train_stages(cfg: CfgNode, model: nn.Module, data: ReIDData, state: dict[str
         stage = make_stage(cfg, name, model, data)
         # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
         seed_everything((seed + RANK_SEED_STEP * own_rank()) % NUM_SEEDS)
-        progress = _train(start_run(cfg, stage, data, own_state, progress["iteration"]), is_first=not number)
+        run = start_run(cfg, stage, data, own_state, identity, progress["iteration"])
+        progress = _train(run, is_first=not number)
     return {"epoch": progress["epoch"], "best": progress["best"]}
 
 
+@deferred()
 def do_train(
     cfg: CfgNode,
     model: nn.Module,
@@ -76,15 +82,20 @@ def do_train(
 
     `state` comes from `processor.resume.find_state`; None starts at epoch 1. Returns {"epoch": last epoch, "best":
     {"epoch", "mAP", "Rank-1"} of the evaluations or {}}. Raises RunError (nothing is saved over the last good state)
-    when a loss or a weight is NaN or infinite.
+    when a loss, a weight or the optimizer's state is NaN or infinite, and where the first epoch moves no weight.
     """
     if state:
         restore_model(state, model)
     device, name = next(model.parameters()).device, last_stage(cfg)
     updater = updater_of(cfg, name, model, (optimizer, center_optimizer), device)
     stage = assemble(cfg, name, model, data, criterion, updater, scheduler)
-    progress = _train(start_run(cfg, stage, data, state), is_first=True)
+    progress = _train(start_run(cfg, stage, data, state, _identify(cfg, state)), is_first=True)
     return {"epoch": progress["epoch"], "best": progress["best"]}
+
+
+def _identify(cfg: CfgNode, state: dict[str, Any] | None) -> str:
+    """Return the identity of the run in rank 0, which keeps its files, and "" in the others."""
+    return "" if own_rank() else begin_record(run_of(cfg), list(stages_of(cfg)), state, cfg.dump())
 
 
 def _train(run: Run, is_first: bool) -> dict[str, Any]:
@@ -102,17 +113,20 @@ def _train(run: Run, is_first: bool) -> dict[str, Any]:
 def _train_stage(run: Run) -> None:
     stage, progress, settings = run.stage, run.progress, run.stage.settings
     if progress["epoch"]:  # a run that ended between its state and its checkpoint or evaluation goes on there
-        _save_checkpoint_if_due(run)
+        _save_checkpoint_if_due(run, goes_on=True)
         evaluate_if_due(run)
     if progress["epoch"] >= stage.max_epochs:
         logger.info("already trained to epoch %d; nothing to do", progress["epoch"])
     trained = CompiledTraining(stage.trained) if settings.compile else stage.trained
     trained = wrap(trained, settings.device, run.ranks.world_size, settings.sync_bn)
+    first = None if progress["epoch"] else FirstEpoch(stage)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, trained, epoch)
         share_buffers(stage.model)  # what all ranks evaluate is what rank 0 saves
-        _check_weights(stage.model, epoch)
+        check_finite(stage, epoch)
+        if first is not None and first.check(epoch):
+            first = None
         progress["epoch"] = epoch
         save_state(run.cfg, stage, run.ranks, progress)
         _save_checkpoint_if_due(run)
@@ -122,14 +136,15 @@ def _train_stage(run: Run) -> None:
         logger.info("Epoch %d done in %.1f s (%s), about %s left", epoch, seconds, run.speed.end_epoch(), left)
 
 
-def _save_checkpoint_if_due(run: Run) -> None:
-    """Keep the weights of the epoch just finished where the stage asks for it and they are not kept yet."""
+def _save_checkpoint_if_due(run: Run, goes_on: bool = False) -> None:
+    """Keep the weights of the epoch just finished where the stage asks for it.
+
+    Where a run goes on after that epoch they may be kept already.
+    """
     stage, epoch = run.stage, run.progress["epoch"]
-    path = run.folder.checkpoint(epoch, run.file_stage)
-    if not is_due(epoch, stage.save_every, epoch == stage.max_epochs) or path.is_file():
-        return
-    if run.ranks.rank == 0:
-        save_weights(stage.model.state_dict(), path, describe_run(run.cfg, epoch, run.data, run.file_stage))
+    if run.ranks.rank == 0 and is_due(epoch, stage.save_every, epoch == stage.max_epochs):
+        keep = heal_checkpoint if goes_on else keep_checkpoint
+        keep(run, run.folder.checkpoint(epoch, run.file_stage))
 
 
 def _train_one(run: Run, trained: nn.Module, epoch: int) -> int:
@@ -138,8 +153,31 @@ def _train_one(run: Run, trained: nn.Module, epoch: int) -> int:
     stage.scheduler.step(epoch)
     _set_sampler(stage, phase)
     _announce(run, phase)
-    on_log = lambda step, means: _log_step(run, phase, step, means)  # noqa: E731 - a bound method would hide the phase
-    return train_epoch(stage, trained, phase, on_log, run.progress["iteration"], run.peak_images)
+    dark_shares: list[float] = []
+
+    def on_log(step: int, means: dict[str, float]) -> None:
+        dark_shares.append(means.get("dark", 0.5))
+        _log_step(run, phase, step, means)
+
+    steps = train_epoch(stage, trained, phase, on_log, run.progress["iteration"], run.peak_images)
+    _warn_of_one_way_routing(run, phase, dark_shares)
+    for images in image_sets([stage.loader]):
+        images.tell_damage()
+    return steps
+
+
+def _warn_of_one_way_routing(run: Run, phase: Phase, dark_shares: list[float]) -> None:
+    """Say once a run that all images of an epoch went to one of the two losses; the shares are means of its steps."""
+    brightness = run.cfg.LOSS.BRIGHTNESS
+    if run.told_one_way or not phase.routed or brightness.MODE != "hard" or set(dark_shares) not in ({0.0}, {1.0}):
+        return
+    run.told_one_way = True
+    side, loss, way = ("dark", "triplet", "lower") if dark_shares[0] else ("bright", "TripletX", "raise")
+    logger.warning(
+        "epoch %d: all images are %s by LOSS.BRIGHTNESS.THRESH %g, so the %s loss had no image at all; %s the "
+        "threshold (the log tells the share `dark`), or set LOSS.BRIGHTNESS.ENABLE False",
+        *(phase.epoch, side, brightness.THRESH, loss, way),
+    )
 
 
 def _set_sampler(stage: Stage, phase: Phase) -> None:
@@ -181,13 +219,3 @@ def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> Non
     run.speed.add(step, means)
     if run.recorder:
         run.recorder.write("train", phase.epoch, run.progress["iteration"] + step, {**means, "lr": lr})
-
-
-def _check_weights(model: nn.Module, epoch: int) -> None:
-    """Raise RunError when the epoch's last update left a weight NaN or infinite: the losses cannot show it yet."""
-    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-    if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()):
-        raise RunError(
-            f"epoch {epoch}: weights are not finite after the last step; the last good state is kept. Train anew in "
-            "another OUTPUT_DIR with a lower SOLVER.BASE_LR, with SOLVER.GRAD_CLIP, or with SOLVER.AMP off"
-        )

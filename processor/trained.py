@@ -10,18 +10,22 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs import load_cfg, restore_cfg
+from datasets.labels import check_side_rows
+from datasets.read import Counts, Told
 from model import make_model
 from model.backbones.vit import VisionTransformer
 from model.layers.lora import merge_lora
-from processor.provenance import read_run
+from processor.provenance import read_run, warn_of_other_settings
 from utils.checkpoint import read_weights
 from utils.device import resolve_device
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
+from utils.paths import user_path
 from utils.run_folder import open_run
 
 logger = logging.getLogger(__name__)
 
 SIDE_TABLE = "base.sie_embed"  # [cameras x views, 1, D]
+CLASSIFIER = "classifier.weight"  # [identities, D]
 NEUTRAL_ROWS = 1  # of a table that holds the mean alone; a trained one has more
 
 
@@ -37,7 +41,7 @@ class Trained(NamedTuple):
 
 def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     """Return the checkpoint of `epoch` in a run folder, None = the last one. ConfigError when there is none."""
-    folder = Path(output_dir)
+    folder = user_path(output_dir, "run folder")
     if not str(output_dir) or not folder.is_dir():  # Path("") is the working directory
         raise ConfigError(f"run folder '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
     run = open_run(folder)
@@ -61,16 +65,18 @@ def load_trained(weight: str | Path, config_file: str | Path | None = None, opts
     pairs `opts` on top. Raises ConfigError when there is none, DataError as `read_run`, and what `load_cfg` and
     `load_param` raise.
     """
-    weight = Path(weight)
+    weight = user_path(weight, "checkpoint")
     if weight.is_dir():
         raise ConfigError(f"checkpoint '{weight}' is a folder; name a file in it, or give it as a run folder")
     weights = read_weights(weight, "checkpoint")
     provenance = read_run(weight)
     cfg = _configuration(weight, config_file, opts, provenance)
+    if provenance is not None:
+        warn_of_other_settings(provenance, cfg, weight)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
     model_cfg = cfg if provenance is not None else _with_known_sides(cfg, weights, weight)
     undivided = model_cfg.MODEL.SIE_CAMERA and model_cfg.MODEL.SIE_VIEW != cfg.MODEL.SIE_VIEW
-    model = make_model(model_cfg, *_counts(cfg, weights, provenance), pretrained=False).to(device)
+    model = make_model(model_cfg, *_counts(cfg, weights, provenance, weight), pretrained=False).to(device)
     model.load_param(weight, "checkpoint")
     if undivided and isinstance(model.base, VisionTransformer):
         _keep_neutral_side(model.base, weight)
@@ -123,14 +129,36 @@ def _keep_neutral_side(base: VisionTransformer, weight: Path) -> None:
     base.camera_num, base.view_num, base.side_rows = 0, 0, NEUTRAL_ROWS
 
 
-def _counts(cfg: CfgNode, weights: dict[str, torch.Tensor], provenance: dict[str, Any] | None) -> tuple[int, int, int]:
+def told_by(cfg: CfgNode, weight: Path) -> Told | None:
+    """Return what a checkpoint tells of its training set, so that a test can do without the training images.
+
+    None where it does not: its side information does not divide into cameras and viewpoints. Raises as `load_trained`.
+    """
+    provenance = read_run(weight)
+    if provenance is None and cfg.MODEL.SIE_CAMERA and cfg.MODEL.SIE_VIEW:
+        return None
+    counts = _counts(cfg, read_weights(weight, "TEST.WEIGHT"), provenance, weight)
+    return Told(counts, tuple(cfg.DATASETS.NAMES if provenance is None else provenance["datasets"]))
+
+
+def _counts(cfg: CfgNode, weights: dict[str, torch.Tensor], provenance: dict[str, Any] | None, weight: Path) -> Counts:
     """Return identities, cameras and viewpoints; of a checkpoint of other code as far as its weights tell them.
 
-    Where it embeds cameras and viewpoints, only their product is known: they count as that many cameras.
+    Where it embeds cameras and viewpoints, only their product is known: they count as that many cameras. Raises
+    DataError where a checkpoint tells other numbers than its weights have.
     """
-    if provenance is not None:
-        return provenance["num_classes"], provenance["camera_num"], provenance["view_num"]
-    classifier = weights.get("classifier.weight")
-    rows = len(weights[SIDE_TABLE]) if SIDE_TABLE in weights else 1
-    num_classes = 1 if classifier is None else len(classifier)
-    return (num_classes, rows, 1) if cfg.MODEL.SIE_CAMERA else (num_classes, 1, rows)
+    classifier, table = weights.get(CLASSIFIER), weights.get(SIDE_TABLE)
+    num_classes, rows = (1 if part is None or not part.ndim else len(part) for part in (classifier, table))
+    if provenance is None:
+        return Counts(num_classes, rows, 1) if cfg.MODEL.SIE_CAMERA else Counts(num_classes, 1, rows)
+    told = Counts(provenance["num_classes"], provenance["camera_num"], provenance["view_num"])
+    wrong = [CLASSIFIER] if classifier is not None and num_classes != told.num_class else []
+    if table is not None and rows not in (told.camera_num, told.view_num, told.camera_num * told.view_num):
+        wrong.append(SIDE_TABLE)
+    if wrong:
+        raise DataError(
+            f"'{weight}' tells of {told.num_class:,} identities, {told.camera_num:,} cameras and "
+            f"{told.view_num:,} viewpoints, which its {' and '.join(wrong)} contradict; copy it again"
+        )
+    check_side_rows(told.camera_num * cfg.MODEL.SIE_CAMERA, told.view_num * cfg.MODEL.SIE_VIEW)
+    return told

@@ -88,8 +88,7 @@ def group_parameters(
     `part_of(name)` is what the model says about a parameter; whatever has "bias" in its name is a bias.
     Each group has params, weight_decay, name (the kinds it holds), initial_lr (what the schedule sees), lr_scale > 0
     (factor on what the schedule gives) and lr, their product. Scale 1 and plain weights come first, so group 0 has the
-    rate that is logged. Raises ValueError when nothing is trainable, and ConfigError for a layer decay without
-    blocks.
+    rate that is logged. Raises ConfigError when nothing is trainable, and for a layer decay without blocks.
     """
     parts = [(name, parameter, part_of(name)) for name, parameter in named]
     layers = {part.layer for _, _, part in parts}
@@ -109,7 +108,7 @@ def group_parameters(
         group["params"].append(parameter)
         kinds.setdefault((lr, weight_decay, scale), set()).add(KINDS.index(kind))
     if not groups:
-        raise ValueError("the model has no trainable parameter")
+        raise ConfigError("the model has no trainable parameter; see MODEL.FREEZE_BLOCKS and what else freezes")
     for key, group in groups.items():
         group["name"] = " + ".join(KINDS[index] for index in sorted(kinds[key]))
     return [groups[key] for key in sorted(groups, key=lambda key: (key[2] != 1, -key[2], min(kinds[key])))]

@@ -28,9 +28,8 @@ def _rows(cfg: CfgNode, stage: str) -> list[tuple[str, ...]]:
     """Return the rows of one stage, in the order of HEADER."""
     plan, schedule, base_lr = PhasePlan(cfg, stage), make_schedule(cfg, stage), solver_of(cfg, stage).BASE_LR
     rows = []
-    for run in plan.segments():
-        first, last = run[0], run[-1]
-        rates = _moving([schedule(phase.epoch, base_lr) for phase in run])
+    for first, last in plan.segments():
+        rates = _moving([schedule(epoch, base_lr) for epoch in range(first.epoch, last.epoch + 1)])
         rows.append((_epochs(first, last), first.tag, describe_losses(first, last), plan.batch_shape(first), rates))
     return rows
 

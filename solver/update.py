@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from configs.stages import solver_of
 from solver.centers import step_centers
 from solver.make_optimizer import make_optimizer
+from solver.watch import Watch
 from utils.device import resolve_amp
 
 Clip = Callable[[list[nn.Parameter]], None]  # bounds the gradients, in place
@@ -38,6 +39,7 @@ class Updater:
         self.center_optimizer = center_optimizer
         self.scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
         self.accum_steps = accum_steps
+        self.watch: Watch | None = None  # sees the losses and the gradients of the steps
         self._clip = clip
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._clipped = held if parameters is None else list(parameters)
@@ -48,6 +50,8 @@ class Updater:
 
     def backward(self, total: torch.Tensor, step: int, total_steps: int) -> None:
         """Add the gradients of a batch's loss, as its share in the mean over the batches of one optimizer step."""
+        if self.watch is not None:
+            self.watch.see_loss(total)
         self.scaler.scale(total / group_size(step, total_steps, self.accum_steps)).backward()
 
     def step(self) -> None:
@@ -55,6 +59,8 @@ class Updater:
         if self._clip is not None:
             self.scaler.unscale_(self.optimizer)
             self._clip(self._clipped)
+        if self.watch is not None:
+            self.watch.see_gradients()
         self.scaler.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.center_optimizer is not None:

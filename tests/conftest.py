@@ -168,6 +168,16 @@ class RealDataRule:
             print(f"\nREID_DATA is {REID_DATA}, but tests on it were skipped: {', '.join(self.skipped)}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Escape file names that are no UTF-8 in what a test printed: pytest-xdist cannot send them on."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode("utf-8")) for name, text in report.sections
+    ]
+    return report
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RealDataRule())
     if hasattr(config, "workerinput"):  # one of several processes that share the cores, with their children

@@ -14,10 +14,14 @@ from configs import load_cfg
 from configs.compare import result_settings
 from tests.reference.slow_statistics import table_of
 from tools.launch.children import Children
+from tools.launch.older import count_results
 from tools.launch.places import Place
+from tools.report.page import RESULTS
 from tools.study.experiment import Experiment
-from utils.checkpoint import sha256_of
+from utils.digest import sha256_of
 from utils.errors import run_command
+from utils.run_folder import RunFolder
+from utils.run_record import RunRecord, read_record, write_record
 from utils.statistics.bootstrap import PerQuery
 from utils.test_folder import METRICS
 
@@ -70,6 +74,7 @@ class FakeRunner:
         self.write_metrics = False
         self.gains = {}  # experiment -> what its mAP and that of its queries has more
         self.held_out = {}  # epoch -> mAP on held-out identities
+        self.generation = 1  # of runs: one that begins in a later one is another run
 
     def __call__(self, command: list[str], place: Place, prefix: str) -> int:
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
@@ -85,11 +90,15 @@ class FakeRunner:
         (folder / "config.yaml").write_text(cfg.dump())
         if self.train_code and self.fails_in in folder.name:
             return self.train_code
+        run = RunFolder(folder, cfg.MODEL.NAME)
+        record = read_record(run) or RunRecord(f"{folder.name}, {self.generation}", {}, cfg.dump())
         period, last = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_EPOCHS
         for epoch in range(1, last + 1):
-            path = folder / f"transformer_{epoch}.pth"
-            if (epoch == last or (period and epoch % period == 0)) and not path.exists():
-                path.write_text(f"weights {cfg.SOLVER.SEED} {epoch}")
+            path = run.checkpoint(epoch)
+            if epoch == last or (period and epoch % period == 0):
+                path.write_text(f"weights {cfg.SOLVER.SEED} {epoch} of {record.run}")
+                record.checkpoints[path.name] = sha256_of(path)
+        write_record(run, record)
         records = [{"kind": "val", "epoch": epoch, **dict.fromkeys(METRICS, ap)} for epoch, ap in self.held_out.items()]
         if self.write_metrics:
             records.append({"kind": "reference", "epoch": 0, "name": "raw_pixels", "mAP": 0.05, "Rank-1": 0.125})
@@ -107,12 +116,14 @@ class FakeRunner:
         metrics = score(int(tail.split("_")[0]), epoch)
         metrics["mAP"] = round(metrics["mAP"] + self.gains.get(name, 0.0), 4)
         content = {"epoch": epoch, **metrics, "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
+        content["run"] = read_record(RunFolder(weight.parent, cfg.MODEL.NAME)).run
         content["settings"] = json.loads(json.dumps(result_settings(cfg)))
         content["tests"] = {other: metrics for other in cfg.DATASETS.TESTS[1:]}
         for place in (folder, *(folder / other for other in content["tests"])):
             place.mkdir(exist_ok=True)
             np.savez(place / "per_query.npz", **queries(metrics["mAP"]))
-            (place / "summary.json").write_text(json.dumps(content))
+            own = {"files": {"per_query.npz": sha256_of(place / "per_query.npz")}}
+            (place / "summary.json").write_text(json.dumps(content | own))
         return 0
 
     def trained(self) -> list[str]:
@@ -144,7 +155,8 @@ def write_fake_report(
     path: Path, experiments: Sequence[Experiment], summaries: Sequence[dict], results: object, command: str
 ) -> Path:
     """Stand for the report: what it is asked to show."""
-    path.write_text(f"{command}: {[summary['name'] for summary in summaries]}")
+    results = RESULTS.format(count=count_results(summaries))
+    path.write_text(f"{command}: {[summary['name'] for summary in summaries]}\n{results}")
     return path
 
 

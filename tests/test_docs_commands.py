@@ -136,7 +136,8 @@ def test_commands_in_blocks_run(page, workplace, monkeypatch, capsys):
         if block.language == "python":
             names = {"pil_image": Image.open("a.jpg"), "array": np.zeros((40, 30, 3), np.uint8)}
             exec(block.text, names)
-            assert len(names["feat"]) == 3 and names["feat"].norm(dim=1) == pytest.approx(1, abs=1e-5)
+            if "FeatureExtractor" in block.text:
+                assert len(names["feat"]) == 3 and names["feat"].norm(dim=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_query_of_the_pages_is_an_image_of_the_drawn_set():

@@ -1,5 +1,6 @@
 """A launch on several devices: seeds run at once, and leave what a launch of one after the other leaves."""
 
+import hashlib
 import json
 import os
 import re
@@ -170,9 +171,11 @@ def test_what_contradicts_gpus_is_one_line_before_anything_runs(launch, runner, 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_seeds_says_where_and_keeps_what_was_done(tmp_path, logs, monkeypatch, capsys, number, code):
     # train.py of seed 0 ends at once, the others would sleep; real processes
+    record = {"schema": 1, "run": "0f", "checkpoints": {"transformer_3.pth": hashlib.sha256().hexdigest()}}
     (tmp_path / "train.py").write_text(
         "import pathlib, sys, time\nopts = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
         "folder = pathlib.Path(opts['OUTPUT_DIR'])\nfolder.mkdir(parents=True)\nprint('training')\n"
+        f"(folder / 'run.json').write_text({json.dumps(record)!r})\n"
         "(folder / 'started').touch()\n"
         "if opts['SOLVER.SEED'] == '0': (folder / 'transformer_3.pth').touch(); sys.exit()\ntime.sleep(60)\n"
     )

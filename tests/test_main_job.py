@@ -28,7 +28,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> tuple
 
 def test_every_checkpoint_is_tested_and_summarised(launched):
     _, logs = launched
-    names = {path.name for path in logs.iterdir()}
+    names = {path.name for path in logs.glob("[!.]*")}
     assert names == {
         *("veri776_tiny_seed0_run", "veri776_tiny_seed0_test", "veri776_tiny_summary.json", "veri776_tiny_summary.csv"),
         *("veri776_tiny_summary.md", "phased_loss_best_summary.json", "veri776_tiny_report.html", "report.html"),
@@ -38,6 +38,7 @@ def test_every_checkpoint_is_tested_and_summarised(launched):
         files = {
             "summary.json",
             "per_query.npz",
+            "test.lock",
             "test_log.txt",
             "slices.csv",
             "slices.png",
@@ -59,7 +60,7 @@ def test_test_py_reproduces_the_launchers_numbers_exactly(launched, tmp_path):
     assert (tmp_path / "again" / "test_log.txt").read_text().count("TEST.AMP off: float32") == 1
     theirs = logs / "veri776_tiny_seed0_test" / "epoch_2"
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (theirs, tmp_path / "again"))
-    own = ("environment", "command", "config")  # time, command line, OUTPUT_DIR and TEST.WEIGHT
+    own = ("environment", "command", "config", "crc32")  # time, command line, OUTPUT_DIR and TEST.WEIGHT
     assert {key: one[key] for key in one if key not in own} == {key: two[key] for key in two if key not in own}
     with np.load(theirs / "per_query.npz") as a, np.load(tmp_path / "again" / "per_query.npz") as b:
         assert a.files == b.files

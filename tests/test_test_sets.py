@@ -16,6 +16,7 @@ from processor.evaluation import outcome
 from tests.datasets.trees import write_person_archive
 from utils.errors import ConfigError
 from utils.run_folder import read_metrics
+from utils.test_folder import METRICS
 
 HOLD_OUT = ("DATASETS.VAL_IDS", "0.25", "SOLVER.EVAL_PERIOD", "1", "SOLVER.IMS_PER_BATCH", "12")
 
@@ -79,7 +80,7 @@ def test_a_killed_run_keeps_its_held_out_records_up_to_its_last_whole_epoch(tiny
         (("DATASETS.TESTS", "('veri', 'veri')"), "DATASETS.TESTS .*different data sets"),
         (("DATASETS.TESTS", "table"), "the data set 'table' needs the CSV's path in DATASETS.TABLE"),
         (("TEST.ROC_FPR", "2"), "TEST.ROC_FPR got .*allowed: 1e-09 to 1"),
-        (("TEST.QE.K", "-1"), "TEST.QE.K got -1, allowed: at least 0"),
+        (("TEST.QE.K", "-1"), "TEST.QE.K got -1, allowed: 0 to"),
     ],
 )
 def test_a_mistake_in_the_keys_of_tests_is_named(tiny_config, opts, message):
@@ -112,7 +113,7 @@ def test_a_test_without_a_report_leaves_none_of_an_older_test_and_all_its_figure
     monkeypatch.setattr(outcome, "analyse", lambda *args: pytest.fail("what only the report shows is not computed"))
     test_command.main([*command, "TEST.FLIP", "True", "TEST.REPORT", "False"])
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"summary.json", "per_query.npz", "test_log.txt"}
+    assert left == {"summary.json", "per_query.npz", "test_log.txt", "test.lock"}
     assert json.loads((tmp_path / "out" / "summary.json").read_text()).keys() == whole.keys()
 
 
@@ -152,3 +153,18 @@ def test_the_first_test_set_may_be_one_that_is_not_trained_on(tiny_config, two_r
     cfg = load_cfg(tiny_config, ["DATASETS.ROOT_DIR", str(two_roots), "DATASETS.TESTS", "market1501"])
     data = make_dataloader(cfg)
     assert data.num_classes == 8 and all("market1501" in path for path in data.test.labels.names)
+
+
+def test_query_and_gallery_alone_are_tested_with_the_same_result(tiny_root, tiny_config, trained_run, tmp_path):
+    (tmp_path / "alone" / "VeRi").mkdir(parents=True)
+    for name in ("image_query", "image_test", "keypoint_test.txt"):
+        (tmp_path / "alone" / "VeRi" / name).symlink_to(tiny_root / "VeRi" / name)
+    results = []
+    for root in (tiny_root, tmp_path / "alone"):
+        opts = ["TEST.WEIGHT", str(trained_run / "transformer_2.pth"), "DATASETS.ROOT_DIR", str(root)]
+        assert test_command.main(["--config_file", str(tiny_config), *opts]) == 0
+        results.append(json.loads((tmp_path / "run" / "summary.json").read_text()))
+    whole, alone = results
+    for key in (*METRICS, "num_query", "data_fingerprint"):
+        assert alone[key] == whole[key]
+    assert alone["train_fingerprint"] == "" and whole["train_fingerprint"]

@@ -230,9 +230,10 @@ def _draw_camera_pairs(axes: Axes, slices: Sequence[Slice]) -> None:
     """Draw mAP of the camera pairs as coloured cells, queries down, gallery across, and the colour bar."""
     pairs = [part for part in slices if part.kind == "camera_pair"]
     queries, galleries = (list(dict.fromkeys(part[side] for part in pairs)) for side in (1, 2))
+    row_of, column_of = ({name: place for place, name in enumerate(names)} for names in (queries, galleries))
     values = np.full((len(queries), len(galleries)), np.nan)
     for part in pairs:
-        values[queries.index(part.query), galleries.index(part.gallery)] = part.mAP
+        values[row_of[part.query], column_of[part.gallery]] = part.mAP
     axes.patch.set(facecolor="0.93", hatch="////", edgecolor="0.75")  # seen through the empty cells
     drawn = ~np.isnan(values)
     colours = matplotlib.colormaps["cividis"].resampled(20)  # few enough to stay vectors in an SVG

@@ -4,15 +4,19 @@ Prints the statistics table, then one line for each finding with what to do. Exi
 2: the data cannot be loaded at all.
 """
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import hashlib
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.commands import parse_config_args
-from utils.errors import run_command
+from utils.errors import ConfigError, DataError, run_command
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -52,24 +56,25 @@ def do_check(cfg: "CfgNode") -> list[str]:
     """
     from configs.titles import names_of_tests
     from datasets.bases import match_findings, published_findings, statistics_table
-    from datasets.join import join_training_sets
-    from datasets.read import hold_out_ids, make_datasets, names_to_read
+    from datasets.read import make_datasets, names_to_read
 
     names = names_to_read(cfg, names_of_tests(cfg))
     known = dict(zip(names, make_datasets(cfg, names), strict=True))
     trained = [known[name] for name in cfg.DATASETS.NAMES]
-    if cfg.DATASETS.VAL_IDS:
-        hold_out_ids(cfg, trained, join_training_sets(trained))
+    untrainable = [
+        f"{dataset.name}: nothing to train on: {dataset.no_train}" for dataset in trained if dataset.no_train
+    ]
+    findings = untrainable or training_findings(cfg, trained)
     datasets = list(known.values())
     print(statistics_table(datasets))
     for dataset in datasets:
         for note in dataset.notes:
             print(f"note: {note}")
-    findings = [line for dataset in datasets for line in published_findings(dataset)]
+    findings += [line for dataset in datasets for line in published_findings(dataset)]
     for name in names_of_tests(cfg):
         tested = known[name]
         findings += match_findings(tested)
-        if name not in cfg.DATASETS.NAMES:  # the model is told none of its labels
+        if name not in cfg.DATASETS.NAMES or tested.no_train:  # the model is told none of its labels
             continue
         if cfg.MODEL.SIE_CAMERA:
             findings += label_findings(tested, "camid", "MODEL.SIE_CAMERA")
@@ -80,7 +85,24 @@ def do_check(cfg: "CfgNode") -> list[str]:
     reports = read_files(sorted(train_paths | test_paths))
     findings += shorten([report.finding for report in reports if report.finding], "files that cannot be read")
     findings += shorten(shared_images(reports, train_paths, test_paths), "images shared by train and test")
+    findings += shorten(doubted_images(reports, datasets), "images of several identities")
     return findings
+
+
+def training_findings(cfg: "CfgNode", trained: Sequence["ReIDDataset"]) -> list[str]:
+    """Return a line where training would refuse the batches or losses of `cfg` on these data sets."""
+    from datasets.join import join_training_sets
+    from datasets.read import hold_out_ids
+    from datasets.training_set import check_training_set
+
+    train = join_training_sets(trained)
+    if cfg.DATASETS.VAL_IDS:
+        train = hold_out_ids(cfg, trained, train).train
+    try:
+        check_training_set(cfg, train, world_size=1)
+    except (ConfigError, DataError) as error:
+        return [str(error)]
+    return []
 
 
 def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
@@ -92,7 +114,7 @@ def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
     unseen = {getattr(sample, label) for sample in dataset.query + dataset.gallery} - trained - {-1}
     if not unseen:
         return []
-    listed = ", ".join(str(value) for value in sorted(unseen))
+    listed = ", ".join(str(value) for value in sorted(unseen)[:MAX_LINES]) + ", ..." * (len(unseen) > MAX_LINES)
     return [
         f"{dataset.name}: {label} {listed} of the test images never occurs in training (train: 0 to {max(trained)}), "
         f"so the side information embedding has no trained row for it; set {key} False or correct the {label}s"
@@ -101,46 +123,30 @@ def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
 
 def read_files(paths: Sequence[str]) -> list[FileReport]:
     """Read and decode every image completely, several at a time, with a progress bar when stderr is a terminal."""
-    from PIL import ImageFile
     from tqdm import tqdm
 
     reports = []
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # training fills a file that ends early with grey; here it is a finding
-    try:
-        with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", disable=None) as progress:
-            for start in range(0, len(paths), SLICE):
-                reports += pool.map(read_file, paths[start : start + SLICE])
-                progress.update(len(reports) - progress.n)
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+    with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", disable=None) as progress:
+        for start in range(0, len(paths), SLICE):
+            reports += pool.map(read_file, paths[start : start + SLICE])
+            progress.update(len(reports) - progress.n)
     return reports
 
 
 def read_file(path: str) -> FileReport:
-    """Return the SHA-256 digest of one image file and, when it does not decode, the finding."""
-    from PIL import Image, UnidentifiedImageError
+    """Return the SHA-256 digest of one image file and, when it does not decode, or not to its end, the finding."""
+    from datasets import image_files
 
-    from datasets.decode import to_rgb
-
+    digest = b""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = image_files.read_file(path)
+        digest = hashlib.sha256(content).digest()
+        image_files.decode_whole(content)
     except FileNotFoundError:
         return FileReport(path, b"", f"'{path}' does not exist; unpack the archive again or remove it from the list")
-    except OSError as error:
-        return FileReport(path, b"", f"'{path}' cannot be read ({error.strerror}); check the file's permissions")
-    digest = hashlib.sha256(content).digest()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            to_rgb(image)
-    except UnidentifiedImageError:
-        reason = "not an image" if content else "empty file"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).partition("\n")[0]
-    else:
-        return FileReport(path, digest, "")
-    return FileReport(path, digest, f"'{path}' does not decode ({reason}); copy it again or remove it")
+    except image_files.ImageError as error:
+        return FileReport(path, digest, f"'{path}' does not decode ({error}); copy it again or remove it")
+    return FileReport(path, digest, "")
 
 
 def shared_images(reports: Iterable[FileReport], train_paths: set[str], test_paths: set[str]) -> list[str]:
@@ -158,6 +164,28 @@ def shared_images(reports: Iterable[FileReport], train_paths: set[str], test_pat
         f"'{train[digest]}' (train) and '{test[digest]}' (test) are the same image; remove it from one of them"
         for digest in sorted(train.keys() & test.keys(), key=train.__getitem__)
     ]
+
+
+def doubted_images(reports: Iterable[FileReport], datasets: Iterable["ReIDDataset"]) -> list[str]:
+    """Return a line for each image, by its bytes, that one data set shows under several identities.
+
+    Training and test count apart: archives number their identities apart.
+    """
+    digests = {path: digest for path, digest, _ in reports if digest}
+    lines = []
+    parts = [(one.name, samples) for one in datasets for samples in (one.train, one.query + one.gallery)]
+    for name, samples in parts:
+        first: dict[bytes | None, dict[int, str]] = {}
+        for sample in samples:
+            first.setdefault(digests.get(sample.path), {}).setdefault(sample.pid, sample.path)
+        first.pop(None, None)  # of files that cannot be read
+        for places in (places for places in first.values() if len(places) > 1):
+            (pid, path), (other_pid, other), *_ = places.items()
+            lines.append(
+                f"{name}: '{path}' (identity {pid}) and '{other}' (identity {other_pid}) are the same image; keep it "
+                "under the right one"
+            )
+    return lines
 
 
 def shorten(lines: list[str], kind: str) -> list[str]:

@@ -1,5 +1,10 @@
 """Compare two experiments on one test set: python -m tools.compare logs/veri776_a logs/veri776_b --metric mAP"""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import json
 import re
 import sys
@@ -15,9 +20,11 @@ from configs.compare import find_changes, flatten
 from configs.keys import affects
 from configs.titles import dataset_title
 from utils.atomic import write_text_atomic
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, path_flag
 from utils.errors import ConfigError, DataError, run_command
-from utils.run_folder import make_folder
+from utils.paths import user_path
+from utils.run_folder import RunFolder, epoch_of, make_place
+from utils.run_record import read_record
 from utils.statistics.bootstrap import UNITS, PerQuery
 from utils.statistics.paired import SIGNIFICANCE, Comparison, compare_tables, pair_queries
 from utils.tables import align, percent
@@ -41,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print how RUN_B differs from RUN_A and whether chance explains it; returns the exit code 0."""
     args = make_parser().parse_args(argv)
     if args.json:
-        make_folder(str(Path(args.json).parent), "--json")
+        make_place(args.json, "--json")
     runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
     check_same_test_set(runs)
     tables = pair_queries(
@@ -65,30 +72,66 @@ def make_parser() -> OneLineParser:
         "or the start of such folders, e.g. logs/veri776_baseline for logs/veri776_baseline_seed*_test (all seeds).",
         allow_abbrev=False,
     )
-    parser.add_argument("run_a", metavar="RUN_A", help="the baseline")
-    parser.add_argument("run_b", metavar="RUN_B", help="what is compared with it")
+    parser.add_argument("run_a", type=path_flag, metavar="RUN_A", help="the baseline")
+    parser.add_argument("run_b", type=path_flag, metavar="RUN_B", help="what is compared with it")
     parser.add_argument("--metric", choices=METRICS, default="mAP", help="default: mAP")
     parser.add_argument("--unit", choices=UNITS, default="identity", help="what is drawn anew (default: identity)")
     parser.add_argument("--epoch", type=int, metavar="N", help="of ..._test folders (default: the last tested one)")
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file, as fractions")
+    parser.add_argument(
+        "--json", type=path_flag, metavar="FILE", help="also write the numbers to this file, as fractions"
+    )
     return parser
 
 
 def load_run(words: str, epoch: int | None) -> Run:
-    """Return the tests that RUN_A or RUN_B names. Raises DataError for one whose results are not whole."""
-    folders = [TestFolder(Path(words))] if TestFolder(Path(words)).per_query.is_file() else find_tests(words, epoch)
-    tables = [read_per_query(folder) for folder in folders]
+    """Return the tests that RUN_A or RUN_B names.
+
+    Raises ConfigError where it has none of `epoch`, and DataError for one whose results are not whole, or of another
+    run than the folders around it.
+    """
+    own = TestFolder(user_path(words, "RUN"))
+    is_one = own.per_query.is_file() or own.summary.is_file()
+    folders = [own] if is_one else find_tests(words, epoch)
     results = [read_result(folder) for folder in folders]
+    tables = [read_per_query(folder, result) for folder, result in zip(folders, results, strict=True)]
     for folder, table, result in zip(folders, tables, results, strict=True):
         if table is None or result is None:  # summary.json is the mark of a finished test
             file = folder.per_query if table is None else folder.summary
             raise DataError(f"'{file}' is absent or damaged; run that test again")
+        check_own_epoch(folder, result, epoch)
+        check_own_run(folder, result)
     fingerprints = [result.get("data_fingerprint") for result in results]
     settings = [
         {key: value for key, value in result.get("settings", {}).items() if key.startswith("TEST.")}
         for result in results
     ]
     return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints, settings)
+
+
+def check_own_epoch(folder: TestFolder, result: Mapping[str, Any], wanted: int | None) -> None:
+    """Raise where a result is of another epoch than --epoch (ConfigError) or than its folder says (DataError)."""
+    named, tested = epoch_of_folder(folder), result.get("epoch")
+    if None not in (named, tested) and named != tested:
+        raise DataError(f"'{folder.path}' holds the result of epoch {tested}; delete that folder and test again")
+    found = tested if named is None else named
+    if wanted is not None and found != wanted:
+        which = "no epoch" if found is None else f"epoch {found}"
+        raise ConfigError(f"'{folder.path}' is the test of {which}, not of --epoch {wanted}; correct one of them")
+
+
+def check_own_run(folder: TestFolder, result: Mapping[str, Any]) -> None:
+    """Raise DataError where a launcher's test folder holds the result of another run than its ..._run folder."""
+    place, epoch = folder.path.absolute().parent, epoch_of_folder(folder)
+    start = place.name.removesuffix("_test")
+    record = read_record(RunFolder(place.with_name(f"{start}_run"), ""))
+    if epoch is None or start == place.name or record is None:
+        return
+    written = [digest for name, digest in record.checkpoints.items() if epoch_of(Path(name)) == epoch]
+    if result.get("run") not in (None, record.run) or result.get("weight_sha256") not in written:
+        raise DataError(
+            f"'{folder.path}' holds the result of another run than that of '{start}_run'; launch that experiment "
+            "again, which tests anew what is not its own"
+        )
 
 
 def dataset_of(result: Mapping[str, Any]) -> str | None:
@@ -104,7 +147,7 @@ def find_tests(words: str, epoch: int | None) -> list[TestFolder]:
 
     Raises ConfigError, saying what was looked for, where there is none or the seeds have no epoch in common.
     """
-    start = Path(words)
+    start = user_path(words, "RUN")
     pattern = re.compile(re.escape(start.name) + r"_seed\d+_test")
     beside = sorted(start.parent.iterdir()) if start.parent.is_dir() else []
     tests = [folder for folder in beside if pattern.fullmatch(folder.name)] or [start]
@@ -197,7 +240,7 @@ def verdict(comparison: Comparison, metric: str, unit: str) -> str:
 
 
 def write_json(path: Path, runs: list[Run], comparison: Comparison, args: Namespace) -> None:
-    """Write the numbers as fractions. Raises ConfigError where the file cannot be written."""
+    """Write the numbers as fractions. Errors as `write_text_atomic`."""
     sides: dict[str, Any] = {
         label: {"run": run.name, "folders": [str(folder) for folder in run.folders], "mean": value, "seeds": seeds}
         for label, run, value, seeds in zip(
@@ -216,10 +259,7 @@ def write_json(path: Path, runs: list[Run], comparison: Comparison, args: Namesp
         "num_units": comparison.num_units,
         "verdict": verdict(comparison, args.metric, UNIT_NAMES[args.unit]),
     }
-    try:
-        write_text_atomic(path, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--json '{path}': cannot write there ({error.strerror}); choose another file") from error
+    write_text_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

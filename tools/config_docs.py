@@ -1,16 +1,21 @@
 """All configuration keys as one page: python -m tools.config_docs [--out docs/config.md]"""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from configs.keys import KEYS, SECTIONS
 from configs.keys.key import Key
 from utils.atomic import write_text_atomic
-from utils.commands import OneLineParser
-from utils.errors import ConfigError, run_command
+from utils.commands import OneLineParser, path_flag
+from utils.errors import run_command
+from utils.run_folder import make_place
 
 HEAD = """# All configuration keys
 
@@ -20,7 +25,8 @@ A key stands in a YAML (`SOLVER:` and below it `MAX_EPOCHS: 60`) or at the end o
 value outside *allowed* ends in one line that says so. *Affects* says what is another one under another value:
 
 - training: a run does not go on with it, and a launch does not take its folder for its own;
-- embedding: a search index is made anew;
+- embedding: the same weights embed an image otherwise: a search index is made anew, and a test by other settings than
+  those of the training warns;
 - ranking: the test of a checkpoint is run again;
 - place: where files of one machine lie, no part of a recipe;
 - `-`: none of these.
@@ -33,15 +39,12 @@ MARKUP = re.compile(r"([|*<])")  # would end a cell, or mean something in Markdo
 def main(argv: list[str] | None = None) -> int:
     """Print the page, or write it where --out says. Returns the exit code 0."""
     parser = OneLineParser(prog="python -m tools.config_docs", description="Print all configuration keys as Markdown.")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page here instead")
+    parser.add_argument("--out", type=path_flag, metavar="FILE", help="write the page here instead")
     args = parser.parse_args(argv)
     if args.out is None:
         print(page(), end="")
         return 0
-    try:
-        write_text_atomic(args.out, page())
-    except OSError as error:
-        raise ConfigError(f"--out '{args.out}' cannot be written ({error.strerror}); choose another file") from error
+    write_text_atomic(make_place(args.out, "--out"), page())
     return 0
 
 
@@ -72,11 +75,8 @@ def allowed_values(key: Key) -> str:
     example = (key.default or ("",))[0] if is_list else key.default
     if key.choices:
         allowed = ", ".join(value(choice) for choice in key.choices)
-    elif key.low is not None and key.low > float("-inf"):
-        kind = TYPES[type(example)]
-        allowed = f"{kind}, at least {key.low:g}" if key.high is None else f"{kind}, {key.low:g} to {key.high}"
-    elif key.length and key.low is None:
-        allowed = f"{TYPES[type(example)]}, above 0"
+    elif key.low is not None:
+        allowed = f"{TYPES[type(example)]}, {key.low:g} to {key.high:.12g}"
     else:
         allowed = TYPES[type(example)]
     if not is_list:

@@ -6,14 +6,20 @@ with numpy.load(file, allow_pickle=False).
 
 from __future__ import annotations
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.loose_images import LOG_FORMAT, SKIP_HINT, add_skip_broken, find_images
+from tools.loose_images import SKIP_HINT, add_skip_broken, find_images
 from tools.source import load_source, source_parser
+from utils.commands import path_flag
 from utils.errors import ConfigError, DataError, run_command
 
 if TYPE_CHECKING:
@@ -29,15 +35,19 @@ def main(argv: list[str] | None = None) -> int:
         "--images",
         nargs="+",
         required=True,
+        type=path_flag,
         metavar="PATH",
         help="folders, each with all folders below it, and single files; KEY VALUE pairs stand before",
     )
-    parser.add_argument("--out", required=True, metavar="FILE.npz", help="file that takes the embeddings")
+    parser.add_argument(
+        "--out", required=True, type=path_flag, metavar="FILE.npz", help="file that takes the embeddings"
+    )
     add_skip_broken(parser)
     args = parser.parse_args(argv)
+    from utils.logger import log_to_stderr
     from utils.run_folder import make_folder
 
-    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)  # to stderr
+    log_to_stderr()
     file = Path(args.out)
     if file.suffix != ".npz" or file.is_dir():
         raise ConfigError(f"--out '{args.out}' must name a file that ends in .npz")
@@ -64,7 +74,7 @@ def extract_to(file: Path, extractor: FeatureExtractor, paths: Sequence[str], sk
     import numpy as np
 
     from utils.atomic import save_arrays
-    from utils.checkpoint import sha256_of
+    from utils.digest import sha256_of
 
     rows, parts = [], []
     for batch_rows, feat in extractor.stream(paths, skip_broken=skip_broken):

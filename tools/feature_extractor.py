@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,16 +23,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from configs.compare import flatten
 from configs.keys import affects
 from datasets.decode import read_image, resize
+from datasets.loader import Loader
+from datasets.torch_datasets import NUM_EXAMPLES, damage_line, damaged_image
 from model.backbones.vit import VisionTransformer, side_counts
 from processor.evaluation.embed import embed_batch, in_precision, make_embedding, precision_name
 from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
-from utils.checkpoint import sha256_of
+from utils.digest import sha256_of
 from utils.errors import DataError
-from utils.workers import leave_interrupts_to_the_parent, num_workers
+from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +139,17 @@ class FeatureExtractor:
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yield (rows of `images`, their embeddings [B, D]) batch by batch, as `__call__` returns them.
 
-        With `skip_broken` an image that cannot be read is logged and left out.
+        With `skip_broken` an image that cannot be read is logged and left out. So is a damaged one where
+        INPUT.BROKEN_IMAGES is error; by default these are counted in one warning at the end.
         """
         labels = [
             self._labels(values, side, count, len(images))
             for values, side, count in zip((camids, viewids), SIDES, self._counts, strict=True)
         ]
-        hidden = not sys.stderr.isatty()
+        hidden, damaged = not sys.stderr.isatty(), []
         with tqdm(total=len(images), desc="embed", unit="image", disable=hidden, leave=False) as progress:
-            for rows, pixels, broken in self._loader(images):
+            for rows, pixels, broken, incomplete in self._loader(images):
+                damaged += incomplete
                 if broken and not skip_broken:
                     raise BrokenImageError(broken[0])
                 for message in broken:
@@ -152,6 +157,8 @@ class FeatureExtractor:
                 if rows:
                     yield rows, self._embed(pixels, *(None if values is None else values[rows] for values in labels))
                 progress.update(len(rows) + len(broken))
+        if damaged:
+            logger.warning("%s", damage_line(len(damaged), len(images), damaged[:NUM_EXAMPLES]))
 
     def _labels(self, values: Labels | None, side: str, count: int, num_images: int) -> torch.Tensor | None:
         """Return int64 [N] with -1 for unknown, or None where the model has no side information of this kind."""
@@ -182,12 +189,11 @@ class FeatureExtractor:
         batches = math.ceil(len(images) / batch_size)
         from_disk = all(isinstance(image, FilePath) for image in images)
         workers = num_workers(self.cfg.DATALOADER.NUM_WORKERS, batches)
-        return DataLoader(
-            LooseImages(images, self.cfg.INPUT.SIZE_TEST, self.cfg.INPUT.FILTER_TEST, self.cfg.INPUT.DECODER),
+        return Loader(
+            LooseImages(images, self.cfg.INPUT),
             batch_size=batch_size,
             num_workers=workers if from_disk and batches > 1 else 0,
             collate_fn=gather,
-            worker_init_fn=leave_interrupts_to_the_parent,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws leave the caller's random state alone
         )
@@ -200,26 +206,41 @@ class FeatureExtractor:
         return F.normalize(feat, dim=1)
 
 
-class LooseImages(Dataset):
-    """Images of any kind as (row, uint8 [3, H, W], ""), broken ones as (row, None, what is wrong)."""
+class LooseImage(NamedTuple):
+    """One of many images: its pixels uint8 [3, H, W], or None and why there are none."""
 
-    def __init__(self, images: Sequence[ImageLike], size: Sequence[int], resize_filter: str, decoder: str) -> None:
+    row: int
+    pixels: torch.Tensor | None
+    broken: str = ""
+    damaged: str = ""  # what it is called where its file is damaged, but part of it decoded
+
+
+class LooseImages(Dataset):
+    """Images of any kind as `LooseImage`, read as cfg.INPUT says."""
+
+    def __init__(self, images: Sequence[ImageLike], settings: CfgNode) -> None:
         self.images = images
-        self.reading = (size, resize_filter, decoder)
+        self.reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+        self.broken = settings.BROKEN_IMAGES
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, row: int) -> tuple[int, torch.Tensor | None, str]:
-        image = self.images[row]
+    def __getitem__(self, row: int) -> LooseImage:
+        image, damaged = self.images[row], []
+        name = os.fspath(image) if isinstance(image, FilePath) else f"number {row} (from 0)"
         try:
             if isinstance(image, FilePath):
-                return row, read_image(os.fspath(image), *self.reading), ""
-            return row, resize(_as_pillow(image), *self.reading), ""
+                pixels = read_image(name, *self.reading, damaged)
+            else:
+                pixels = resize(_as_pillow(image), *self.reading, damaged)
         except DataError as error:
-            return row, None, _what_is_wrong(os.fspath(image), error.__cause__)
+            return LooseImage(row, None, _what_is_wrong(name, error.__cause__))
         except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used
-            return row, None, f"image {row} (from 0) cannot be used: {error}"
+            return LooseImage(row, None, f"image {row} (from 0) cannot be used: {error}")
+        if damaged and self.broken == "error":
+            return LooseImage(row, None, str(damaged_image(name)))
+        return LooseImage(row, pixels, damaged=name if damaged else "")
 
 
 def _what_is_wrong(path: str, reason: BaseException | None) -> str:
@@ -242,11 +263,9 @@ def _as_pillow(image: Any) -> Image.Image:
     return Image.fromarray(pixels if is_array else pixels.transpose(1, 2, 0))
 
 
-def gather(items: list[tuple[int, torch.Tensor | None, str]]) -> tuple[list[int], torch.Tensor | None, list[str]]:
-    """Return a batch of LooseImages: rows and images uint8 [B, 3, H, W] of the whole ones, messages of the others."""
-    whole = [(row, pixels) for row, pixels, _ in items if pixels is not None]
-    broken = [message for _, pixels, message in items if pixels is None]
-    if not whole:
-        return [], None, broken
-    rows, pixels = zip(*whole, strict=True)
-    return list(rows), torch.stack(pixels), broken
+def gather(items: list[LooseImage]) -> tuple[list[int], torch.Tensor | None, list[str], list[str]]:
+    """Return a batch: rows and images uint8 [B, 3, H, W], why others have none, and which are damaged."""
+    usable = [item for item in items if item.pixels is not None]
+    broken = [item.broken for item in items if item.pixels is None]
+    pixels = torch.stack([item.pixels for item in usable]) if usable else None
+    return [item.row for item in usable], pixels, broken, [item.damaged for item in usable if item.damaged]

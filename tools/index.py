@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,7 +128,7 @@ def read_index(file: Path | None, gallery: Path, extractor: "FeatureExtractor") 
             precision = str(meta.get("precision", UNSAID))
             is_index = meta.get("kind") == KIND
             index = Index(content["name"], content["stamp"], content["feat"], precision) if is_index else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive raises nearly anything
         logger.warning("index '%s' is damaged (%s) and is made again", file, error)
         return None
     if index is None:
@@ -154,6 +153,8 @@ def _why_unusable(
     shapes, number = [part.shape for part in index[:3]], index.names.size
     if shapes != [(number,), (number, 2), (number, extractor.feat_dim)] or index.feat.dtype != np.float32:
         return f"has parts of shapes {', '.join(map(str, shapes))}, in {index.feat.dtype}"
+    if index.names.dtype.kind != "U" or index.stamps.dtype.kind != "i" or not np.isfinite(index.feat).all():
+        return "has names, times or embeddings that are none"
     if not extractor.adopt_precision(index.precision):
         return f"was embedded in {index.precision}, this search embeds in {extractor.precision} (TEST.AMP, device)"
     return None

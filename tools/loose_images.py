@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from utils.commands import OneLineParser
 from utils.errors import ConfigError, DataError
+from utils.paths import what_is_at
 
-LOG_FORMAT = "%(levelname)s: %(message)s"  # of the tools that embed loose images
 SKIP_HINT = "--skip-broken leaves such images out"
 
 
@@ -25,13 +25,13 @@ def list_images(folder: str | Path, key: str) -> list[str]:
     Links to folders are followed, and each folder counts once. `key` is the argument that named the folder. Raises
     ConfigError when there is no such folder, DataError when it holds no image or one of its folders cannot be read.
     """
-    from datasets.archives.common import IMAGE_SUFFIXES
+    from datasets.archives.find import IMAGE_SUFFIXES, is_image_name
 
     if not os.fspath(folder):  # Path("") is the working directory
         raise ConfigError(f"{key} is empty; name a folder of images")
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        what = f"is {what_is_at(folder) or 'a file'}, not a folder" if folder.exists() else "does not exist"
         raise ConfigError(f"{key} '{folder}' {what}; name a folder of images")
     names, visited = [], set()
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -43,9 +43,7 @@ def list_images(folder: str | Path, key: str) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(parent).relative_to(folder)
         names += [
-            (below / name).as_posix()
-            for name in files
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and _is_no_pipe(Path(parent) / name)
+            (below / name).as_posix() for name in files if is_image_name(name) and _is_no_pipe(Path(parent) / name)
         ]
     if not names:
         raise DataError(f"{key} '{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}), nor does a folder below it")
@@ -55,13 +53,16 @@ def list_images(folder: str | Path, key: str) -> list[str]:
 def check_paths(paths: Sequence[str], key: str, folders: bool = True) -> None:
     """Raise ConfigError naming the first path that does not exist, or is a folder where `folders` may not be given.
 
-    `key` is the argument that took them.
+    So are pipes and devices, which would block whoever reads them. `key` is the argument that took them.
     """
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"{key}: no file '{path}'; correct the path (KEY VALUE pairs stand before {key})")
         if not folders and os.path.isdir(path):
             raise ConfigError(f"{key} '{path}' is a folder; name the images in it")
+        kind = what_is_at(Path(path))
+        if kind and not os.path.isdir(path):
+            raise ConfigError(f"{key} '{path}' is {kind}; name image files")
 
 
 def find_images(sources: Sequence[str], key: str) -> list[str]:

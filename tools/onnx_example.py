@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")  # closed: Pillow starts other programs for some others
+MAX_PIXELS = 89_478_485
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -22,7 +24,8 @@ FILTERS = {
 
 def end(message: str) -> NoReturn:
     """Print what is wrong and exit with code 2."""
-    print(f"error: {message}", file=sys.stderr)
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    print(f"error: {printable}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -42,8 +45,12 @@ def load(path: str) -> tuple[onnxruntime.InferenceSession, dict]:
 def read_image(path: str, metadata: dict) -> np.ndarray:
     """Return an image as the model takes it: float32 [3, H, W]; SystemExit where it is not 8 bits per channel."""
     height, width = metadata["size"]
+    if os.path.exists(path) and not os.path.isfile(path):
+        end(f"image '{path}' is no file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                end(f"image '{path}' has {image.width} x {image.height} pixels, readable are {MAX_PIXELS}")
             if image.mode.startswith(("I", "F")):
                 end(f"image '{path}' has more than 8 bits per channel; save it with 8")
             image = image.convert("RGB").resize((width, height), FILTERS[metadata["resize_filter"]])
@@ -65,6 +72,8 @@ def embed(session: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarr
 
 def main(arguments: list[str]) -> int:
     """Print the cosine similarity of each image to each."""
+    for stream in (sys.stdout, sys.stderr):  # a file name may be no text of the terminal's code page
+        stream.reconfigure(errors="backslashreplace")
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0

@@ -5,6 +5,11 @@ Prints the nearest images of each query and draws them. The folder's embeddings 
 
 from __future__ import annotations
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import argparse
 import importlib.util
 import logging
@@ -14,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.loose_images import LOG_FORMAT, SKIP_HINT, add_skip_broken, check_paths, list_images
+from tools.loose_images import SKIP_HINT, add_skip_broken, check_paths, list_images
 from tools.source import load_source, source_parser
-from utils.commands import need_packages, whole_number
+from utils.commands import need_packages, path_flag, whole_number
 from utils.errors import DataError, run_command
 
 if TYPE_CHECKING:
@@ -34,9 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     """Search, print and draw. Returns the exit code 0."""
     args = _parse(argv)
     need_packages("matplotlib")
+    from utils.logger import log_to_stderr
     from utils.run_folder import make_folder
 
-    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)  # to stderr
+    log_to_stderr()
     gallery = Path(args.gallery)
     check_paths(args.query, "--query", folders=False)
     list_images(args.gallery, "--gallery")
@@ -66,16 +72,26 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = source_parser("python -m tools.search", "Rank a folder of images by similarity to query images.")
     parser.add_argument(
-        "--query", nargs="+", required=True, metavar="IMG", help="image files; KEY VALUE pairs stand before"
+        "--query",
+        nargs="+",
+        required=True,
+        type=path_flag,
+        metavar="IMG",
+        help="image files; KEY VALUE pairs stand before",
     )
-    parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of images, with all folders below it")
+    parser.add_argument(
+        "--gallery", required=True, type=path_flag, metavar="DIR", help="folder of images, with all folders below it"
+    )
     parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="results per query (default: 10)")
     parser.add_argument(
         "--index",
+        type=path_flag,
         metavar="FILE.npz",
         help="file that keeps the gallery's embeddings (default: a hidden file in DIR, or beside the weights)",
     )
-    parser.add_argument("--out", default="logs/search", metavar="DIR", help="folder of the pictures (%(default)s)")
+    parser.add_argument(
+        "--out", default="logs/search", type=path_flag, metavar="DIR", help="folder of the pictures (%(default)s)"
+    )
     add_skip_broken(parser)
     return parser.parse_args(argv)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, path_flag
 from utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,11 +16,15 @@ def source_parser(prog: str, description: str) -> OneLineParser:
     """Return a parser of the arguments that say which trained model to use, for `load_source`."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     group = parser.add_argument_group("the model: a run folder, or a checkpoint")
-    group.add_argument("--run", metavar="OUTPUT_DIR", help="run folder of a training")
+    group.add_argument("--run", type=path_flag, metavar="OUTPUT_DIR", help="run folder of a training")
     group.add_argument("--epoch", type=int, metavar="N", help="epoch of the run (default: the last one kept)")
-    group.add_argument("--weights", metavar="W", help="checkpoint file")
+    group.add_argument("--weights", type=path_flag, metavar="W", help="checkpoint file")
     group.add_argument(
-        "--config_file", "--config", metavar="F", help="YAML of a checkpoint that holds no configuration of its own"
+        "--config_file",
+        "--config",
+        type=path_flag,
+        metavar="F",
+        help="YAML of a checkpoint that holds no configuration of its own",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the configuration")
     return parser

@@ -1,26 +1,43 @@
 """Draw synthetic VeRi, or a picture of it: python -m tools.synthetic --help"""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import sys
+from pathlib import Path
+
+from PIL import Image
 
 from datasets.synthetic.contact_sheet import contact_sheet
 from datasets.synthetic.load import FOLDER, load_synthetic
-from utils.commands import OneLineParser
+from utils.atomic import replacing
+from utils.commands import OneLineParser, path_flag
 from utils.errors import DataError, run_command
+from utils.run_folder import make_place
 
 
 def main(argv: list[str] | None = None) -> None:
     """Save the contact sheet, draw the set, or both."""
     parser = OneLineParser(prog="python -m tools.synthetic", description=main.__doc__)
-    parser.add_argument("--sheet", metavar="PNG", help="save a picture: rows are identities, columns are cameras")
-    parser.add_argument("--root_dir", metavar="DIR", help=f"draw the set into DIR/{FOLDER}, unless it is there")
+    parser.add_argument(
+        "--sheet", type=path_flag, metavar="PNG", help="save a picture: rows are identities, columns are cameras"
+    )
+    parser.add_argument(
+        "--root_dir", type=path_flag, metavar="DIR", help=f"draw the set into DIR/{FOLDER}, unless it is there"
+    )
     args = parser.parse_args(argv)
     if args.sheet is None and args.root_dir is None:
         parser.error("nothing to do: give --sheet, --root_dir or both")
     if args.sheet is not None:
-        try:
-            contact_sheet().save(args.sheet, optimize=True)
-        except (OSError, ValueError) as error:
-            raise DataError(f"--sheet '{args.sheet}' cannot be written ({error}); choose another file .png") from error
+        path = Path(args.sheet)
+        kind = Image.registered_extensions().get(path.suffix.lower())
+        if kind not in Image.SAVE:
+            raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
+        make_place(args.sheet, "--sheet")
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
+            contact_sheet().save(stream, format=kind, optimize=True)
     if args.root_dir is not None:
         load_synthetic(args.root_dir)
 

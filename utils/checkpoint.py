@@ -1,71 +1,75 @@
 """Read and write weight files: nothing in a file is executed, and a half-written file never replaces a whole one."""
 
-import hashlib
 import pickle
-import zipfile
-from pathlib import Path, PurePosixPath
-from typing import Any
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 
 from utils.atomic import replacing
-from utils.errors import ConfigError, DataError, RunError
+from utils.containers import unwrap
+from utils.errors import ConfigError, DataError
+from utils.file_kinds import is_safetensors, is_zip, what_else
+from utils.paths import user_path, what_is_at
+from utils.weight_check import check_archive, check_content, explain_refusal
 
 MAX_REASON = 120  # characters of a library's message that ours quotes
-WRAPPER_KEYS = ("state_dict", "model", "teacher")  # containers that other projects put around the weights
-TORCHSCRIPT_FILE = "constants.pkl"  # in every archive of torch.jit.save, in none of torch.save
 PROVENANCE = "reid_run"  # entry beside the version numbers that torch keeps with a state dict; other code ignores it
-PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)  # of counters, of masks
 
 
 def load_file(path: str | Path, key: str) -> Any:
-    """Return the content of a .pth or .safetensors file with all tensors on the CPU.
+    """Return the content of a file of torch.save or safetensors, told apart by content, all tensors on the CPU.
 
     `key` is the config key that named the file; it appears in the errors. Raises ConfigError when there is no such
-    file and DataError when it is damaged or holds anything but tensors and plain values.
+    file and DataError when it is damaged or holds anything but dense tensors and plain values.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = user_path(path, key)
+    if not path.exists():
         raise ConfigError(f"{key}: no file '{path}'; {_what_is_there(path)}")
-    if _is_torchscript(path):
-        raise DataError(
-            f"{key}: '{path}' is a TorchScript archive, which holds code and is not loaded; where you trust it, save "
-            "its weights alone with torch.save(torch.jit.load(path).state_dict(), ...)"
-        )
+    kind = what_is_at(path)
+    source = f"{key}: '{path}'"
+    if kind:
+        raise ConfigError(f"{source} is {kind}, expected a weight file; name one")
     try:
-        if path.suffix == ".safetensors":
+        kind = what_else(path)
+        if kind:
+            raise DataError(f"{source} is {kind}")
+        if is_safetensors(path):
             from safetensors.torch import load_file as load_safetensors
 
             return load_safetensors(path)
-        _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its message advises to load code
-        raise DataError(
-            f"{key}: '{path}' is not a plain weight file and was not loaded: it is damaged, or holds more than tensors "
-            "and plain values"
-        ) from error
+        if is_zip(path):
+            check_archive(path)
+        with open(path, "rb") as stream:  # by a path, torch takes the format from the name
+            content = _load(stream)
+        check_content(content, path, source)
+        return content
+    except DataError:
+        raise
     except Exception as error:  # a damaged pickle raises nearly anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:MAX_REASON]
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to load code
+            raise DataError(explain_refusal(error, path, source)) from error
+        reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:MAX_REASON]
         raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, torch.Tensor]:
-    """Return the state dict in a weight file, unwrapped and without `module.` / `_orig_mod.` prefixes."""
-    content = load_file(path, key)
-    for wrapper in WRAPPER_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-        raise DataError(f"{key}: '{path}' holds no weights (a {type(content).__name__} without tensors)")
-    if not all(isinstance(name, str) for name in content):
-        raise DataError(f"{key}: '{path}' holds no state dict: its tensors have no names")
-    weights = {}
-    for name, value in content.items():
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        if isinstance(value, torch.Tensor):
-            weights[name] = value
-    return weights
+    """Return the state dict in a weight file, out of its container and without the prefixes of wrappers.
+
+    Raises as `load_file`, and DataError for weights of a type that no model here computes in.
+    """
+    source = f"{key}: '{path}'"
+    weights = unwrap(load_file(path, key), source)
+    for name, value in weights.items():
+        if value.dtype not in (*FLOATS, *WHOLE_NUMBERS):
+            raise DataError(
+                f"{source}: {name} is of type {str(value.dtype).removeprefix('torch.')}, which no model here takes; "
+                "save it as float32"
+            )
+    return {name: value.detach() for name, value in weights.items()}
 
 
 def save_atomic(content: Any, path: str | Path) -> None:
@@ -74,11 +78,30 @@ def save_atomic(content: Any, path: str | Path) -> None:
     Raises RunError when the disk refuses; the old file stays.
     """
     path = Path(path)
-    try:
-        with replacing(path) as temporary, open(temporary, "wb") as stream:
-            torch.save(content, stream)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"cannot write '{path}' ({error}); make room, then the same command continues") from error
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        output = _Output(stream)
+        try:
+            torch.save(content, output)
+        except RuntimeError as error:  # torch says at which byte, the disk says why
+            raise output.refusal or error from error
+
+
+class _Output:
+    """What torch.save writes to; keeps the error of the disk, which torch replaces by one of its own."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.refusal: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, Any]) -> None:
@@ -93,35 +116,17 @@ def save_weights(weights: dict[str, torch.Tensor], path: str | Path, provenance:
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
     """Return what `save_weights` wrote about the run beside its weights; None for a file of other code."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever is wrong with the file, or its older format: reading the weights says it
+        metadata = vars(_load(Path(path), mmap=True))["_metadata"]  # reads no values
+    except Exception:  # no state dict, or whatever is wrong with the file: reading the weights says it
         return None
-    provenance = getattr(weights, "_metadata", {}).get(PROVENANCE)
+    provenance = metadata.get(PROVENANCE) if isinstance(metadata, dict) else None
     return provenance if isinstance(provenance, dict) else None
 
 
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_sums(path: Path) -> None:
-    """Raise BadZipFile where an archive's part has another checksum than was written: torch.load does not look."""
-    if not zipfile.is_zipfile(path):  # an older format
-        return
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"its part '{damaged}' is damaged")
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(PurePosixPath(name).name == TORCHSCRIPT_FILE for name in archive.namelist())
-    except Exception:  # an older format, or damaged in any way: loading says which
-        return False
+def _load(file: Path | BinaryIO, **options: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kinds of tensors that are refused anyway
+        return torch.load(file, map_location="cpu", weights_only=True, **options)
 
 
 def _what_is_there(path: Path) -> str:

@@ -1,8 +1,11 @@
 """The command line that train.py, test.py and the tools share."""
 
 import argparse
+import difflib
 import importlib.util
-from typing import NoReturn
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from utils.errors import USER_ERROR_CODE, ConfigError, print_error
 
@@ -10,17 +13,33 @@ PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported 
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, exit code 2."""
+    """An ArgumentParser whose errors are one line, exit code 2, that names the flag a mistyped one may mean."""
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self._words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        print_error(f"{self.prog}: {message}; {self.prog} --help lists the arguments")
+        print_error(f"{self.prog}: {message}{self._slip()}; {self.prog} --help lists the arguments")
         raise SystemExit(USER_ERROR_CODE)
+
+    def _slip(self) -> str:
+        """Return which flag the first unknown one may mean: argparse may tell of the lack of that flag alone."""
+        known = self._option_string_actions
+        flags = [word.split("=")[0] for word in self._words if word.startswith("--") and word != "--"]
+        slip = next((flag for flag in flags if flag not in known), None)
+        near = difflib.get_close_matches(slip.lower(), known, n=1) if slip else []
+        return f"; '{slip}' is unknown, did you mean {near[0]}?" if near else ""
 
 
 def config_parser(prog: str, description: str) -> OneLineParser:
     """Return a parser of `--config_file F [KEY VALUE ...]` with the attributes config_file and opts."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument("--config_file", "--config", required=True, metavar="F", help="YAML of the experiment")
+    parser.add_argument(
+        "--config_file", "--config", required=True, type=path_flag, metavar="F", help="YAML of the experiment"
+    )
     # torch.distributed.launch and TransReID's scripts pass it; torchrun's environment is what counts
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys that override the YAML")
@@ -37,6 +56,19 @@ def need_packages(*names: str) -> None:
     missing = [PIP_NAMES[name] for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"this command needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def path_flag(text: str) -> str:
+    """Return a path given on the command line, ~ expanded; argparse's error for one that no file can have."""
+    from utils.paths import user_path
+
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path")
+    try:
+        path = user_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return str(path) if text.startswith("~") else text
 
 
 def whole_number(text: str) -> int:

@@ -31,7 +31,7 @@ def resolve_device(name: str, device_id: str, local_rank: int = 0, world_size: i
     if world_size > 1:
         return torch.device("cuda", local_rank)
     first_id = device_id.split(",")[0].strip()
-    if not first_id.isdigit() or int(first_id) >= torch.cuda.device_count():
+    if not first_id.isdecimal() or int(first_id) >= torch.cuda.device_count():
         raise ConfigError(
             f"MODEL.DEVICE_ID '{device_id}' names no device here; there are {torch.cuda.device_count()} (from 0), and "
             "several at once need MODEL.DIST_TRAIN True and torchrun"

@@ -1,10 +1,17 @@
 """The errors that a user's mistake raises, and the one place that turns them into a line and exit code 2."""
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
+
+from utils import interrupts
 
 USER_ERROR_CODE = 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAX_WORD = 200  # characters of a word (a path, a value) that a message shows whole
 MAX_LINE = 2000  # characters of one line of a message
 
@@ -31,16 +38,26 @@ def one_line(error: BaseException) -> str:
 
 
 def shown(text: str) -> str:
-    """Return `text` fit for a terminal: over-long words and lines cut in the middle, control characters escaped."""
+    """Return `text` fit for a terminal: over-long words and lines cut in the middle, control characters escaped.
+
+    Our own messages of several lines indent all but the first; any other line break is that of a quoted value.
+    """
+    text = re.sub(r"\n(?!  )", r"\\n", text)
     text = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: _cut(word[0], MAX_WORD), text)
-    lines = [_cut(line, MAX_LINE) for line in text.split("\n")]
-    printable = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]
-    return "\n".join(printable)
+    return printable("\n".join(_cut(line, MAX_LINE) for line in text.split("\n")))
+
+
+def printable(text: str) -> str:
+    """Return `text` with escapes for what a terminal would obey rather than show; line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def print_error(message: str) -> None:
     """Print one `error: ...` to stderr, whatever `message` quotes."""
-    print(f"error: {shown(message)}", file=sys.stderr)
+    with suppress(OSError):  # stderr may lie on the disk that is full
+        print(f"error: {shown(message)}", file=sys.stderr)
 
 
 def escape_what_cannot_be_printed() -> None:
@@ -53,16 +70,34 @@ def escape_what_cannot_be_printed() -> None:
 def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
     """Run `main(argv)`: a user's mistake becomes one line and exit code 2, a failed run one line and 1, Ctrl-C 130."""
     escape_what_cannot_be_printed()
+    code = _outcome(main, argv)
     try:
-        return main(argv) or 0
+        print(end="", flush=True)
+    except OSError as error:  # or the interpreter would end with a traceback of its own, and code 120
+        _write_nowhere(sys.stdout)
+        if not isinstance(error, BrokenPipeError):  # `| head` has read what it wanted
+            print_error(f"the output cannot be written ({error.strerror or error}); make room")
+            return code or 1
+    return code
+
+
+def _outcome(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
+    try:
+        with interrupts.whole_command():
+            return main(argv) or 0
     except (ConfigError, DataError) as error:
         print_error(one_line(error))
         return USER_ERROR_CODE
     except RunError as error:
-        print_error(str(error))
+        print_error(one_line(error))
+        return 1
+    except BrokenPipeError:
+        _write_nowhere(sys.stdout)
+        print_error("what reads the output has ended (a pipe was closed), so the command ended too")
         return 1
     except OSError as error:
-        print_error(f"{error.filename or 'a file'}: {error.strerror or error}")
+        way_out = "; make room" if error.errno in NO_ROOM else ""
+        print_error(f"{error.filename or 'a file or the output'}: {error.strerror or error}{way_out}")
         return 1
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -70,8 +105,15 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         print_error(f"{one_line(error)}; memory or /dev/shm may be too small: lower DATALOADER.NUM_WORKERS")
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues with what was kept", file=sys.stderr)
-        return 130
+        return interrupts.stop()
+
+
+def _write_nowhere(stream: TextIO) -> None:
+    """Let a stream whose reader has gone lose what it still holds: the interpreter's end would print another error."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _cut(text: str, most: int) -> str:

@@ -1,22 +1,27 @@
 """The folder of one run: every file name in it, locked for one process, and its metrics recorded."""
 
-import json
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from utils.atomic import write_text_atomic
-from utils.errors import ConfigError
-from utils.file_lock import LockHeldError, hold
+from utils.atomic import is_full, write_text_atomic, writing
+from utils.board import Board
+from utils.checksum import sealed, unsealed
+from utils.errors import ConfigError, RunError
+from utils.file_lock import locked as lock_file
+from utils.paths import user_path, what_is_at
+from utils.test_folder import EPOCH
+from utils.yaml_text import plain_tree
 
 RECORD_KINDS = ("phase", "train", "eval", "val", "reference")  # val: on the held-out identities
 PROBE_BYTES = 4096
-NUMBERED = re.compile(r"(.+)_(\d+)")  # the stem of a checkpoint
+NUMBERED = re.compile(rf"(.+)_{EPOCH}")  # the stem of a checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder(NamedTuple):
@@ -49,6 +54,11 @@ class RunFolder(NamedTuple):
     def lock(self) -> Path:
         return self.path / "run.lock"
 
+    @property
+    def record(self) -> Path:
+        """The identity of the run and its checkpoints, see `utils.run_record`."""
+        return self.path / "run.json"
+
     def checkpoint(self, epoch: int, stage: str = "") -> Path:
         """Return the weights of a stage's epoch; "" is the last stage, whose files carry no stage in their names."""
         return self.path / f"{'_'.join(filter(None, (self.prefix, stage, str(epoch))))}.pth"
@@ -56,7 +66,7 @@ class RunFolder(NamedTuple):
     def checkpoints(self, stage: str = "") -> dict[int, Path]:
         """Return the weights of a stage that lie in the folder, by epoch, ascending."""
         start = "_".join(filter(None, (self.prefix, stage)))
-        pattern = re.compile(rf"{re.escape(start)}_(\d+)\.pth")
+        pattern = re.compile(rf"{re.escape(start)}_{EPOCH}\.pth")
         found = {int(match[1]): path for path in self.path.glob("*.pth") if (match := pattern.fullmatch(path.name))}
         return dict(sorted(found.items()))
 
@@ -66,9 +76,9 @@ def open_run(folder: Path) -> RunFolder:
     names = sorted((match[1] for path in folder.glob("*.pth") if (match := NUMBERED.fullmatch(path.stem))), key=len)
     run = RunFolder(folder, names[0] if names else "")
     try:
-        content = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        content = plain_tree(run.config.read_text(encoding="utf-8", errors="replace"))
         return run._replace(prefix=str(content["MODEL"]["NAME"]))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return run
 
 
@@ -79,33 +89,58 @@ def epoch_of(weight: Path) -> int | None:
 
 
 def make_folder(path: str, key: str) -> Path:
-    """Create a folder for output, with parents; ConfigError naming `key` when that is not allowed."""
+    """Create a folder for output, with parents.
+
+    Raises ConfigError naming `key` when that is not allowed, RunError when the disk is full.
+    """
     if not path:
         raise ConfigError(f"{key} is empty; name the folder that takes the results, e.g. {key} logs/my_run")
-    folder = Path(path)
+    folder = user_path(path, key)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{key} '{path}' is {what_is_at(folder) or 'a file'}, not a folder; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_test_{os.getpid()}"
-        probe.write_bytes(bytes(PROBE_BYTES))
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"{key} '{path}': cannot write there ({error.strerror}); choose another folder") from error
+        kind, way_out = (RunError, "make room, or choose") if is_full(error) else (ConfigError, "choose")
+        raise kind(f"{key} '{path}': cannot write there ({error.strerror}); {way_out} another folder") from error
     return folder
 
 
-@contextmanager
-def locked(run: RunFolder) -> Iterator[int | None]:
-    """Keep other processes out of a run folder; yields the pid of a process that left its lock behind, or None.
+def check_files(run: RunFolder) -> None:
+    """Raise ConfigError where something else than a file stands in the place of one of a run's files."""
+    files = (run.config, run.environment, run.log, run.metrics, run.state, run.lock, run.record)
+    check_places((*files, *sorted(run.path.glob("*.pth"))), "run")
 
-    Raises ConfigError when the folder is in use.
+
+def make_place(path: str, flag: str) -> Path:
+    """Return the path of a file to write whose folder exists; ConfigError naming `flag` where no file can stand."""
+    place = Path(path)
+    make_folder(str(place.parent), flag)
+    kind = what_is_at(place) if place.exists() else ""
+    if kind:
+        raise ConfigError(f"{flag} '{path}' is {kind}; name the file to write")
+    return place
+
+
+def check_places(files: Iterable[Path], owner: str) -> None:
+    """Raise ConfigError where something else than a file stands in the place of one of the owner's files."""
+    for path in files:
+        kind = what_is_at(path) if path.exists() else ""
+        if kind:
+            raise ConfigError(f"'{path}' is {kind}, and belongs to a file of the {owner}; move it away")
+
+
+def locked(run: RunFolder) -> AbstractContextManager[int | None]:
+    """Keep other processes out of a run folder; gives the pid of a process that was killed in there, or None.
+
+    Raises ConfigError when the folder is in use, and where the lock cannot be written.
     """
-    try:
-        with hold(run.lock) as left:
-            yield int(left) if left.isdigit() else None
-    except LockHeldError as holder:
-        raise ConfigError(
-            f"OUTPUT_DIR '{run.path}' is in use by process {holder}; wait for it, stop it, or choose another OUTPUT_DIR"
-        ) from holder
+    return lock_file(run.lock, f"OUTPUT_DIR '{run.path}'")
 
 
 class Position(NamedTuple):
@@ -141,46 +176,59 @@ def of_stage(records: Iterable[dict[str, Any]], stages: Sequence[str], stage: st
 class Recorder:
     """Appends records to metrics.jsonl and scalars to TensorBoard, all of the stage where the run stands.
 
-    Opening drops what a killed run recorded after `position`, its last whole epoch and evaluation.
+    Opening drops what a killed run recorded after `position`, its last whole epoch and evaluation. The records are
+    results: RunError where the disk refuses one, and the same command repeats the epoch. TensorBoard is a comfort.
     """
 
     def __init__(self, run: RunFolder, position: Position) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         kept = [record for record in read_metrics(run.metrics) if position.includes(record)]
         several = len(position.stages) > 1
         self._stage = {"stage": position.stage} if several else {}
         self._prefix = f"{position.stage}/" if several and position.stage != position.stages[-1] else ""
-        write_text_atomic(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
-        self._stream = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        self._board = SummaryWriter(str(run.path), purge_step=position.iteration + 1)
+        write_text_atomic(run.metrics, "".join(f"{sealed(record)}\n" for record in kept))
+        self._file = run.metrics
+        with writing(self._file):
+            self._stream = open(self._file, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = Board(run.path, position.iteration + 1)
 
     def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
         """Record `values` under a `kind` of RECORD_KINDS; numbers also go to TensorBoard at `iteration`."""
-        self._stream.write(
-            json.dumps({"kind": kind, **self._stage, "epoch": epoch, "iteration": iteration, **values}) + "\n"
-        )
-        self._stream.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{self._prefix}{kind}/{name}", value, iteration)
+        record = {"kind": kind, **self._stage, "epoch": epoch, "iteration": iteration, **values}
+        with writing(self._file):
+            self._stream.write(f"{sealed(record)}\n")
+            self._stream.flush()
+        numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+        self._board.add({f"{self._prefix}{kind}/{name}": value for name, value in numbers.items()}, iteration)
 
     def close(self) -> None:
-        """Flush and close both files."""
-        self._stream.close()
+        """Close both files."""
+        with suppress(OSError):  # of a record that was refused, which `write` told
+            self._stream.close()
         self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records of metrics.jsonl, with kind and epoch; any other line (cut short, say) is left out."""
+    """Return the whole records of metrics.jsonl, with kind and epoch, without checksums; other lines are left out.
+
+    A last line that a kill cut short is nothing to speak of; of any other damage a warning tells.
+    """
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("epoch"), int) and record.get("kind") in RECORD_KINDS:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        record = _record_of(line.rstrip("\n"))
+        if record is not None:
             records.append(record)
+        elif line.endswith("\n"):
+            logger.warning("%s:%d: a damaged record is left out", path, number)
     return records
+
+
+def _record_of(line: str) -> dict[str, Any] | None:
+    """Return the record of a line; None for a damaged one, or one that is none."""
+    try:
+        record = unsealed(line)
+    except ValueError:
+        return None
+    return record if type(record.get("epoch")) is int and record.get("kind") in RECORD_KINDS else None

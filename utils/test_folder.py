@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.atomic import replacing, write_text_atomic
+from utils.checksum import sealed, unsealed
+from utils.digest import sha256_of
 
 if TYPE_CHECKING:  # numpy is imported where arrays are read and written: --help does without
     import numpy as np
@@ -19,6 +20,11 @@ METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 WITH_INTERVAL = ("mAP", "mINP", "Rank-1")  # the metrics that come with an interval
 ANALYSIS_SCHEMA = 1  # of analysis.json
 EPOCH_PREFIX = "epoch_"
+EPOCH = r"(0|[1-9][0-9]*)"  # in names of files and folders: no other spelling of a number
+TEXTS = ("data_fingerprint", "weight_sha256", "run")  # entries of summary.json by type
+SET_NAME = re.compile(r"\w[\w.-]*")  # of a further test set: the name of its folder
+NUMERIC = ("ap", "inp", "first_hit", "num_pos", "pid", "trial")  # columns that every per_query.npz holds, beside path
+ROUNDING = 1e-9  # by which a weighted mean of ones may pass 1
 
 
 class TestFolder(NamedTuple):
@@ -56,6 +62,15 @@ class TestFolder(NamedTuple):
         return self.path / "test_log.txt"
 
     @property
+    def lock(self) -> Path:
+        return self.path / "test.lock"
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """What the figures come from and what the report shows: summary.json holds their checksums."""
+        return self.per_query, self.slices, self.analysis
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """What a test leaves; the summary first: removed in this order, it is no result from the start."""
         return self.summary, self.per_query, self.slices, self.picture, self.analysis, self.report
@@ -72,14 +87,14 @@ def epoch_folder(root: Path, epoch: int) -> TestFolder:
 
 def epoch_folders(root: Path) -> dict[int, TestFolder]:
     """Return the tests below `root` by epoch, ascending."""
-    numbers = {path.name.removeprefix(EPOCH_PREFIX): path for path in root.glob(f"{EPOCH_PREFIX}*")}
-    return {int(number): TestFolder(numbers[number]) for number in sorted(filter(str.isdigit, numbers), key=int)}
+    found = {epoch_of_folder(TestFolder(path)): path for path in root.glob(f"{EPOCH_PREFIX}*")}
+    return {epoch: TestFolder(found[epoch]) for epoch in sorted(found.keys() - {None})}
 
 
 def epoch_of_folder(folder: TestFolder) -> int | None:
     """Return the epoch that the folder's name tells, None where it tells none."""
-    number = folder.path.name.removeprefix(EPOCH_PREFIX)
-    return int(number) if folder.path.name.startswith(EPOCH_PREFIX) and number.isdigit() else None
+    match = re.fullmatch(EPOCH_PREFIX + EPOCH, folder.path.name)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,8 @@ class TestResult:
     data_fingerprint: str
     precision: str  # in which the model ran
     notes: tuple[str, ...] = ()  # of the data set: what was left out
+    cautions: tuple[str, ...] = ()  # why the figures may mean little: damaged images, embeddings that are all alike
+    damaged_images: int = 0  # of the test set
     trial_sd: dict[str, float] = field(default_factory=dict)  # of the metrics over several draws, sample sd
     interval: dict[str, tuple[float, float]] = field(default_factory=dict)  # of WITH_INTERVAL: 95 %
     pairs: dict[str, Any] = field(default_factory=dict)  # tpr_at_fpr and threshold, by false positive rate
@@ -134,46 +151,85 @@ class TestResult:
         }
         if self.interval:
             content["interval"] = self.interval
-        more = {name: getattr(self, name) for name in ("sets", "groups", "missing", "ranking")}
+        names = ("sets", "groups", "missing", "ranking", "damaged_images")
+        more = {name: getattr(self, name) for name in names} | {"cautions": list(self.cautions)}
         return content | self.pairs | {name: value for name, value in more.items() if value}
 
 
 def write_result(folder: TestFolder, result: TestResult, facts: Mapping[str, Any]) -> None:
     """Write per_query.npz and then, as the mark of a finished test, summary.json; both replace older ones whole.
 
-    summary.json holds schema, what `TestResult.flat` returns but the arrays of the queries, and `facts` as they are:
-    the data set, and whatever else tells where the result comes from.
+    summary.json holds schema, what `TestResult.flat` returns but the arrays of the queries, the SHA-256 of the files
+    beside it, `facts` as they are: the data set, and whatever else tells where the result comes from; and its own
+    checksum.
     """
     import numpy as np
 
     with replacing(folder.per_query) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, **result.per_query)
     own = {key: value for key, value in result.flat().items() if key not in ("per_query", "cmc")}
+    own["files"] = {path.name: sha256_of(path) for path in folder.tables if path.is_file()}
     summary = {"schema": SUMMARY_SCHEMA, **own, "cmc": [float(value) for value in result.cmc], **facts}
-    write_text_atomic(folder.summary, json.dumps(summary, indent=2) + "\n")
+    write_text_atomic(folder.summary, sealed(summary, indent=2) + "\n")
 
 
 def read_result(folder: TestFolder) -> dict[str, Any] | None:
-    """Return the content of a test's summary.json; None when it is absent, cut short, or lacks a metric in 0..1."""
+    """Return the content of a test's summary.json; None when it is absent or not whole.
+
+    Whole is what has every metric in 0..1, and of the other entries that code relies on none of another kind.
+    """
     try:
-        content = json.loads(folder.summary.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+        content = unsealed(folder.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or not all(_is_fraction(content.get(name)) for name in METRICS):
-        return None
-    return content
+    return content if _is_whole(content) else None
 
 
-def read_per_query(folder: TestFolder) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a test's per_query.npz, see `TestResult`; None when it is not whole."""
+def read_per_query(folder: TestFolder, summary: Mapping[str, Any] | None = None) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a test's per_query.npz, see `TestResult`; None when it is not whole.
+
+    `summary`, see `read_result`, tells the file's checksum.
+    """
     import numpy as np
 
     try:
+        if summary is not None and not is_as_written(folder.per_query, summary):
+            return None
         with np.load(folder.per_query, allow_pickle=False) as table:
-            return {name: table[name] for name in table.files}
-    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError, zipfile.BadZipFile):
+            columns = {name: table[name] for name in table.files}
+    except Exception:  # a damaged archive raises nearly anything
         return None
+    lengths = {column.shape for column in columns.values()}
+    is_table = columns.keys() >= {*NUMERIC, "path"} and len(lengths) == 1 and len(lengths.pop()) == 1
+    return columns if is_table and all(columns[name].dtype.kind in "iuf" for name in NUMERIC) else None
 
 
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+def is_as_written(path: Path, summary: Mapping[str, Any]) -> bool:
+    """Return whether a file of a test is what that test wrote; OSError where it cannot be read.
+
+    `summary`, see `read_result`, tells its checksum; one of an older version tells none and is believed.
+    """
+    written = summary.get("files", {}).get(path.name)
+    return written is None or written == sha256_of(path)
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    tests, cmc = content.get("tests", {}), content.get("cmc", [])
+    return (
+        has_metrics(content)
+        and all(content.get(name) is None or isinstance(content[name], str) for name in TEXTS)
+        and all(isinstance(content.get(name, {}), dict) for name in ("settings", "tests", "files"))
+        and all(SET_NAME.fullmatch(name) and has_metrics(metrics) for name, metrics in tests.items())
+        and isinstance(cmc, list)
+        and all(map(is_fraction, cmc))
+    )
+
+
+def has_metrics(content: Any) -> bool:
+    """Return whether a dict holds every one of METRICS as a fraction."""
+    return isinstance(content, dict) and all(is_fraction(content.get(name)) for name in METRICS)
+
+
+def is_fraction(value: Any) -> bool:
+    """Return whether a value read from a file is a number in 0..1."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1 + ROUNDING

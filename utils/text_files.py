@@ -9,27 +9,27 @@ from utils.paths import existing_file
 MAX_LINE = 65536  # characters: longer, it is no line of text
 
 
-def read_text(path: str | Path, what: str = "") -> str:
+def read_text(path: str | Path, what: str = "", error: type[ValueError] = DataError) -> str:
     """Return the text of a file without its byte order mark; `what` opens the errors about its absence.
 
-    Raises DataError, with the line, where the file is not UTF-8, holds a NUL character or a line over MAX_LINE.
+    Raises `error`, with the line, where the file is not UTF-8, holds a NUL character or a line over MAX_LINE.
     """
-    path = existing_file(path, what, DataError)
+    path = existing_file(path, what, error)
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except OSError as refused:
+        raise error(f"{path}: cannot be read ({refused.strerror}); check its permissions") from refused
     try:
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    except UnicodeDecodeError as refused:
+        line = content.count(b"\n", 0, refused.start) + 1
+        raise error(f"{path}:{line}: not UTF-8 text ({refused.reason}); save the file as UTF-8") from refused
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{path}:{line}: holds a NUL character, so it is no text (UTF-16?); save the file as UTF-8")
+        raise error(f"{path}:{line}: holds a NUL character, so it is no text (UTF-16?); save the file as UTF-8")
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > MAX_LINE:
-            raise DataError(f"{path}:{number}: a line of {len(line):,} characters; no line may exceed {MAX_LINE:,}")
+            raise error(f"{path}:{number}: a line of {len(line):,} characters; no line may exceed {MAX_LINE:,}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Worker processes of data loaders: how many, and what they do with Ctrl-C."""
+"""Processes: how many a data loader starts, what they do with Ctrl-C, and whether one still runs."""
 
 import os
 import signal
@@ -17,3 +17,14 @@ def num_workers(wanted: int, batches: int) -> int:
 def leave_interrupts_to_the_parent(worker_id: int) -> None:
     """Let a loader's worker ignore Ctrl-C, which reaches all processes of a terminal: the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True

@@ -1,20 +1,59 @@
 """Keys of images, data sets and batches."""
 
-import math
-
-from configs.keys.key import EMBEDS, Key
+from configs.keys.key import EMBEDS, MOST_IMAGES, MOST_PIXELS, Key
 from configs.titles import TITLES
 
 FILTERS = ("bicubic", "bilinear", "lanczos")
 
 KEYS = {
-    "INPUT.SIZE_TRAIN": Key([384, 128], "[height, width] in pixels", length=2),
-    "INPUT.SIZE_TEST": Key([384, 128], "[height, width] in pixels, equal to SIZE_TRAIN", length=2, affects=EMBEDS),
+    "INPUT.SIZE_TRAIN": Key(
+        [384, 128],
+        "[height, width] in pixels",
+        low=1,
+        high=MOST_PIXELS,
+        length=2,
+        fills=True,
+        why="no data set has such images",
+    ),
+    "INPUT.SIZE_TEST": Key(
+        [384, 128],
+        "[height, width] in pixels, equal to SIZE_TRAIN",
+        low=1,
+        high=MOST_PIXELS,
+        length=2,
+        fills=True,
+        affects=EMBEDS,
+        why="no data set has such images",
+    ),
     "INPUT.PROB": Key(0.5, "probability of a horizontal flip", low=0, high=1),
     "INPUT.RE_PROB": Key(0.5, "probability of random erasing", low=0, high=1),
-    "INPUT.PADDING": Key(10, "black pixels added on each side before the random crop", low=0),
-    "INPUT.PIXEL_MEAN": Key([0.485, 0.456, 0.406], "RGB mean in [0, 1]", low=-math.inf, length=3, affects=EMBEDS),
-    "INPUT.PIXEL_STD": Key([0.229, 0.224, 0.225], "RGB standard deviation in [0, 1]", length=3, affects=EMBEDS),
+    "INPUT.PADDING": Key(
+        10,
+        "black pixels added on each side before the random crop",
+        low=0,
+        high=512,
+        why="the crop would see black alone",
+    ),
+    "INPUT.PIXEL_MEAN": Key(
+        [0.485, 0.456, 0.406],
+        "RGB mean in [0, 1]",
+        low=-10,
+        high=10,
+        length=3,
+        fills=True,
+        affects=EMBEDS,
+        why="pixels lie in [0, 1]: divide a mean of 0 to 255 by 255",
+    ),
+    "INPUT.PIXEL_STD": Key(
+        [0.229, 0.224, 0.225],
+        "RGB standard deviation in [0, 1]",
+        low=0.001,
+        high=10,
+        length=3,
+        fills=True,
+        affects=EMBEDS,
+        why="a divisor, of pixels in [0, 1]: divide one of 0 to 255 by 255",
+    ),
     "INPUT.FILTER_TRAIN": Key("bicubic", "resize filter of training", choices=FILTERS),
     "INPUT.FILTER_TEST": Key("bilinear", "resize filter of testing", choices=FILTERS, affects=EMBEDS),
     "INPUT.DECODER": Key(
@@ -22,6 +61,12 @@ KEYS = {
         "torchvision: fast; pillow: the lineage's pixels exactly",
         choices=("torchvision", "pillow"),
         affects=EMBEDS,
+    ),
+    "INPUT.BROKEN_IMAGES": Key(
+        "grey",
+        "damaged images (cut short): grey: counted, and what does not decode is grey; error: refused",
+        choices=("grey", "error"),
+        affects=(),
     ),
     "INPUT.SSL.CROP_SCALE": Key(
         [0.3, 1.0],
@@ -32,7 +77,12 @@ KEYS = {
         why="at 0 no pixel is left",
     ),
     "INPUT.SSL.CROP_RATIO": Key(
-        [0.75, 1.3333], "stretch of the crop's width / height: lowest, highest", low=0.1, high=10, length=2
+        [0.75, 1.3333],
+        "stretch of the crop's width / height: lowest, highest",
+        low=0.1,
+        high=10,
+        length=2,
+        why="beyond, a crop is a line",
     ),
     "INPUT.SSL.JITTER": Key(
         [0.4, 0.4, 0.4, 0.1],
@@ -73,16 +123,29 @@ KEYS = {
     ),
     "DATASETS.VEHICLEID_TEST_SIZE": Key(800, "VehicleID's test list", choices=(800, 1600, 2400), affects=("ranking",)),
     "DATASETS.TABLE": Key("", "CSV with path,pid,camid,viewid,split for the data set 'table'", affects=("ranking",)),
-    "DATALOADER.NUM_WORKERS": Key(8, "worker processes of each loader; 0 = in the main process", low=0, affects=()),
+    "DATALOADER.NUM_WORKERS": Key(
+        8,
+        "worker processes of each loader; 0 = in the main process",
+        low=0,
+        high=1024,
+        affects=(),
+        why="no machine starts more",
+    ),
     "DATALOADER.CACHE": Key("", "folder that keeps decoded images for all runs, '' = off", affects=()),
     "DATALOADER.SAMPLER": Key(
         "softmax",
         "softmax, random: shuffle (random drops a short last batch); softmax_triplet, triplet: PxK",
         choices=("softmax", "softmax_triplet", "triplet", "random"),
     ),
-    "DATALOADER.NUM_INSTANCE": Key(16, "K, images per identity in a batch", low=1),
+    "DATALOADER.NUM_INSTANCE": Key(
+        16, "K, images per identity in a batch", low=1, high=MOST_IMAGES, why="at most a batch"
+    ),
     "DATALOADER.PHASED.ENABLE": Key(False, "False: NUM_INSTANCE throughout"),
-    "DATALOADER.PHASED.K_WHEN_TRIPLETX": Key(8, "K while TripletX has weight", low=1),
-    "DATALOADER.PHASED.K_WHEN_SUPCON": Key(8, "K while SupCon has weight and TripletX has none", low=1),
-    "DATALOADER.PHASED.K_OTHER": Key(4, "K otherwise", low=1),
+    "DATALOADER.PHASED.K_WHEN_TRIPLETX": Key(
+        8, "K while TripletX has weight", low=1, high=MOST_IMAGES, why="at most a batch"
+    ),
+    "DATALOADER.PHASED.K_WHEN_SUPCON": Key(
+        8, "K while SupCon has weight and TripletX has none", low=1, high=MOST_IMAGES, why="at most a batch"
+    ),
+    "DATALOADER.PHASED.K_OTHER": Key(4, "K otherwise", low=1, high=MOST_IMAGES, why="at most a batch"),
 }

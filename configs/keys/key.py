@@ -5,16 +5,25 @@ from typing import Any, NamedTuple
 EFFECTS = ("training", "embedding", "ranking", "place")
 EMBEDS = ("training", "embedding")
 YES_NO = ("yes", "no")  # TransReID's switches
+MOST_EPOCHS = 100_000  # of a run
+MOST_IMAGES = 65_536  # of a batch
+MOST_PIXELS = 4096  # of a side of an image
+MOST_WEIGHT = 1e6  # of a loss
+OUTWEIGHS = "beyond, float32 loses the other losses"  # the reason of MOST_WEIGHT
+SLIP = "more is a typing slip"  # the reason of a bound far above what anyone has used
+MOST_ITEMS = 1000  # of any list
 
 
 class Key(NamedTuple):
     """One key, whose default also gives its type.
 
-    `low` and `high` are allowed themselves; of a list they bound each item. A list of fixed `length` holds finite
-    numbers, above 0 unless `low` says otherwise, and one without `high` may be given as a lone number that fills it.
+    `low` and `high` are allowed themselves; every number has both, of a list they bound each item. They are wide: what
+    they refuse is no experiment, but a slip that would take days or all memory. A list of fixed `length` that `fills`
+    may be given as a lone number, any other list has at most MOST_ITEMS items.
     `affects` says what another value makes another one of: the training (a run does not go on with it), the embedding
-    of an image (an index is made anew), the ranking (a test is run again); `place` is where something lies on one
-    machine, no part of a recipe; () is none of these. A legacy key is accepted and read by nothing.
+    of an image by weights as they are (an index is made anew, and a test by other settings than those of the training
+    says so), the ranking (a test is run again); `place` is where something lies on one machine, no part of a recipe; ()
+    is none of these. A legacy key is accepted and read by nothing.
     """
 
     default: Any
@@ -23,6 +32,7 @@ class Key(NamedTuple):
     low: float | None = None
     high: float | None = None
     length: int = 0  # 0 = any
+    fills: bool = False
     affects: tuple[str, ...] = ("training",)  # of EFFECTS
     why: str = ""  # the reason of a bound that is not plain
     instead: str = ""  # of a legacy key: what replaces it

@@ -1,6 +1,6 @@
 """Keys of MODEL that every family of models shares: device, first weights, heads, losses."""
 
-from configs.keys.key import EMBEDS, YES_NO, Key
+from configs.keys.key import EMBEDS, MOST_WEIGHT, OUTWEIGHS, YES_NO, Key
 
 KEYS = {
     "MODEL.DEVICE": Key("auto", "auto: cuda > mps > cpu", choices=("auto", "cuda", "mps", "cpu"), affects=()),
@@ -9,7 +9,6 @@ KEYS = {
         "supervised",
         "self_supervised: two views of each image, SupCon only",
         choices=("supervised", "self_supervised"),
-        affects=EMBEDS,
     ),
     "MODEL.NAME": Key(
         "resnet50",
@@ -24,40 +23,36 @@ KEYS = {
         choices=("standard", "transreid"),
         affects=EMBEDS,
     ),
-    "MODEL.PRETRAIN_PATH": Key("", "file that PRETRAIN_CHOICE loads; '' with imagenet = timm's hub", affects=EMBEDS),
+    "MODEL.PRETRAIN_PATH": Key("", "file that PRETRAIN_CHOICE loads; '' with imagenet = timm's hub"),
     "MODEL.PRETRAIN_CHOICE": Key(
         "imagenet",
         "first weights; self: trunk of a ReID file, finetune: all of it, resume: the run's own state",
         choices=("none", "imagenet", "self", "finetune", "resume"),
-        affects=EMBEDS,
     ),
     "MODEL.NECK": Key(
         "bnneck", "ResNet only, a transformer always has its BNNeck", choices=("bnneck", "no"), affects=EMBEDS
     ),
-    "MODEL.IF_WITH_CENTER": Key("no", "add the centre loss", choices=YES_NO, affects=EMBEDS),
+    "MODEL.IF_WITH_CENTER": Key("no", "add the centre loss", choices=YES_NO),
     "MODEL.ID_LOSS_TYPE": Key(
         "softmax",
         "identity loss, with the classifier that it needs",
         choices=("softmax", "arcface", "cosface", "amsoftmax", "circle"),
-        affects=EMBEDS,
     ),
-    "MODEL.ID_LOSS_WEIGHT": Key(1.0, "weight of the identity loss", low=0, affects=EMBEDS),
-    "MODEL.TRIPLET_LOSS_WEIGHT": Key(1.0, "weight of the triplet loss", low=0, affects=EMBEDS),
+    "MODEL.ID_LOSS_WEIGHT": Key(1.0, "weight of the identity loss", low=0, high=MOST_WEIGHT, why=OUTWEIGHS),
+    "MODEL.TRIPLET_LOSS_WEIGHT": Key(1.0, "weight of the triplet loss", low=0, high=MOST_WEIGHT, why=OUTWEIGHS),
     "MODEL.METRIC_LOSS_TYPE": Key(
         "triplet",
         "loss on distances beside the identity loss",
         choices=("triplet", "center", "triplet_center", "none"),
-        affects=EMBEDS,
     ),
     "MODEL.DIST_TRAIN": Key(False, "one process per GPU, started by torchrun"),
     "MODEL.SYNC_BN": Key(True, "several processes: batch norms see the whole batch, not a share of it"),
     "MODEL.COMPILE": Key(False, "torch.compile of the training step: faster after minutes of compiling", affects=()),
-    "MODEL.NO_MARGIN": Key(False, "True: soft margin log(1 + exp(d_ap - d_an))", affects=EMBEDS),
-    "MODEL.IF_LABELSMOOTH": Key("on", "label smoothing of the identity loss", choices=("on", "off"), affects=EMBEDS),
+    "MODEL.NO_MARGIN": Key(False, "True: soft margin log(1 + exp(d_ap - d_an))"),
+    "MODEL.IF_LABELSMOOTH": Key("on", "label smoothing of the identity loss", choices=("on", "off")),
     "MODEL.COS_LAYER": Key(
         False,
         "",
-        affects=EMBEDS,
         instead="MODEL.ID_LOSS_TYPE arcface, cosface, amsoftmax or circle selects a cosine classifier",
     ),
     "MODEL.DROP_PATH": Key(
@@ -65,13 +60,8 @@ KEYS = {
         "stochastic depth of the last block, grows linearly from 0",
         low=0,
         high=0.99,
-        affects=EMBEDS,
         why="at 1 nothing passes",
     ),
-    "MODEL.DROP_OUT": Key(
-        0.0, "dropout of tokens and projections", low=0, high=0.99, affects=EMBEDS, why="at 1 nothing passes"
-    ),
-    "MODEL.ATT_DROP_RATE": Key(
-        0.0, "dropout of attention weights", low=0, high=0.99, affects=EMBEDS, why="at 1 nothing passes"
-    ),
+    "MODEL.DROP_OUT": Key(0.0, "dropout of tokens and projections", low=0, high=0.99, why="at 1 nothing passes"),
+    "MODEL.ATT_DROP_RATE": Key(0.0, "dropout of attention weights", low=0, high=0.99, why="at 1 nothing passes"),
 }

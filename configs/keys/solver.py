@@ -1,6 +1,6 @@
 """Keys of optimizer, schedule and loop."""
 
-from configs.keys.key import Key
+from configs.keys.key import MOST_EPOCHS, MOST_IMAGES, MOST_WEIGHT, OUTWEIGHS, SLIP, Key
 
 AMP_MODES = ("auto", "off", "fp16", "bf16")
 
@@ -10,12 +10,20 @@ KEYS = {
         "class of torch.optim",
         choices=("SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"),
     ),
-    "SOLVER.MAX_EPOCHS": Key(100, "last epoch, counted from 1", low=1),
+    "SOLVER.MAX_EPOCHS": Key(100, "last epoch, counted from 1", low=1, high=MOST_EPOCHS, why=SLIP),
     "SOLVER.STAGES": Key((), "names of the stages in order, as far as they are trained; () = all of the system's"),
-    "SOLVER.BASE_LR": Key(3e-4, "learning rate at the peak of the schedule", low=0),
+    "SOLVER.BASE_LR": Key(
+        3e-4, "learning rate at the peak of the schedule", low=0, high=100, why="beyond, every step diverges"
+    ),
     "SOLVER.LARGE_FC_LR": Key(False, "multiply the classifiers' learning rate by FC_LR_FACTOR"),
-    "SOLVER.FC_LR_FACTOR": Key(2.0, "see LARGE_FC_LR", low=0),
-    "SOLVER.BIAS_LR_FACTOR": Key(1.0, "factor on the learning rate of parameters named *bias*", low=0),
+    "SOLVER.FC_LR_FACTOR": Key(2.0, "see LARGE_FC_LR", low=0, high=1e4, why=SLIP),
+    "SOLVER.BIAS_LR_FACTOR": Key(
+        1.0,
+        "factor on the learning rate of parameters named *bias*",
+        low=0,
+        high=1e4,
+        why=SLIP,
+    ),
     "SOLVER.LAYER_DECAY": Key(
         1.0,
         "a transformer's layers learn slower towards its input by this factor each",
@@ -27,31 +35,64 @@ KEYS = {
         1234, "seed of weights, sampler and augmentation", low=0, high=2**32 - 1, why="numpy takes 32 bits"
     ),
     "SOLVER.MOMENTUM": Key(0.9, "of SGD", low=0, high=1),
-    "SOLVER.MARGIN": Key(0.3, "triplet margin when NO_MARGIN is False", low=0),
-    "SOLVER.CENTER_LR": Key(0.5, "learning rate of the class centres", low=0),
-    "SOLVER.CENTER_LOSS_WEIGHT": Key(0.0005, "weight of the centre loss", low=0),
-    "SOLVER.WEIGHT_DECAY": Key(0.0005, "L2 weight decay", low=0),
-    "SOLVER.WEIGHT_DECAY_BIAS": Key(0.0005, "weight decay of parameters named *bias*", low=0),
+    "SOLVER.MARGIN": Key(0.3, "triplet margin when NO_MARGIN is False", low=0, high=1e4, why=SLIP),
+    "SOLVER.CENTER_LR": Key(
+        0.5, "learning rate of the class centres", low=0, high=100, why="beyond, every step diverges"
+    ),
+    "SOLVER.CENTER_LOSS_WEIGHT": Key(0.0005, "weight of the centre loss", low=0, high=MOST_WEIGHT, why=OUTWEIGHS),
+    "SOLVER.WEIGHT_DECAY": Key(0.0005, "L2 weight decay", low=0, high=100, why="beyond, a step overshoots 0"),
+    "SOLVER.WEIGHT_DECAY_BIAS": Key(
+        0.0005, "weight decay of parameters named *bias*", low=0, high=100, why="beyond, a step overshoots 0"
+    ),
     "SOLVER.SCHEDULER": Key("cosine", "learning rate as a pure function of the epoch", choices=("cosine", "multistep")),
     "SOLVER.MIN_LR_FACTOR": Key(0.002, "cosine: last learning rate / BASE_LR", low=0, high=1),
     "SOLVER.GAMMA": Key(0.1, "multistep: factor at each of STEPS", low=0, high=1),
-    "SOLVER.STEPS": Key((40, 70), "multistep: epochs, ascending"),
+    "SOLVER.STEPS": Key((40, 70), "multistep: epochs, ascending", low=0, high=MOST_EPOCHS, why="epochs"),
     "SOLVER.WARMUP_FACTOR": Key(0.01, "first learning rate / BASE_LR", low=0, high=1),
-    "SOLVER.WARMUP_EPOCHS": Key(5, "epochs before the schedule proper, 0 = none", low=0),
+    "SOLVER.WARMUP_EPOCHS": Key(5, "epochs before the schedule proper, 0 = none", low=0, high=MOST_EPOCHS, why=SLIP),
     "SOLVER.WARMUP_METHOD": Key(
         "linear", "constant: WARMUP_FACTOR throughout the warm-up", choices=("linear", "constant")
     ),
-    "SOLVER.COSINE_MARGIN": Key(0.5, "margin m of arcface, cosface, amsoftmax, circle", low=0),
+    "SOLVER.COSINE_MARGIN": Key(0.5, "margin m of arcface, cosface, amsoftmax, circle", low=0, high=100, why=SLIP),
     "SOLVER.COSINE_SCALE": Key(
-        30.0, "scale s of arcface, cosface, amsoftmax, circle", low=0.001, why="at 0 all logits are alike"
+        30.0, "scale s of arcface, cosface, amsoftmax, circle", low=0.001, high=1e4, why="at 0 all logits are alike"
     ),
-    "SOLVER.CHECKPOINT_PERIOD": Key(10, "epochs between kept checkpoints, 0 = only the last", low=0, affects=()),
-    "SOLVER.LOG_PERIOD": Key(100, "iterations between log lines", low=1, affects=()),
-    "SOLVER.EVAL_PERIOD": Key(10, "epochs between evaluations, 0 = never", low=0, affects=()),
-    "SOLVER.IMS_PER_BATCH": Key(64, "images per batch over all processes, P x K", low=1),
+    "SOLVER.CHECKPOINT_PERIOD": Key(
+        10,
+        "epochs between kept checkpoints, 0 = only the last",
+        low=0,
+        high=MOST_EPOCHS,
+        affects=(),
+        why=SLIP,
+    ),
+    "SOLVER.LOG_PERIOD": Key(100, "iterations between log lines", low=1, high=10**9, affects=(), why=SLIP),
+    "SOLVER.EVAL_PERIOD": Key(
+        10,
+        "epochs between evaluations, 0 = never",
+        low=0,
+        high=MOST_EPOCHS,
+        affects=(),
+        why=SLIP,
+    ),
+    "SOLVER.IMS_PER_BATCH": Key(
+        64,
+        "images per batch over all processes, P x K",
+        low=1,
+        high=MOST_IMAGES,
+        why="larger ones do not fit any machine",
+    ),
     "SOLVER.AMP": Key("auto", "of training; auto: bf16 where it is native", choices=AMP_MODES),
-    "SOLVER.GRAD_CLIP": Key(0.0, "largest L2 norm of the gradient, 0 = no clipping", low=0),
-    "SOLVER.ACCUM_STEPS": Key(1, "batches whose gradients make one optimizer step", low=1),
+    "SOLVER.GRAD_CLIP": Key(
+        0.0, "largest L2 norm of the gradient, 0 = no clipping", low=0, high=1e9, why="beyond, it clips nothing: 0"
+    ),
+    "SOLVER.ACCUM_STEPS": Key(1, "batches whose gradients make one optimizer step", low=1, high=10**5, why=SLIP),
     "SOLVER.GATHER_FEATURES": Key(True, "several processes: losses see the whole batch, not a share"),
-    "SOLVER.PEAK_TFLOPS": Key(0.0, "peak of one device for the logged MFU, 0 = from the GPU's name", low=0, affects=()),
+    "SOLVER.PEAK_TFLOPS": Key(
+        0.0,
+        "peak of one device for the logged MFU, 0 = from the GPU's name",
+        low=0,
+        high=1e6,
+        affects=(),
+        why=SLIP,
+    ),
 }

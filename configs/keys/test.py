@@ -1,13 +1,24 @@
 """Keys of tests, and the run folder."""
 
-from configs.keys.key import YES_NO, Key
+from configs.keys.key import MOST_IMAGES, YES_NO, Key
 from configs.keys.solver import AMP_MODES
 
 KEYS = {
-    "TEST.IMS_PER_BATCH": Key(128, "images per batch", low=1, affects=()),
+    "TEST.IMS_PER_BATCH": Key(
+        128, "images per batch", low=1, high=MOST_IMAGES, affects=(), why="larger ones do not fit any machine"
+    ),
     "TEST.RE_RANKING": Key(False, "k-reciprocal re-ranking", affects=("ranking",)),
-    "TEST.RERANK.K1": Key(50, "neighbours of the reciprocal sets", low=1, affects=("ranking",)),
-    "TEST.RERANK.K2": Key(15, "neighbours of the local query expansion", low=1, affects=("ranking",)),
+    "TEST.RERANK.K1": Key(
+        50, "neighbours of the reciprocal sets", low=1, high=10**4, affects=("ranking",), why="memory grows with it"
+    ),
+    "TEST.RERANK.K2": Key(
+        15,
+        "neighbours of the local query expansion",
+        low=1,
+        high=10**4,
+        affects=("ranking",),
+        why="memory grows with it",
+    ),
     "TEST.RERANK.LAMBDA": Key(0.3, "weight of the original distance", low=0, high=1, affects=("ranking",)),
     "TEST.WEIGHT": Key("", "checkpoint that test.py loads", affects=("place",)),
     "TEST.NECK_FEAT": Key(
@@ -24,14 +35,25 @@ KEYS = {
         choices=AMP_MODES,
         affects=("embedding", "ranking"),
     ),
-    "TEST.QE.K": Key(0, "nearest gallery images that join the query, 0 = off", low=0, affects=("ranking",)),
+    "TEST.QE.K": Key(
+        0,
+        "nearest gallery images that join the query, 0 = off",
+        low=0,
+        high=10**4,
+        affects=("ranking",),
+        why="so many are no neighbours",
+    ),
     "TEST.QE.ALPHA": Key(
         0.0,
         "their weight is similarity^ALPHA; 0 = all alike (AQE), 3 is usual for alpha-QE",
         low=0,
+        high=100,
         affects=("ranking",),
+        why="beyond, one image has all weight",
     ),
-    "TEST.QE.TIMES": Key(1, "rounds of expansion", low=1, affects=("ranking",)),
+    "TEST.QE.TIMES": Key(
+        1, "rounds of expansion", low=1, high=100, affects=("ranking",), why="each round ranks all images anew"
+    ),
     "TEST.ROC_FPR": Key(
         [1e-4, 1e-3, 1e-2],
         "false positive rates at which the true positive rate is told",
@@ -41,9 +63,16 @@ KEYS = {
         why="a share of the pairs that are no match",
     ),
     "TEST.REPORT": Key(True, "leave report.html, slices and rank lists beside the result", affects=()),
-    "TEST.MAX_RANK": Key(50, "length of the CMC curve", low=1, affects=("ranking",)),
+    "TEST.MAX_RANK": Key(
+        50, "length of the CMC curve", low=1, high=10**5, affects=("ranking",), why="of each query so many are kept"
+    ),
     "TEST.VEHICLEID_TRIALS": Key(
-        10, "random gallery choices that VehicleID's figures average", low=1, affects=("ranking",)
+        10,
+        "random gallery choices that VehicleID's figures average",
+        low=1,
+        high=1000,
+        affects=("ranking",),
+        why="each one is a test",
     ),
     "TEST.REFERENCE": Key(False, "before epoch 1, also score raw pixels and the untrained model", affects=()),
     "TEST.DIST_MAT": Key(

@@ -6,6 +6,9 @@ from yacs.config import CfgNode
 
 from configs.phases import Problem
 from configs.stages import solver_key, solver_of
+from configs.values import value_of
+
+MOST_GIB = 64  # of the pixels of one batch, in float32
 
 
 def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -34,3 +37,20 @@ def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
             ("DATASETS.NAMES", "DATASETS.TABLE"),
             "the data set 'table' needs the CSV's path in DATASETS.TABLE (columns path,pid,camid,viewid,split)",
         )
+    yield from _memory_problems(cfg)
+
+
+def _memory_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield a problem where the pixels of one batch alone fill a machine."""
+    for size_key, batch_key, border in (
+        ("INPUT.SIZE_TRAIN", solver_key(cfg, "IMS_PER_BATCH"), 2 * cfg.INPUT.PADDING),
+        ("INPUT.SIZE_TEST", "TEST.IMS_PER_BATCH", 0),
+    ):
+        (height, width), batch = value_of(cfg, size_key), value_of(cfg, batch_key)
+        gib = (height + border) * (width + border) * 3 * 4 * batch / 2**30
+        if gib > MOST_GIB:
+            yield (
+                (size_key, batch_key),
+                f"{batch_key} {batch} of {size_key} [{height}, {width}] are {gib:,.0f} GiB of pixels, allowed: at most "
+                f"{MOST_GIB}",
+            )

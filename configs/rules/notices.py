@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.keys import KEYS
-from configs.phases import SUPCON, TRIPLETX, resolve, wants_center
+from configs.phases import SUPCON, TRIPLETX, segments_of, wants_center
 from configs.rules.clip_fusion import find_clip_notices
 from configs.stages import solver_key, solver_of
 from configs.values import value_of
@@ -94,8 +94,8 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
 
 def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
     phased, last_epoch = cfg.LOSS.PHASED, solver_of(cfg).MAX_EPOCHS
-    plan = [resolve(cfg, epoch) for epoch in range(1, last_epoch + 1)]
-    with_tripletx = [epoch for epoch, rules in enumerate(plan, start=1) if rules.weights.get(TRIPLETX, 0) > 0]
+    plan = [first for first, _ in segments_of(cfg)]
+    with_tripletx = [rules.epoch for rules in plan if rules.weights.get(TRIPLETX, 0) > 0]
     warmup = cfg.LOSS.TRIPLETX.WARMUP_EPOCHS
     if phased.ENABLE:
         yield from _surplus_entries(cfg)

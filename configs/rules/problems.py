@@ -1,15 +1,14 @@
 """Everything that can be known wrong before data or weights are read: each key by itself, then keys together."""
 
 import difflib
-import math
-import sys
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from yacs.config import CfgNode
 
 from configs.keys import KEYS
-from configs.keys.key import Key
+from configs.keys.key import MOST_ITEMS, Key
 from configs.phases import Problem, find_schedule_problems
 from configs.rules.clip_fusion import find_clip_problems
 from configs.rules.data import find_data_problems
@@ -40,21 +39,24 @@ def _bad_values(name: str, key: Key, value: Any) -> Iterator[str]:
         yield from (_not_allowed(name, key, item) for item in items if item not in key.choices)
     if key.length and len(items) != key.length:
         yield f"{name} got {value}, expected {key.length} numbers"
-    elif key.length:
-        above_zero = key.low is None or key.low > 0
-        if not all(math.isfinite(item) and (item > 0 or not above_zero) for item in items):
-            yield f"{name} got {value}, expected numbers above 0"
-    if key.low is not None and math.isfinite(key.low):
-        most = sys.float_info.max if key.high is None else key.high
-        if not all(key.low <= item <= most for item in items):  # NaN is in no range
-            bounds = f"at least {key.low}" if key.high is None else f"{key.low} to {key.high}"
-            yield f"{name} got {value}, allowed: {bounds}"
+    if len(items) > MOST_ITEMS:
+        yield f"{name} has {len(items):,} entries, allowed: at most {MOST_ITEMS:,}"
+    if key.low is not None and not all(key.low <= item <= key.high for item in items):  # NaN is in no range
+        yield f"{name} got {value}, allowed: {bounds(key)}"
+
+
+def bounds(key: Key) -> str:
+    """Return the bounds of a number with their reason, e.g. `1 to 100000 (more is a slip of the keyboard)`."""
+    return f"{key.low:g} to {key.high:.12g}" + (f" ({key.why})" if key.why else "")
 
 
 def _not_allowed(name: str, key: Key, item: Any) -> str:
     allowed = ", ".join(map(str, key.choices))
     if not isinstance(item, str):
         return f"{name} got {item}, allowed: {allowed}"
+    several = [choice for choice in re.split(r"[\s,;()\[\]{}'\"]+", item) if choice in key.choices]
+    if several and item not in several and not isinstance(key.default, str):
+        return f"{name} got '{item}', a list in text; write [{', '.join(several)}] in a YAML, \"{several}\" in a shell"
     near = [choice for choice in key.choices if choice.lower() == item.lower()]
     near += difflib.get_close_matches(item, key.choices, n=1)
     return f"{name} got '{item}', allowed: {allowed}" + (f"; did you mean {near[0]}?" if near else "")

@@ -1,11 +1,14 @@
 """Rules between the keys of learning rate, losses and self-supervised training."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from yacs.config import CfgNode
 
-from configs.phases import Problem, center_weight, resolve
+from configs.phases import Problem, center_weight, segments_of
 from configs.stages import STAGES, solver_key, solver_of, stages_of
+
+SMALLEST_CENTER_WEIGHT = 1e-9
 
 
 def find_stage_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -30,19 +33,25 @@ def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
         yield (steps_key,), f"{steps_key} got {steps}, expected ascending epochs from 1"
     if solver.BASE_LR == 0:
         yield (rate_key,), f"{rate_key} is 0, so nothing would be learnt"
+    if 0 < solver.CENTER_LOSS_WEIGHT < SMALLEST_CENTER_WEIGHT:
+        yield (
+            ("SOLVER.CENTER_LOSS_WEIGHT",),
+            f"SOLVER.CENTER_LOSS_WEIGHT {solver.CENTER_LOSS_WEIGHT} overflows: the centres' gradient is divided by it; "
+            f"allowed: 0, or {SMALLEST_CENTER_WEIGHT:g} and above",
+        )
 
 
 def find_loss_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield what is wrong with losses whose schedule is sound, as (keys concerned, one line that says what to do)."""
-    epochs = range(1, solver_of(cfg).MAX_EPOCHS + 1)
-    idle = [epoch for epoch in epochs if not any(resolve(cfg, epoch).weights.values())]
+    idle = [range(first.epoch, last.epoch + 1) for first, last in segments_of(cfg) if not any(first.weights.values())]
     if idle:
         yield (
             (
                 *("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
                 *("LOSS.PHASED.METRIC_SEQ", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
             ),
-            f"no loss is left in epoch {_some(map(str, idle), 3)}: DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER}, "
+            f"no loss is left in epoch {_some(map(str, chain(*idle)), 3)}: "
+            f"DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER}, "
             f"MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, MODEL.ID_LOSS_WEIGHT {cfg.MODEL.ID_LOSS_WEIGHT}, "
             f"MODEL.TRIPLET_LOSS_WEIGHT {cfg.MODEL.TRIPLET_LOSS_WEIGHT}, LOSS.SUPCON.ENABLE {cfg.LOSS.SUPCON.ENABLE}, "
             f"LOSS.PHASED.ENABLE {cfg.LOSS.PHASED.ENABLE}",
@@ -89,6 +98,6 @@ def find_ssl_problems(cfg: CfgNode) -> Iterator[Problem]:
         )
 
 
-def _some(values: Iterable[str], most: int = 8) -> str:
-    values = list(values)
+def _some(values: Iterable[str], most: int) -> str:
+    values = list(islice(values, most + 1))
     return ", ".join(values[:most]) + (", ..." if len(values) > most else "")

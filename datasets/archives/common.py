@@ -1,86 +1,90 @@
-"""What the loaders share: finding the data set's folder, listing images, reading labels from names and lists."""
+"""What the loaders share: listing images, reading labels from names and lists."""
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.archives.find import (
+    IMAGE_SUFFIXES,
+    OWN_LAYOUT,
+    entries,
+    find_folder,
+    folders_of_images,
+    is_image_name,
+    packed_in,
+)
 from datasets.bases import Published, ReIDDataset, Sample
+from datasets.labels import JUNK_PID, MAX_LABEL, identity_of, is_no_label, junk_notes, whole_number
 from utils.errors import DataError
+from utils.text_files import numbered_lines
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-NAME_PATTERN = re.compile(r"(-?\d+)_c(\d+)")
-JUNK_PID = -1
-MAX_NAMES = 10  # entries of a folder that an error quotes
-
-
-def find_folder(root_dir: str | Path, names: Sequence[str], needed: Sequence[str]) -> Path:
-    """Return the first `<root_dir>/<name>` that holds every entry of `needed`.
-
-    Raises DataError saying what was expected and what was found, with a hint when `root_dir` is itself the data set.
-    """
-    root = Path(root_dir).expanduser()
-    for name in names:
-        if has_entries(root / name, needed):
-            return root / name
-    shown = os.path.abspath(root)
-    if not root.is_dir():
-        raise DataError(f"folder '{shown}' does not exist; set DATASETS.ROOT_DIR to the folder that holds '{names[0]}'")
-    expected = f"expected folder '{os.path.join(shown, names[0])}' with {_join(needed)}"
-    if has_entries(root, needed):
-        parent = os.path.dirname(shown)
-        rename = "" if os.path.basename(shown) in names else f" and name the folder '{names[0]}'"
-        raise DataError(
-            f"{expected}; '{shown}' is the data set itself: set DATASETS.ROOT_DIR to its parent '{parent}'{rename}"
-        )
-    present = next((root / name for name in names if (root / name).is_dir()), root)
-    raise DataError(f"{expected}; found in '{os.path.abspath(present)}': {_entries(present)}")
-
-
-def has_entries(folder: Path, needed: Sequence[str]) -> bool:
-    """Return whether `folder` holds every file and folder in `needed`."""
-    return all((folder / entry).exists() for entry in needed)
+NAME_PATTERN = re.compile(r"(-?\d+)_c(\d+)", re.ASCII)
+FIRST = 20  # images of a list that are looked for
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the sorted names of the images in `folder`; hidden files do not count. Raises DataError for none."""
+    """Return the sorted names of the images in `folder`; hidden files do not count, nor folders and pipes.
+
+    A link that leads nowhere does, as a broken image. Raises DataError where there is no folder or no image.
+    """
     if not folder.is_dir():
         raise DataError(f"image folder '{folder}' does not exist; unpack the archive again")
-    names = sorted(
-        name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    )
-    if not names:
-        raise DataError(
-            f"no image ({_join(IMAGE_SUFFIXES)}) in '{folder}', found: {_entries(folder)}; unpack the archive again"
-        )
-    return names
+    try:
+        with os.scandir(folder) as found:
+            names = sorted(entry.name for entry in found if is_image_name(entry.name) and _may_be_read(entry))
+    except OSError as error:
+        raise DataError(f"folder '{folder}' cannot be read ({error.strerror}); check its permissions") from error
+    if names:
+        return names
+    way_out = "unpack the archive again"
+    if folders_of_images(folder):
+        way_out = f"the images are to lie in it, not in folders by identity; {OWN_LAYOUT}"
+    elif packed_in(folder):
+        way_out = f"unpack {packed_in(folder)} there"
+    raise DataError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in '{folder}', found: {entries(folder)}; {way_out}")
 
 
-def read_named_images(folder: Path) -> tuple[list[Sample], int]:
-    """Return the images of a folder labelled by their names, "<pid>_c<camera>...", and the number of junk images.
+def read_named_images(folder: Path) -> tuple[list[Sample], Counter[str]]:
+    """Return the images of a folder labelled by their names, "<pid>_c<camera>...", and the junk images by their pid.
 
     Cameras count from 1 in the names and from 0 in the samples; viewid is 0. Junk (pid -1) is left out.
     """
     samples = []
-    num_junk = 0
+    junk: Counter[str] = Counter()
     for name in list_images(folder):
         path = os.path.join(folder, name)
         match = NAME_PATTERN.match(name)
         if match is None:
-            raise DataError(f"image '{path}' is not named <pid>_c<camera>..., e.g. 0002_c1s1_000451_03.jpg; rename it")
-        pid, camera = int(match[1]), int(match[2])
+            raise DataError(
+                f"image '{path}' is not named <pid>_c<camera>..., e.g. 0002_c1s1_000451_03.jpg; rename it; {OWN_LAYOUT}"
+            )
+        pid = identity_of(match[1], f"image '{path}': pid")
         if pid == JUNK_PID:
-            num_junk += 1
+            junk[str(JUNK_PID)] += 1
             continue
-        samples.append(Sample(path, pid, camid_of(camera, path), 0))
-    return samples, num_junk
+        samples.append(Sample(path, pid, camid_of(match[2], path), 0))
+    return samples, junk
 
 
-def camid_of(camera: int, path: str) -> int:
+def read_training_images(folder: Path) -> tuple[list[Sample], Counter[str], str]:
+    """Return what `read_named_images` does and '', or nothing and why there is nothing to train on."""
+    try:
+        samples, junk = read_named_images(folder)
+    except DataError as error:
+        if folder.is_dir() and any(is_image_name(name) for name in os.listdir(folder)):
+            raise
+        return [], Counter(), str(error)
+    return samples, junk, "" if samples else f"'{folder}' holds junk images alone"
+
+
+def camid_of(camera: str, path: str) -> int:
     """Return the camera number of a file name, which counts from 1, as a camid, which counts from 0."""
-    if camera < 1:
+    number = whole_number(camera, MAX_LABEL + 1, f"image '{path}': camera")
+    if number < 1:
         raise DataError(f"image '{path}' names camera {camera}, but cameras count from 1; rename it")
-    return camera - 1
+    return number - 1
 
 
 def load_person_archive(
@@ -88,40 +92,75 @@ def load_person_archive(
 ) -> ReIDDataset:
     """Load Market-1501's layout: bounding_box_train, query, bounding_box_test with <pid>_c<camera>... images."""
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-    folder = find_folder(root_dir, folder_names, tuple(folders.values()))
-    samples = {}
-    notes = []
+    folder = find_folder(root_dir, folder_names, tuple(folders.values()), spare=(folders["train"],))
+    samples, notes, no_train = read_splits(folder, name, folders)
+    return ReIDDataset(
+        name=name, **samples, published=published, notes=tuple(notes), num_cameras=num_cameras, no_train=no_train
+    )
+
+
+def read_splits(folder: Path, name: str, folders: dict[str, str]) -> tuple[dict[str, list[Sample]], list[str], str]:
+    """Return the samples of train, query and gallery, the notes on junk, and why there is nothing to train on."""
+    samples, notes, no_train = {}, [], ""
     for split, sub_folder in folders.items():
-        samples[split], num_junk = read_named_images(folder / sub_folder)
-        if num_junk:
-            notes.append(f"{name} {split}: {num_junk:,} junk images (pid -1) are ignored")
-    return ReIDDataset(name=name, **samples, published=published, notes=tuple(notes), num_cameras=num_cameras)
+        if split == "train":
+            samples[split], junk, no_train = read_training_images(folder / sub_folder)
+        else:
+            samples[split], junk = read_named_images(folder / sub_folder)
+        notes += junk_notes(f"{name} {split}", junk)
+    return samples, notes, no_train
 
 
-def read_labelled_list(list_file: Path) -> list[tuple[str, int]]:
-    """Return (image name, label) of every line "<image name> <whole number>"; empty lines are skipped.
+def read_labelled_list(list_file: Path) -> tuple[list[tuple[str, int]], Counter[str]]:
+    """Return (image name, identity) of every line "<image name> <whole number>", and the junk by what stood there.
 
-    Raises DataError naming the file and the line that does not fit.
+    Empty lines are skipped, junk (-1, nan, None, ...) is left out. Raises DataError naming the file and the line that
+    does not fit, or that gives an image another identity than an earlier line.
     """
-    if not list_file.is_file():
+    if not list_file.exists():
         raise DataError(f"list '{list_file}' does not exist; unpack the archive again")
-    rows = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), start=1):
+    rows: list[tuple[str, int]] = []
+    first: dict[str, tuple[int, str]] = {}
+    junk: Counter[str] = Counter()
+    for where, line in numbered_lines(list_file):
         fields = line.split()
-        if not fields:
+        if len(fields) != 2 or not _is_label(fields[1]):
+            raise DataError(f"{where}: expected '<image name> <label>', got '{line.strip()}'; {_way_out(fields)}")
+        image, label = fields
+        pid = identity_of(label, f"{where}: label")
+        if pid == JUNK_PID:
+            junk[label] += 1
             continue
-        if len(fields) != 2 or not fields[1].isdecimal():
-            raise DataError(f"{list_file}:{number}: expected '<image name> <label>', got '{line.strip()}'; correct it")
-        rows.append((fields[0], int(fields[1])))
-    return rows
+        known, place = first.setdefault(image, (pid, where))
+        if known != pid:
+            raise DataError(f"{where}: image '{image}' has label {pid}, but {known} in {place}; correct one of them")
+        rows.append((image, pid))
+    return rows, junk
 
 
-def _join(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def check_listed(samples: Sequence[Sample], list_file: Path) -> None:
+    """Raise DataError where a list names no image, or the first are all missing: then list and folder do not fit."""
+    if not samples:
+        raise DataError(f"'{list_file}' names no image; unpack the archive again")
+    if not any(os.path.lexists(sample.path) for sample in samples[:FIRST]):
+        raise DataError(
+            f"'{list_file}': '{samples[0].path}' and what follows does not exist; unpack the images again, or "
+            "correct the list (the image stands first in a line, then its label)"
+        )
 
 
-def _entries(folder: Path) -> str:
-    """Return the first entries of a folder in one line."""
-    names = sorted(os.listdir(folder))
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return (_join(names[:MAX_NAMES]) or "nothing") + more
+def _way_out(fields: Sequence[str]) -> str:
+    if len(fields) == 2 and ("/" in fields[1] or fields[1].lower().endswith(IMAGE_SUFFIXES)):
+        return "its columns are swapped, the image stands first"
+    if len(fields) > 2 and _is_label(fields[-1]):
+        return "no name may hold spaces: rename the image, or correct the line"
+    return "correct it"
+
+
+def _is_label(text: str) -> bool:
+    return (text.isascii() and text.isdigit()) or is_no_label(text)
+
+
+def _may_be_read(entry: os.DirEntry) -> bool:
+    """Return False for folders and for what might block whoever reads it; True for a dangling link."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))

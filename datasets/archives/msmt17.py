@@ -5,15 +5,19 @@ Reference: Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Id
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.archives.common import camid_of, find_folder, has_entries, read_labelled_list
+from datasets.archives.common import camid_of, check_listed, read_labelled_list
+from datasets.archives.find import find_folder, has_entries
 from datasets.bases import Published, ReIDDataset, Sample
+from datasets.labels import junk_notes
 from utils.errors import DataError
+from utils.paths import user_path
 
-LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-NAME_PATTERN = re.compile(r"[^_]+_[^_]+_(\d+)_")
+LISTS = {"train": ("list_train.txt", "list_val.txt"), "query": ("list_query.txt",), "gallery": ("list_gallery.txt",)}
+NAME_PATTERN = re.compile(r"[^_]+_[^_]+_(\d+)_", re.ASCII)
 NUM_CAMERAS = 15
 PUBLISHED = {
     "train": Published(images=(32_621,), ids=(1_041,)),
@@ -32,7 +36,11 @@ class Version(NamedTuple):
 
     @property
     def needed(self) -> tuple[str, ...]:
-        return (self.train, self.test, *LISTS)
+        return (self.train, self.test, *(name for names in LISTS.values() for name in names))
+
+    @property
+    def spare(self) -> tuple[str, ...]:
+        return (self.train, *LISTS["train"])
 
 
 V1 = Version("msmt17", ("MSMT17", "MSMT17_V1"), "train", "test")
@@ -51,23 +59,26 @@ def load_msmt17_v2(root_dir: str | Path) -> ReIDDataset:
 
 def _load(root_dir: str | Path, asked: Version, other: Version) -> ReIDDataset:
     folder = _find_version(root_dir, asked, other)
-    train = _read_list(folder, asked.train, "list_train.txt") + _read_list(folder, asked.train, "list_val.txt")
+    absent = [entry for entry in asked.spare if not (folder / entry).exists()]
+    samples, notes = {}, []
+    for split, lists in LISTS.items():
+        image_folder = asked.train if split == "train" else asked.test
+        read = [] if split == "train" and absent else [_read_list(folder, image_folder, name) for name in lists]
+        samples[split] = sorted(sample for listed, _ in read for sample in listed)
+        notes += junk_notes(f"{asked.name} {split}", sum((junk for _, junk in read), Counter()))
+    no_train = f"'{folder}' has no {', '.join(absent)}" if absent else ""
     return ReIDDataset(
-        name=asked.name,
-        train=sorted(train),
-        query=sorted(_read_list(folder, asked.test, "list_query.txt")),
-        gallery=sorted(_read_list(folder, asked.test, "list_gallery.txt")),
-        published=PUBLISHED,
-        num_cameras=NUM_CAMERAS,
+        asked.name, **samples, published=PUBLISHED, notes=tuple(notes), num_cameras=NUM_CAMERAS, no_train=no_train
     )
 
 
 def _find_version(root_dir: str | Path, asked: Version, other: Version) -> Path:
+    root = user_path(root_dir, "DATASETS.ROOT_DIR", DataError)
     try:
-        return find_folder(root_dir, asked.folders, asked.needed)
+        return find_folder(root, asked.folders, asked.needed, asked.spare)
     except DataError as error:
         for name in dict.fromkeys(asked.folders + other.folders):
-            folder = Path(root_dir).expanduser() / name
+            folder = root / name
             if has_entries(folder, (other.train, other.test)):
                 raise DataError(
                     f"DATASETS.NAMES {asked.name}: '{os.path.abspath(folder)}' holds {other.train} and {other.test}, "
@@ -76,17 +87,17 @@ def _find_version(root_dir: str | Path, asked: Version, other: Version) -> Path:
         raise
 
 
-def _read_list(folder: Path, image_folder: str, list_name: str) -> list[Sample]:
-    """Return the samples of lines such as "0000/0000_000_01_0303morning_0015_0.jpg 0": path, pid; 01 = the camera."""
+def _read_list(folder: Path, image_folder: str, list_name: str) -> tuple[list[Sample], Counter[str]]:
+    """Return the samples and the junk of lines such as "0000/0000_000_01_0303morning_0015_0.jpg 0"; 01 = the camera."""
     samples = []
-    for image, pid in read_labelled_list(folder / list_name):
+    rows, junk = read_labelled_list(folder / list_name)
+    for image, pid in rows:
         match = NAME_PATTERN.match(image.rsplit("/", 1)[-1])
         if match is None:
             raise DataError(
                 f"'{folder / list_name}': image '{image}' is not named <pid>_<number>_<camera>_...; correct the line"
             )
         path = os.path.join(folder, image_folder, image)
-        samples.append(Sample(path, pid, camid_of(int(match[1]), path), 0))
-    if not samples:
-        raise DataError(f"'{folder / list_name}' names no image; unpack the archive again")
-    return samples
+        samples.append(Sample(path, pid, camid_of(match[1], path), 0))
+    check_listed(samples, folder / list_name)
+    return samples, junk

@@ -1,18 +1,23 @@
 """A user's own images, described by a CSV file with the columns path, pid, split and, if known, camid and viewid."""
 
 import csv
+import io
 import os
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.bases import SPLITS, ReIDDataset, Sample
+from datasets.labels import MAX_LABEL, UNKNOWN_VIEW, is_no_label, junk_notes, number_identities, whole_number
 from utils.errors import DataError
+from utils.paths import user_path, what_is_at
+from utils.text_files import read_text
 
 REQUIRED = ("path", "pid", "split")
 OPTIONAL = ("camid", "viewid")
-UNKNOWN_VIEW = -1
-MAX_LABEL = 9999  # of camid and viewid: each up to the largest gets an embedding
+HEADER = f"{','.join(REQUIRED)}[,{'][,'.join(OPTIONAL)}]"
+NEARLY = {"cam": "camid", "view": "viewid"}  # how a column starts that was meant to be the other
 
 
 class Row(NamedTuple):
@@ -30,89 +35,159 @@ def load_table(csv_path: str | Path, root_dir: str | Path) -> ReIDDataset:
     """Load the images that a CSV file with a header line lists.
 
     path: absolute, or relative to the CSV's folder or to `root_dir`. pid: whole numbers stay as they are; as soon as
-    one is text, all are numbered 0, 1, ... in sorted order, the same over all splits. camid: whole number from 0;
-    without the column query is camera 0 and gallery camera 1, so that no match is removed. viewid: whole number from
-    0, empty or -1 = unknown, without the column 0. split: train, query or gallery.
-    Raises DataError with file and line for a row that does not fit, and for images that do not exist.
+    one is text, all are numbered 0, 1, ... in sorted order, the same over all splits; rows without an identity (-1,
+    nan, None, empty, ...) are junk and left out. camid: whole number from 0; without the column query is camera 0 and
+    gallery camera 1, so that no match is removed. viewid: whole number from 0, empty or -1 = unknown, without the
+    column 0. split: train, query or gallery; without train rows the table serves tests alone.
+    Raises DataError with file and line for a row that does not fit, or that contradicts an earlier one, and for images
+    that do not exist.
     """
-    csv_path = Path(csv_path).expanduser()
-    columns, rows = _read_rows(csv_path)
-    absent = [split for split in SPLITS if all(row.split != split for row in rows)]
+    csv_path = user_path(csv_path, "DATASETS.TABLE", DataError)
+    columns, rows, junk = _read_rows(csv_path)
+    absent = [split for split in SPLITS[1:] if all(row.split != split for row in rows)]
     if absent:
         raise DataError(
-            f"{csv_path}: no row has split {' or '.join(absent)}; a table needs rows with {', '.join(SPLITS)}"
+            f"{csv_path}: no row has split {' or '.join(absent)}{_left_out(junk)}; a table needs rows with "
+            f"{', '.join(SPLITS[1:])}, for training also {SPLITS[0]}"
         )
-    pids = number_identities({row.pid for row in rows})
-    paths = _resolve_paths(rows, (csv_path.parent, Path(root_dir).expanduser()))
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.pid, row.where)
+    pids = number_identities(first)
+    paths = _resolve_paths(rows, (csv_path.parent, user_path(root_dir, "DATASETS.ROOT_DIR", DataError)))
+    has_cameras = "camid" in columns
+    _check_repeats(rows, paths)
     samples = {split: [] for split in SPLITS}
     for path, row in zip(paths, rows, strict=True):
         samples[row.split].append(Sample(path, pids[row.pid], row.camid, row.viewid))
-    has_cameras = "camid" in columns
-    no_cameras = f"table '{csv_path}': no camid column, so the camera filter is off: every match in the gallery counts"
     return ReIDDataset(
         name="table",
         **{split: sorted(samples[split]) for split in SPLITS},
-        notes=() if has_cameras else (no_cameras,),
+        notes=tuple(_notes(csv_path, samples, junk, has_cameras)),
         has_cameras=has_cameras,
+        no_train="" if samples["train"] else f"no row of '{csv_path}' has split train{_left_out(junk)}",
     )
 
 
-def number_identities(names: set[str]) -> dict[str, int]:
-    """Return {identity as text: pid}: its own number when all are whole numbers, else its place in sorted order."""
-    if all(name.isdecimal() for name in names):
-        return {name: int(name) for name in names}
-    return {name: place for place, name in enumerate(sorted(names))}
+def _left_out(junk: Counter[tuple[str, str]]) -> str:
+    return f" ({junk.total():,} rows have no identity)" if junk else ""
 
 
-def _read_rows(csv_path: Path) -> tuple[list[str], list[Row]]:
-    """Return the column names and the checked rows."""
-    header = f"{','.join(REQUIRED)}[,{'][,'.join(OPTIONAL)}]"
-    if not csv_path.is_file():
-        raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {header}")
+def _notes(
+    csv_path: Path, samples: Mapping[str, Sequence[Sample]], junk: Mapping[tuple[str, str], int], has_cameras: bool
+) -> Iterator[str]:
+    """Yield what a reader of the results has to know."""
+    for split in SPLITS:
+        left_out = {pid: count for (of_split, pid), count in junk.items() if of_split == split}
+        yield from junk_notes(f"table {split}", Counter(left_out))
+    if not has_cameras:
+        yield f"table '{csv_path}': no camid column, so the camera filter is off: every match in the gallery counts"
+    cameras = {sample.path: sample.camid for sample in samples["gallery"]}
+    both = [sample.path for sample in samples["query"] if cameras.get(sample.path, sample.camid) != sample.camid]
+    if both:
+        yield (
+            f"table '{csv_path}': {len(both):,} query images stand in the gallery too under another camera, e.g. "
+            f"'{both[0]}', so each finds itself and the scores are too high; take them out of the gallery"
+        )
+    trained, tested = ({s.pid for split in part for s in samples[split]} for part in (SPLITS[:1], SPLITS[1:]))
+    if trained & tested:
+        yield (
+            f"table '{csv_path}': {len(trained & tested):,} of the {len(tested):,} identities in query and gallery are "
+            "trained on too, so the scores say little about new identities"
+        )
+
+
+def _read_rows(csv_path: Path) -> tuple[list[str], list[Row], Counter[tuple[str, str]]]:
+    """Return the column names, the checked rows, and the rows without an identity by split and what stood there."""
+    if not csv_path.exists():
+        raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {HEADER}")
+    lines = _fields_of_lines(csv_path, read_text(csv_path, "DATASETS.TABLE"))
+    where, names = next(lines, (f"{csv_path}:1", []))
+    columns = _check_header(where, names)
+    rows: list[Row] = []
+    junk: Counter[tuple[str, str]] = Counter()
+    for where, fields in lines:
+        if len(fields) != len(columns):
+            raise DataError(f"{where}: has not as many fields as the header; quote values that hold a comma")
+        texts = dict(zip(columns, fields, strict=True))
+        split = texts["split"].casefold()
+        if split not in SPLITS:
+            raise DataError(f"{where}: split '{texts['split']}' is unknown; use {', '.join(SPLITS)}")
+        if is_no_label(texts["pid"]):
+            junk[split, texts["pid"]] += 1
+        else:
+            rows.append(_check_row(texts, split, where))
+    return columns, rows, junk
+
+
+def _fields_of_lines(csv_path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield ("file:line", fields without outer spaces) of every line that is not blank."""
+    reader = csv.reader(io.StringIO(f"{text}\n", newline=""), skipinitialspace=True)
+    start = 1
     try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            missing = [column for column in REQUIRED if column not in columns]
-            if missing:
-                raise DataError(
-                    f"{csv_path}:1: column {', '.join(missing)} is missing; the first line must name {header}, "
-                    f"separated by commas, got '{','.join(columns)}'"
-                )
-            reader.fieldnames = columns
-            return columns, [_check_row(fields, f"{csv_path}:{reader.line_num}") for fields in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{csv_path}: not UTF-8 text ({error.reason}); save the table as UTF-8") from error
+        for fields in reader:
+            where, start = f"{csv_path}:{start}", reader.line_num + 1
+            if any("\n" in field or "\r" in field for field in fields):
+                raise DataError(f"{where}: a quoted value holds a line break, or its quote is never closed; correct it")
+            if len(fields) > 1 or any(field.strip() for field in fields):
+                yield where, [field.strip() for field in fields]
+    except csv.Error as error:
+        raise DataError(f"{csv_path}:{start}: is no line of a CSV ({error}); is a quote never closed?") from error
 
 
-def _check_row(fields: dict[str | None, str | None], where: str) -> Row:
-    if None in fields or None in fields.values():
-        raise DataError(f"{where}: has not as many fields as the header; quote values that hold a comma")
-    texts = {column: text.strip() for column, text in fields.items()}
-    for column in ("path", "pid"):
-        if not texts[column]:
-            raise DataError(f"{where}: {column} is empty; fill it in or remove the row")
-    split = texts["split"]
-    if split not in SPLITS:
-        raise DataError(f"{where}: split '{split}' is unknown; use {', '.join(SPLITS)}")
-    camid = _whole_number(texts, "camid", where) if "camid" in texts else int(split == "gallery")
+def _check_header(where: str, names: Sequence[str]) -> list[str]:
+    """Return the names of the columns in lower case; DataError where one is missing, doubled or nearly known."""
+    columns = [name.casefold() for name in names]
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: column {', '.join(missing)} is missing; the first line must name {HEADER}, separated by commas, "
+            f"got '{','.join(names)}'"
+        )
+    doubled = [column for column in (*REQUIRED, *OPTIONAL) if columns.count(column) > 1]
+    if doubled:
+        raise DataError(f"{where}: column {', '.join(doubled)} stands there twice; remove one")
+    for column in columns:
+        for start, meant in NEARLY.items():
+            if column.startswith(start) and column != meant and meant not in columns:
+                raise DataError(f"{where}: column '{column}' is unknown; call it {meant} to use it, or remove it")
+    return columns
+
+
+def _check_row(texts: Mapping[str, str], split: str, where: str) -> Row:
+    if not texts["path"]:
+        raise DataError(f"{where}: path is empty; fill it in or remove the row")
+    if os.path.basename(texts["path"]).startswith("._"):
+        raise DataError(f"{where}: '{texts['path']}' is what macOS leaves beside an image; remove the row")
+    camid = int(split == "gallery")
+    if "camid" in texts:
+        camid = whole_number(texts["camid"], MAX_LABEL, f"{where}: camid")
     if "viewid" not in texts:
         viewid = 0
-    elif texts["viewid"] in ("", str(UNKNOWN_VIEW)):
+    elif is_no_label(texts["viewid"]):
         viewid = UNKNOWN_VIEW
     else:
-        viewid = _whole_number(texts, "viewid", where)
+        viewid = whole_number(texts["viewid"], MAX_LABEL, f"{where}: viewid")
     return Row(where, texts["path"], texts["pid"], camid, viewid, split)
 
 
-def _whole_number(texts: dict[str, str], column: str, where: str) -> int:
-    if not texts[column].isdecimal():
-        raise DataError(f"{where}: {column} '{texts[column]}' is not a whole number from 0; correct it")
-    if int(texts[column]) > MAX_LABEL:
-        raise DataError(
-            f"{where}: {column} {texts[column]} exceeds {MAX_LABEL}; number cameras and viewpoints from 0 without gaps"
-        )
-    return int(texts[column])
+def _check_repeats(rows: Sequence[Row], paths: Sequence[str]) -> None:
+    """Raise DataError where an image is listed under two identities, or twice in a split."""
+    first: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row, path in zip(rows, paths, strict=True):
+        known = first[os.path.abspath(path)]
+        other = next(iter(known.values()), row)
+        if row.pid != other.pid:
+            raise DataError(
+                f"{row.where}: image '{row.path}' has pid '{row.pid}', but '{other.pid}' in {other.where}; correct one "
+                "of them"
+            )
+        if row.split in known:
+            raise DataError(
+                f"{row.where}: image '{row.path}' stands in split {row.split} twice, see {known[row.split].where}; "
+                "remove one of the rows"
+            )
+        known[row.split] = row
 
 
 def _resolve_paths(rows: Sequence[Row], folders: Sequence[Path]) -> list[str]:
@@ -120,16 +195,22 @@ def _resolve_paths(rows: Sequence[Row], folders: Sequence[Path]) -> list[str]:
     paths = []
     missing = []
     for row in rows:
-        candidates = [os.path.join(folder, row.path) for folder in folders]
-        hit = next((path for path in candidates if os.path.isfile(path)), "")
+        hit = next((path for path in _candidates(row, folders) if os.path.isfile(path)), "")
         paths.append(hit)
         if not hit:
             missing.append(row)
     if missing:
         first = missing[0]
+        kinds = [what_is_at(Path(path)) for path in _candidates(first, folders) if os.path.exists(path)]
+        if kinds:
+            raise DataError(f"{first.where}: '{first.path}' is {kinds[0]}, expected an image; correct the path column")
         places = " and ".join(f"'{os.path.abspath(folder)}'" for folder in folders)
         raise DataError(
             f"{first.where}: image '{first.path}' does not exist ({len(missing):,} of {len(rows):,} rows), searched "
             f"{places}; correct the path column"
         )
     return paths
+
+
+def _candidates(row: Row, folders: Sequence[Path]) -> list[str]:
+    return [os.path.join(folder, row.path) for folder in folders]

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.archives.common import find_folder, read_labelled_list
+from datasets.archives.common import check_listed, read_labelled_list
+from datasets.archives.find import find_folder
 from datasets.bases import Published, ReIDDataset, Sample
+from datasets.labels import junk_notes
 from utils.errors import DataError
 
 FOLDERS = ("VehicleID_V1.0", "VehicleID")
 TEST_SIZES = (800, 1600, 2400)
 NUM_TRAIN_IDS = 13_164
 QUERY_CAMID, GALLERY_CAMID = 0, 1
+LISTS, TRAIN_LIST = "train_test_split", "train_list.txt"
 
 
 def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10, seed: int = 0) -> ReIDDataset:
@@ -29,9 +32,10 @@ def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10,
         raise DataError(f"DATASETS.VEHICLEID_TEST_SIZE got {test_size}, allowed: {', '.join(map(str, TEST_SIZES))}")
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
-    folder = find_folder(root_dir, FOLDERS, ("image", "train_test_split"))
-    train = _read_list(folder, "train_list.txt")
-    test = _read_list(folder, f"test_list_{test_size}.txt")
+    folder = find_folder(root_dir, FOLDERS, ("image", LISTS))
+    no_train = "" if (folder / LISTS / TRAIN_LIST).exists() else f"'{folder / LISTS / TRAIN_LIST}' does not exist"
+    train, notes = ([], []) if no_train else _read_list(folder, TRAIN_LIST, "train")
+    test, test_notes = _read_list(folder, f"test_list_{test_size}.txt", "test")
     is_gallery = np.stack([draw_gallery([sample.pid for sample in test], seed, trial) for trial in range(trials)])
     query = [sample for sample, drawn in zip(test, is_gallery[0], strict=True) if not drawn]
     gallery = [sample._replace(camid=GALLERY_CAMID) for sample, drawn in zip(test, is_gallery[0], strict=True) if drawn]
@@ -47,7 +51,9 @@ def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10,
             "gallery": Published(images=(test_size,), ids=(test_size,)),
         },
         trials=tuple((np.flatnonzero(~drawn[order]), np.flatnonzero(drawn[order])) for drawn in is_gallery),
+        notes=(*notes, *test_notes),
         has_cameras=False,
+        no_train=no_train,
     )
 
 
@@ -62,10 +68,12 @@ def draw_gallery(pids: Sequence[int], seed: int, trial: int) -> np.ndarray:
     return drawn
 
 
-def _read_list(folder: Path, list_name: str) -> list[Sample]:
-    """Return the samples, sorted by path, of lines "<image name without .jpg> <vehicle id>"."""
-    list_file = folder / "train_test_split" / list_name
-    rows = read_labelled_list(list_file)
-    if not rows:
-        raise DataError(f"'{list_file}' names no image; unpack the archive again")
-    return sorted(Sample(os.path.join(folder, "image", f"{name}.jpg"), pid, QUERY_CAMID, 0) for name, pid in rows)
+def _read_list(folder: Path, list_name: str, split: str) -> tuple[list[Sample], list[str]]:
+    """Return the samples, sorted by path, of lines "<image name, with or without .jpg> <vehicle id>", and the notes."""
+    rows, junk = read_labelled_list(folder / LISTS / list_name)
+    images = folder / "image"
+    samples = [
+        Sample(os.path.join(images, f"{name.removesuffix('.jpg')}.jpg"), pid, QUERY_CAMID, 0) for name, pid in rows
+    ]
+    check_listed(samples, folder / LISTS / list_name)
+    return sorted(samples), junk_notes(f"VehicleID {split}", junk)

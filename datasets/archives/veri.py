@@ -9,15 +9,18 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.archives.common import find_folder, read_named_images
+from datasets.archives.common import read_splits
+from datasets.archives.find import find_folder
 from datasets.bases import Published, ReIDDataset, Sample
+from datasets.labels import MAX_LABEL, UNKNOWN_VIEW, whole_number
 from utils.errors import DataError
+from utils.paths import user_path
+from utils.text_files import numbered_lines
 
 FOLDERS = ("VeRi", "VeRi_with_plate", "VeRi-776", "VeRi776")
 IMAGE_FOLDERS = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
-VIEW_FILES = ("keypoint_train.txt", "keypoint_test.txt")
+TRAIN_VIEWS, TEST_VIEWS = VIEW_FILES = ("keypoint_train.txt", "keypoint_test.txt")
 VIEW_FILES_SOURCE = "github.com/Zhongdao/VehicleReIDKeyPointData"
-UNKNOWN_VIEW = -1
 # 37,715 / 1,677 / 11,578 are left of 37,778 / 1,678 / 11,579 when images without a viewpoint are dropped.
 NUM_CAMERAS = 20
 PUBLISHED = {
@@ -34,7 +37,7 @@ def load_veri(
     require_views: bool = True,
 ) -> ReIDDataset:
     """Load `<root_dir>/VeRi`; the arguments are those of `load_veri_folder`."""
-    folder = find_folder(root_dir, FOLDERS, tuple(IMAGE_FOLDERS.values()))
+    folder = find_folder(root_dir, FOLDERS, tuple(IMAGE_FOLDERS.values()), spare=(IMAGE_FOLDERS["train"],))
     return load_veri_folder(
         folder, view_files, unlabelled_view, require_views, published=PUBLISHED, num_cameras=NUM_CAMERAS
     )
@@ -59,29 +62,25 @@ def load_veri_folder(
         raise ValueError(f"unlabelled_view must be drop or neutral, got {unlabelled_view!r}")
     folder = Path(folder)
     found, searched = find_view_files(folder, view_files)
+    samples, notes, no_train = read_splits(folder, name, IMAGE_FOLDERS)
     missing = [view_file for view_file in VIEW_FILES if view_file not in found]
+    if no_train:  # nothing is looked up in its file
+        missing = [view_file for view_file in missing if view_file != TRAIN_VIEWS]
     if missing and require_views:
         raise DataError(
             f"{name}: {' and '.join(missing)} not found, searched {', '.join(searched)}; get the files from "
             f"{VIEW_FILES_SOURCE} and put them into '{os.path.abspath(folder)}', or train without: MODEL.SIE_VIEW False"
         )
-    samples = {}
-    notes = []
-    for split, image_folder in IMAGE_FOLDERS.items():
-        samples[split], num_junk = read_named_images(folder / image_folder)
-        if num_junk:
-            notes.append(f"{name} {split}: {num_junk:,} junk images (pid -1) are ignored")
     if missing:
         notes.append(f"{name}: {' and '.join(missing)} not found ({VIEW_FILES_SOURCE}), every viewpoint is 0")
     else:
         # As in TransReID, an image is looked up among the training lines first.
-        views = read_views(found["keypoint_test.txt"]) | read_views(found["keypoint_train.txt"])
-        for split in samples:
+        views = read_views(found[TEST_VIEWS]) | (read_views(found[TRAIN_VIEWS]) if TRAIN_VIEWS in found else {})
+        for split in (split for split in samples if samples[split]):
             samples[split], note = _with_views(samples[split], views, unlabelled_view, f"{name} {split}")
             notes += note
-    return ReIDDataset(
-        name=name, **samples, published=dict(published or {}), notes=tuple(notes), num_cameras=num_cameras
-    )
+    figures = {"published": dict(published or {}), "num_cameras": num_cameras}
+    return ReIDDataset(name=name, **samples, **figures, notes=tuple(notes), no_train=no_train)
 
 
 def find_view_files(folder: Path, view_files: Sequence[str] = ()) -> tuple[dict[str, Path], list[str]]:
@@ -91,7 +90,7 @@ def find_view_files(folder: Path, view_files: Sequence[str] = ()) -> tuple[dict[
     """
     places = [folder, folder.parent, Path("datasets")]
     for entry in view_files:
-        path = Path(entry).expanduser()
+        path = user_path(entry, "DATASETS.VIEW_FILES", DataError)
         if not path.exists():
             raise DataError(f"DATASETS.VIEW_FILES: '{entry}' does not exist; correct the path")
         if path.is_file() and path.name not in VIEW_FILES:
@@ -107,18 +106,21 @@ def find_view_files(folder: Path, view_files: Sequence[str] = ()) -> tuple[dict[
 
 
 def read_views(view_file: Path) -> dict[str, int]:
-    """Return {image file name: viewpoint >= 0} of lines "<path> x1 y1 ... x20 y20 <viewpoint>"; the last line wins."""
+    """Return {image file name: viewpoint >= 0} of lines "<path> x1 y1 ... x20 y20 <viewpoint>"; the last line wins.
+
+    Raises DataError with file and line, also where a line has fewer or more fields than the first: it was cut.
+    """
     views = {}
-    for number, line in enumerate(view_file.read_text(encoding="utf-8").splitlines(), start=1):
+    length = 0
+    for where, line in numbered_lines(view_file):
         fields = line.split()
-        if not fields:
-            continue
-        if len(fields) == 1 or not fields[-1].isdecimal():
+        length = length or len(fields)
+        if len(fields) != length or length == 1 or not (fields[-1].isascii() and fields[-1].isdigit()):
             raise DataError(
-                f"{view_file}:{number}: expected '<image> x1 y1 ... x20 y20 <viewpoint>', got '{line.strip()[:60]}'; "
+                f"{where}: expected '<image> x1 y1 ... x20 y20 <viewpoint>', got '{line.strip()[:60]}'; "
                 f"get the file from {VIEW_FILES_SOURCE} again"
             )
-        views[fields[0].rsplit("/", 1)[-1]] = int(fields[-1])
+        views[fields[0].rsplit("/", 1)[-1]] = whole_number(fields[-1], MAX_LABEL, f"{where}: viewpoint")
     return views
 
 

@@ -7,8 +7,9 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,10 @@ from datasets.archives.veri import load_veri_folder
 from datasets.bases import ReIDDataset
 from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
-from utils.errors import DataError
+from utils.atomic import is_full
+from utils.errors import DataError, RunError
+from utils.interrupts import at_end
+from utils.paths import user_path
 
 FOLDER = "synthetic_veri"
 SCRATCH_PREFIX = f".{FOLDER}_"
@@ -45,14 +49,15 @@ def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_
     """Load `<root_dir>/synthetic_veri`, drawing it first if it is not there or was not finished.
 
     The remaining arguments are those of `load_veri_folder`. Several processes may call this at once. Raises DataError
-    when the folder cannot be written.
+    when the folder cannot be written, RunError when the disk is full.
     """
-    folder = Path(root_dir).expanduser() / FOLDER
+    folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / FOLDER
     if not is_complete(folder):
         try:
             _draw_into_place(folder)
         except OSError as error:
-            raise DataError(
+            kind = RunError if is_full(error) else DataError
+            raise kind(
                 f"synthetic VeRi cannot be drawn into '{folder.absolute()}' ({error.strerror or error}); make room "
                 "there, or set DATASETS.ROOT_DIR to a folder that can be written"
             ) from error
@@ -71,8 +76,7 @@ def _draw_into_place(folder: Path) -> None:
     """Draw beside `folder`, then rename: nobody ever sees a half-drawn folder, and the first of several wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=folder.parent))
-    try:
+    with _scratch_in(folder.parent) as scratch:
         # Put aside before drawing, not after: then a folder that another process completes meanwhile stays.
         if folder.exists() and not is_complete(folder):
             logger.warning("'%s' is unfinished or of another version and is drawn again", folder)
@@ -85,8 +89,18 @@ def _draw_into_place(folder: Path) -> None:
         except OSError:
             if not is_complete(folder):
                 raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _scratch_in(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in `parent`, which goes with all in it when the block ends, or Ctrl-C ends the process."""
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+    remove = partial(shutil.rmtree, scratch, ignore_errors=True)
+    with at_end(remove):
+        try:
+            yield scratch
+        finally:
+            remove()
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -23,6 +23,8 @@ from model.backbones.clip import (
 from model.backbones.hub import hub_files
 from model.weights.clip_towers import WEIGHT_FILES, load_hf, load_open_clip
 from utils.errors import ConfigError
+from utils.paths import user_path
+from utils.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ def open_clip_tower(
     info = TowerInfo(config["embed_dim"], size, normalisation, source, reloadable=bool(local_path or tag))
     tower = OpenClipTower(visual, info)
     if weights and info.reloadable:
-        path = Path(local_path) if local_path else _fetch_tag(open_clip, backbone, tag, published)
+        path = user_path(local_path, PATH_KEY) if local_path else _fetch_tag(open_clip, backbone, tag, published)
         load_open_clip(tower, path, source)
     return tower
 
@@ -78,7 +80,7 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
     config.json suffices.
     """
     transformers = _import_transformers()
-    folder = Path(local_path)
+    folder = user_path(local_path, PATH_KEY)
     if local_path and not folder.is_dir():
         raise ConfigError(
             f"{PATH_KEY}: no folder '{folder}'; give one with config.json and {' or '.join(WEIGHT_FILES)}"
@@ -130,12 +132,11 @@ def _open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
             f"{BACKBONE_KEY} got '{backbone}', expected a name from open_clip.list_models() or a .json file in "
             f"open_clip's format{hint}"
         )
+    text = read_text(backbone, BACKBONE_KEY, ConfigError)
     try:
-        config = json.loads(Path(backbone).read_text())
+        config = json.loads(text)
         return {**config, "embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
-    except FileNotFoundError as error:
-        raise ConfigError(f"{BACKBONE_KEY}: no file '{backbone}'") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg): {error}"
         ) from error

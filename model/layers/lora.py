@@ -115,7 +115,7 @@ def fold_lora(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             raise DataError(f"the adapter of {names[0]} is incomplete: {', '.join(missing)} is not in the file")
         weight, lora_a, lora_b, scale = (weights[name] for name in names)
         whole, *parts = (list(tensor.shape) for tensor in (weight, lora_a, lora_b, scale))
-        if parts != [[*parts[0][:1], *whole[1:]], [*whole[:1], *parts[0][:1]], []]:
+        if len(whole) != 2 or parts != [[*parts[0][:1], *whole[1:]], [*whole[:1], *parts[0][:1]], []]:
             raise DataError(f"the adapter of {names[0]} {whole} does not fit it: A, B and scale are {parts}")
         folded[names[0]] = merged_weight(weight, lora_a, lora_b, scale)
     return folded

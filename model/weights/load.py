@@ -93,24 +93,20 @@ def load_weights(
     A position embedding that differs in its grid only is resized to `grid` (rows, columns). `deciding_keys(name)` says
     which config keys decide a weight, or '' where nothing depends on it; `source` opens every message. Only weights
     of the module that start with one of `prefixes` are considered. Raises DataError, and changes nothing, when no
-    weight matches or one that matters is missing or has another shape.
+    weight matches, when one that matters is missing or has another shape, and when one is no number of its type here.
     """
     target = {name: value for name, value in module.state_dict().items() if name.startswith(prefixes)}
     usable, resized, misshaped = {}, [], {}
-    for name in (name for name in target if name in weights):
+    whole = [name for name in target if name in weights and _is_whole_for(weights[name], target[name])]
+    for name in (name for name in target if name in weights and name not in whole):
         value = weights[name]
-        if grid is not None and _differs_in_grid(name, value, target[name]):
+        if grid is not None and _differs_in_grid(name, value, target[name], grid):
             value = resize_pos_embed(value, grid, num_prefix=target[name].shape[1] - math.prod(grid))
             resized.append(name)
         if value.shape == target[name].shape:
             usable[name] = value
         else:
             misshaped[name] = (tuple(value.shape), tuple(target[name].shape))
-    broken = [name for name, value in usable.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise DataError(
-            f"{source}: {', '.join(broken[:SHOWN])} holds values that are not finite; copy or train it again"
-        )
     missing = [name for name in target if name not in weights]
     needed = [name for name in target if deciding_keys(name)]
     trunk = [name for name in needed if not name.startswith(NECK_PREFIX)]
@@ -119,6 +115,7 @@ def load_weights(
     fatal = [name for name in needed if name in misshaped or name not in weights]
     if fatal:
         raise DataError(_fatal_message(source, fatal, misshaped, target, deciding_keys))
+    _check_numbers(source, {name: weights[name] for name in whole}, usable, target)
     module.load_state_dict(usable, strict=False)
     return LoadReport(
         source=source,
@@ -135,9 +132,19 @@ def log_report(report: LoadReport) -> None:
     logger.log(logging.WARNING if report.warnings or report.misshaped else logging.INFO, "%s", report)
 
 
-def _differs_in_grid(name: str, value: torch.Tensor, target: torch.Tensor) -> bool:
-    same_width = value.dim() == 3 and value.shape[::2] == target.shape[::2]
-    return name.endswith("pos_embed") and same_width and value.shape[1] != target.shape[1] and value.shape[1] > 1
+def _is_whole_for(value: torch.Tensor, target: torch.Tensor) -> bool:
+    return target.is_floating_point() and not value.is_floating_point()
+
+
+def _is_finite(value: torch.Tensor, target: torch.Tensor) -> bool:
+    """Return whether all values are finite, also in the type of the target, which may hold less."""
+    narrower = target.is_floating_point() and torch.finfo(value.dtype).max > torch.finfo(target.dtype).max
+    return not value.is_floating_point() or bool((value.to(target.dtype) if narrower else value).isfinite().all())
+
+
+def _differs_in_grid(name: str, value: torch.Tensor, target: torch.Tensor, grid: tuple[int, int]) -> bool:
+    same_width = name.endswith("pos_embed") and value.dim() == 3 and value.shape[::2] == target.shape[::2]
+    return same_width and target.shape[1] != value.shape[1] > max(1, target.shape[1] - math.prod(grid))
 
 
 def _fatal_message(
@@ -155,6 +162,23 @@ def _fatal_message(
         what = f"{name} {ours} is not in the file"
     others = f" ({len(fatal) - 1} more weights do not fit)" if len(fatal) > 1 else ""
     return f"{source}: {what}; {deciding_keys(name)}{others}"
+
+
+def _check_numbers(source: str, whole: Weights, usable: Weights, target: Mapping[str, torch.Tensor]) -> None:
+    """Raise DataError for weights that are `whole` numbers where fractions are needed, or that are not finite."""
+    if whole:
+        kind = str(next(iter(whole.values())).dtype).removeprefix("torch.")
+        raise DataError(
+            f"{source}: {_listed(list(whole))} holds whole numbers ({kind}) where this model has fractions; it is "
+            "quantized, or no weight: take the file of the float32 model"
+        )
+    broken = [name for name, value in usable.items() if not _is_finite(value, target[name])]
+    if broken:
+        raise DataError(f"{source}: {_listed(broken)} holds values that are not finite; copy or train it again")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN])
 
 
 def _some(names: tuple[str, ...]) -> str:

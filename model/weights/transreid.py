@@ -46,6 +46,8 @@ class TransReIDRules:
     def refusal(self, weights: Weights) -> str:
         base, jigsaw, ours = self.model.base, self.model.jigsaw, self.model.state_dict()
         if jigsaw is None and any(name.startswith("b1.") for name in weights):
+            if self.grid is None:  # a ResNet
+                return " was trained on a transformer; set MODEL.NAME transformer and the rest as in its training"
             return " was trained with the jigsaw module; set MODEL.JPM True as in its training"
         adapters = [name for name in weights if ".lora_" in name and name not in ours]
         if adapters:  # of a model without adapters they are folded in
@@ -108,7 +110,8 @@ def reid_trunk(weights: Mapping[str, torch.Tensor], tail_names: Sequence[str] = 
     trunk = {name.removeprefix("base."): value for name, value in weights.items() if name.startswith("base.")}
     if not trunk:
         return dict(weights)
-    last = max((int(name.split(".")[1]) for name in trunk if name.startswith("blocks.")), default=None)
+    numbers = [name.split(".")[1] for name in trunk if name.startswith("blocks.")]
+    last = max((int(number) for number in numbers if number.isdecimal()), default=None)
     replaced = {f"b1.{index}.": name for index, name in enumerate((f"blocks.{last}", *tail_names))}
     for name, value in weights.items():
         if not name.startswith("b1."):

@@ -13,7 +13,7 @@ from datasets.test_set import TestSet, query_names
 from processor.evaluation.evaluate import Searched
 from utils.atomic import write_text_atomic
 from utils.ranking.rank_list import STATUS, rank_lists
-from utils.ranking.slices import Slice, camera_pair_slices, query_slices, write_slices
+from utils.ranking.slices import LEFT_OUT, MOST, Slice, camera_pair_slices, query_slices, write_slices
 from utils.ranking.verification import Verification, verify
 from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, TestResult
 
@@ -48,6 +48,9 @@ def analyse(
     """
     slices = camera_pair_slices(searched.distances, searched.protocol)
     slices += query_slices(result.per_query, cfg.LOSS.BRIGHTNESS.THRESH)
+    for part in slices:
+        if part.kind == LEFT_OUT:
+            logger.warning("slices are of the %d with the most images; left out are %s", MOST, part.query)
     scores = {name: result.per_query[name][: len(searched.query)] for name in ("ap", "num_pos", "first_hit")}
     return Analysis(slices, verification, worst_queries(test, searched, scores))
 

@@ -18,8 +18,10 @@ from datasets.batch import Batch
 from datasets.make_transforms import make_transforms
 from datasets.transforms import BatchTransform, brightness
 from model.layers.kernel import choose_attention
+from processor.evaluation.cautions import image_sets
 from utils.device import announce_amp, autocast, resolve_amp
 from utils.distributed import gather_shards, num_processes
+from utils.interrupts import check
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     feat, stop = None, 0
     for loader in loaders:
         for batch in tqdm(loader, desc="embed", disable=not sys.stderr.isatty(), leave=False):
+            check()
             prepared = how.prepare(batch)
             part = embed_batch(model, prepared, how)
             start, stop = stop, stop + len(part)
@@ -125,6 +128,8 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
                 luma[start:stop] = prepared["brightness"]
     luma = _gather(luma, loaders).cpu().numpy()  # waits for the GPU, so `feat` is whole from here on
     feat = _gather(feat, loaders)
+    for images in image_sets(loaders):
+        images.tell_damage()
     precision = precision_name(how.amp)
     logger.info("%d images embedded in %s on %s", len(feat), precision, device)
     return Embedded(feat, luma, precision, how.fuse)

@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import TestSet, Trial, first_items, query_names, same_camera
+from processor.evaluation.cautions import cautions, image_sets
 from processor.evaluation.embed import Embedded, embed, make_embedding
 from utils.ranking.distance import Distances
 from utils.ranking.protocol import Protocol
@@ -132,6 +133,8 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
         data_fingerprint=test.fingerprint,
         precision=embedded.precision,
         notes=test.notes,
+        cautions=cautions(test.loaders, embedded.feat),
+        damaged_images=sum(len(images.damaged) for images in image_sets(test.loaders)),
         trial_sd=_spread([*rankings.values()], shares),
         sets=sets if len(sets) > 1 else {},
         groups={

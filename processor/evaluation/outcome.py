@@ -15,9 +15,10 @@ from datasets.test_set import TestSet
 from processor.evaluation.analysis import analyse, pair_rates, save_analysis, verify_pairs
 from processor.evaluation.embed import embed, make_embedding
 from processor.evaluation.evaluate import evaluate, log_results, rank_options, search
-from processor.provenance import data_differences, read_run
-from utils.checkpoint import sha256_of
-from utils.run_folder import make_folder
+from processor.provenance import data_differences, read_run, warn_of_other_settings
+from utils.digest import sha256_of
+from utils.errors import ConfigError, DataError, RunError
+from utils.run_folder import epoch_of, make_folder
 from utils.statistics.bootstrap import interval
 from utils.test_folder import WITH_INTERVAL, TestFolder, TestResult, write_result
 
@@ -25,20 +26,24 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_other_data(cfg: CfgNode, weight: Path, data: ReIDData) -> None:
-    """Warn, naming both, where the data of this test are not those that the checkpoint was trained and tested on."""
+    """Warn, naming both, where settings and data of this test are not those that the checkpoint was trained with."""
     provenance = read_run(weight)
     if provenance is None:
         return
+    warn_of_other_settings(provenance, cfg, weight)
     for line in data_differences(provenance, cfg, data.fingerprint, data.test.fingerprint):
         logger.warning("%s", line)
 
 
-def describe_test(
-    cfg: CfgNode, weight: Path, epoch: int | None, data: ReIDData, origin: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what all test sets of one test share; `origin` holds command, config_file and environment."""
+def describe_test(cfg: CfgNode, weight: Path, data: ReIDData, origin: dict[str, Any]) -> dict[str, Any]:
+    """Return what all test sets of one test share; `origin` holds command, config_file and environment.
+
+    Epoch and run are those that the checkpoint itself tells; one of other code tells its epoch by its name alone.
+    """
+    provenance = read_run(weight)
     return {
-        "epoch": epoch,
+        "epoch": epoch_of(weight) if provenance is None else provenance["epoch"],
+        "run": None if provenance is None else provenance.get("run"),
         "weight": str(weight),
         "weight_sha256": sha256_of(weight),
         "train_fingerprint": data.fingerprint,
@@ -46,6 +51,12 @@ def describe_test(
         "config": json.loads(json.dumps(cfg)),
         **origin,
     }
+
+
+def check_unchanged(weight: Path, facts: dict[str, Any]) -> None:
+    """Raise DataError where a checkpoint is no longer the one that `facts`, see `describe_test`, were read from."""
+    if sha256_of(weight) != facts["weight_sha256"]:
+        raise DataError(f"'{weight}' was replaced while it was read; run the test again")
 
 
 def evaluate_one(
@@ -70,10 +81,10 @@ def evaluate_one(
     )
     analysis = analyse(cfg, test, searched, result, verification) if cfg.TEST.REPORT else None
     log_results(result, f"Test Results - {test.title} - {facts['weight']}")
-    write_result(folder, result, {"dataset": test.title, **facts})
     if analysis is not None:
         try:
             save_analysis(analysis, folder)
-        except OSError as error:  # the result stands, only what its page shows is missing
-            logger.warning("no whole report in '%s' (%s); make room and test again", folder.path, error)
+        except (ConfigError, RunError) as error:  # the result stands, only what its page shows is missing
+            logger.warning("no whole report in '%s': %s", folder.path, error)
+    write_result(folder, result, {"dataset": test.title, **facts})
     return result

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from datasets.loader import Loader
 from datasets.test_set import TestSet
 from datasets.torch_datasets import ImageDataset, collate
 from processor.evaluation.embed import Embedded, mean_direction, precision_name
@@ -37,7 +38,7 @@ def raw_pixel_results(test: TestSet, max_rank: int) -> TestResult:
 def _shrunk(loader: DataLoader) -> DataLoader:
     """Return a loader of the same images in RAW_SIZE, all of them in each process."""
     tested = loader.dataset
-    return DataLoader(
+    return Loader(
         ImageDataset(tested.samples, RAW_SIZE, RAW_FILTER, tested.decoder),
         batch_size=256,
         num_workers=loader.num_workers,

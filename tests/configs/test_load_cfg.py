@@ -102,9 +102,9 @@ def test_unknown_key_names_file_line_and_the_nearest_key(write):
         ("MODEL.NECK", "bneck", "allowed: bnneck, no; did you mean bnneck?"),
         ("INPUT.RE_PROB", "1.5", "allowed: 0 to 1"),
         ("DATASETS.NAMES", "VeRi", "did you mean veri?"),
-        ("SOLVER.COSINE_SCALE", "0", "allowed: at least 0.001"),
-        ("SOLVER.COSINE_MARGIN", "-1", "allowed: at least 0"),
-        ("SOLVER.BASE_LR", "1e400", "allowed: at least 0"),
+        ("SOLVER.COSINE_SCALE", "0", "allowed: 0.001 to 10000"),
+        ("SOLVER.COSINE_MARGIN", "-1", "allowed: 0 to 100"),
+        ("SOLVER.BASE_LR", "1e400", "allowed: 0 to 100 (beyond, every step diverges)"),
         ("MODEL", "3", "is a section"),
         ("_BASE", "3", "unknown key"),
     ],
@@ -129,7 +129,7 @@ def test_all_problems_are_reported_together_each_with_its_place(write):
         (["DATALOADER.SAMPLER", "softmax_triplet", "DATALOADER.NUM_INSTANCE", "5"], "not a multiple"),
         (["DATALOADER.SAMPLER", "softmax_triplet", "DATALOADER.NUM_INSTANCE", "1"], "without a positive"),
         (["MODEL.JPM", "True"], "needs MODEL.NAME transformer"),
-        (["MODEL.NAME", "transformer"], "MODEL.TRANSFORMER_TYPE got 'None'"),
+        (["MODEL.NAME", "transformer"], "MODEL.TRANSFORMER_TYPE is not set, allowed"),
         (["MODEL.PRETRAIN_CHOICE", "self"], "needs the checkpoint's path"),
         (["MODEL.ID_LOSS_WEIGHT", "0"], "no loss is left"),
         (["DATASETS.NAMES", "('veri', 'veri')"], "different data sets"),
@@ -191,7 +191,7 @@ def test_broken_yaml_names_the_line(write):
 def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "x.yml"
     path.write_bytes(b"MODEL:\n  NAME: \xff\xfe")
-    assert "cannot be read as UTF-8" in error_of(path)
+    assert f"{path}:2: not UTF-8 text" in error_of(path)
 
 
 def test_merge_keys_of_yaml_work(write):

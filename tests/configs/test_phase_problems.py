@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from configs import find_notices, load_cfg
+from configs.phases import find_schedule_problems
 from configs.weight_spec import GRAMMAR
-from tests.configs.recipes import BRIGHT, CONDITIONAL, MODEL_B_FILE, PHASED, SUPCON, TX, model_b_with
+from tests.cfgs import cfg_with
+from tests.configs.recipes import BRIGHT, CONDITIONAL, MODEL_B_FILE, PHASED, SUPCON, TX, model_b_with, opts_of
 from utils.errors import ConfigError
 
 LATE = TX | PHASED | CONDITIONAL  # TripletX in epochs 40 to 79 only
@@ -62,12 +64,12 @@ def test_a_wrong_specification_in_a_file_is_reported_with_its_line_and_quotes_ar
         ({"LOSS.PHASED.METRIC_SEQ": ["tripletX"]}, "allowed: triplet, tripletx, none; did you mean tripletx?"),
         ({"LOSS.PHASED.METRIC_SEQ": []}, "LOSS.PHASED.METRIC_SEQ is empty; give one entry for each phase"),
         ({"LOSS.PHASED.W_METRIC_SEQ": []}, "LOSS.PHASED.W_METRIC_SEQ is empty; give one entry for each phase"),
-        ({"LOSS.PHASED.W_METRIC_SEQ": [1.0, -0.1]}, "LOSS.PHASED.W_METRIC_SEQ got [1.0, -0.1], allowed: at least 0"),
+        ({"LOSS.PHASED.W_METRIC_SEQ": [1.0, -0.1]}, "LOSS.PHASED.W_METRIC_SEQ got [1.0, -0.1], allowed: 0 to"),
         ({"LOSS.PHASED.BOUNDARIES": [60, 30]}, "got [60, 30], expected ascending epochs"),
         ({"LOSS.PHASED.BOUNDARIES": [30, 30]}, "got [30, 30], expected ascending epochs"),
         ({"LOSS.PHASED.BOUNDARIES": [0, 30]}, "got [0, 30], expected ascending epochs"),
         ({"LOSS.PHASED.BOUNDARIES": [30.5]}, "expected a list of numbers"),
-        ({"LOSS.PHASED.TRIPLETX_END": -2}, "LOSS.PHASED.TRIPLETX_END got -2, allowed: at least -1"),
+        ({"LOSS.PHASED.TRIPLETX_END": -2}, "LOSS.PHASED.TRIPLETX_END got -2, allowed: -1 to 100000"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused(settings, words):
@@ -191,3 +193,117 @@ def test_a_term_that_is_weighed_twice_is_refused():
 def test_more_specs_of_a_term_than_phases_are_said():
     surplus = PHASED | {"LOSS.PHASED.BOUNDARIES": [50], "LOSS.PHASED.W_TERMS": ["id=const:1|const:0.5|const:0.2"]}
     assert "LOSS.PHASED.W_TERMS id has 3 entries for 2 phases; the last ones never act" in notices_of(surplus)
+
+
+def problems_of(settings: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    pxk = {"DATALOADER.SAMPLER": "softmax_triplet", "SOLVER.MAX_EPOCHS": 20}
+    return list(find_schedule_problems(cfg_with(*opts_of(pxk | settings))))
+
+
+DECAY = {"LOSS.SUPCON.DECAY_TYPE": "linear", "LOSS.SUPCON.DECAY_START": 40, "LOSS.SUPCON.DECAY_END": 40}
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "words"),
+    [
+        ({"LOSS.PHASED.BOUNDARIES": [3, 3]}, "LOSS.PHASED.BOUNDARIES", "got [3, 3], expected ascending epochs"),
+        (
+            {"LOSS.PHASED.METRIC_SEQ": [], "LOSS.PHASED.W_TERMS": ["id=const:1"]},
+            "LOSS.PHASED.METRIC_SEQ",
+            "METRIC_SEQ is empty; give one entry",
+        ),
+        ({"LOSS.PHASED.W_METRIC_SEQ": []}, "LOSS.PHASED.W_METRIC_SEQ", "W_METRIC_SEQ is empty; give one entry"),
+        (
+            {"LOSS.PHASED.METRIC_SEQ": ["tripletx"]},
+            "LOSS.TRIPLETX.ENABLE LOSS.PHASED.METRIC_SEQ",
+            "METRIC_SEQ ['tripletx'] asks for tripletx, but LOSS.TRIPLETX.ENABLE is False; set it True or write",
+        ),
+        (
+            {"LOSS.PHASED.W_METRIC_SEQ": [1.0, float("inf")]},
+            "LOSS.PHASED.W_METRIC_SEQ",
+            "W_METRIC_SEQ got inf, expected weights of at least 0",
+        ),
+        ({"LOSS.PHASED.W_METRIC_SEQ": [float("nan")]}, "LOSS.PHASED.W_METRIC_SEQ", "W_METRIC_SEQ got nan, expected"),
+        (DECAY, "LOSS.SUPCON.DECAY_START LOSS.SUPCON.DECAY_END", "DECAY_START 40 is not before DECAY_END 40"),
+        ({"LOSS.PHASED.W_SUP_SPEC": ["const:1", "const"]}, "LOSS.PHASED.W_SUP_SPEC", "got 'const', expected"),
+        (
+            {"LOSS.PHASED.W_TERMS": ["triplet=const:1"]},
+            "LOSS.PHASED.W_TERMS",
+            "W_TERMS got the term 'triplet', allowed: id",
+        ),
+    ],
+)
+def test_each_mistake_of_a_plan_is_said_once_with_the_keys_that_it_concerns(settings, keys, words):
+    ((found, text),) = problems_of(PHASED | {"LOSS.PHASED.W_SUP_SPEC": []} | settings)
+    assert found == tuple(keys.split()) and words in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"LOSS.PHASED.BOUNDARIES": [1]},
+        {"LOSS.PHASED.BOUNDARIES": []},
+        {"LOSS.PHASED.W_METRIC_SEQ": [0.0]},
+        DECAY | {"LOSS.SUPCON.DECAY_END": 41},
+        DECAY | {"LOSS.SUPCON.DECAY_TYPE": "exp"},
+        DECAY | {"LOSS.PHASED.W_SUP_SPEC": ["const:0.3"]},
+        {"LOSS.PHASED.W_TERMS": ["id=const:1|linear:1->0"]},
+        {"LOSS.PHASED.METRIC_SEQ": ["tripletx"], "LOSS.TRIPLETX.ENABLE": True},
+    ],
+)
+def test_a_plan_at_the_edge_of_what_is_allowed_is_allowed(settings):
+    assert problems_of(PHASED | {"LOSS.PHASED.W_SUP_SPEC": []} | settings) == []
+
+
+@pytest.mark.parametrize(
+    ("batch", "k", "keys", "words"),
+    [
+        (96, 5, "SOLVER.IMS_PER_BATCH DATALOADER.NUM_INSTANCE", "K may be 2, 3, 4, 6, 8, 12, 16, 24, ..."),
+        (24, 5, "SOLVER.IMS_PER_BATCH DATALOADER.NUM_INSTANCE", "K may be 2, 3, 4, 6, 8, 12, 24"),
+        (30, 4, "SOLVER.IMS_PER_BATCH DATALOADER.NUM_INSTANCE", "30 is not a multiple of DATALOADER.NUM_INSTANCE 4"),
+        (
+            8,
+            1,
+            "DATALOADER.NUM_INSTANCE",
+            "DATALOADER.NUM_INSTANCE 1 leaves the metric losses of epoch 1 without a pos",
+        ),
+        (
+            4,
+            4,
+            "SOLVER.IMS_PER_BATCH DATALOADER.NUM_INSTANCE",
+            "epoch 1 without a negative; use at least 8 or a smaller",
+        ),
+    ],
+)
+def test_a_k_that_does_not_fit_the_batch_is_said_once_with_its_keys(batch, k, keys, words):
+    ((found, text),) = problems_of({"SOLVER.IMS_PER_BATCH": batch, "DATALOADER.NUM_INSTANCE": k})
+    assert found == tuple(keys.split()) and words in text
+    assert text.endswith(words) or not words.startswith("K may")
+
+
+@pytest.mark.parametrize(("batch", "k"), [(4, 2), (8, 2), (8, 4), (96, 48)])
+def test_two_identities_of_two_images_are_enough(batch, k):
+    assert problems_of({"SOLVER.IMS_PER_BATCH": batch, "DATALOADER.NUM_INSTANCE": k}) == []
+
+
+def test_a_k_needs_pairs_only_where_a_loss_of_pairs_has_weight():
+    alone = {"SOLVER.IMS_PER_BATCH": 4, "MODEL.TRIPLET_LOSS_WEIGHT": 0.0}
+    for k in (1, 4):
+        assert problems_of(alone | {"DATALOADER.NUM_INSTANCE": k}) == []
+        assert len(problems_of(alone | SUPCON | {"DATALOADER.NUM_INSTANCE": k})) == 1
+    assert problems_of({"DATALOADER.SAMPLER": "random", "SOLVER.IMS_PER_BATCH": 5}) == []
+
+
+def test_each_k_of_a_plan_is_looked_at_and_said_once():
+    later = TX | SUPCON | PHASED | CONDITIONAL | {"SOLVER.IMS_PER_BATCH": 12}
+    later |= {"LOSS.PHASED.BOUNDARIES": [5, 10], "LOSS.PHASED.METRIC_SEQ": ["triplet", "tripletx", "none"]}
+    later |= {"LOSS.PHASED.W_SUP_SPEC": ["const:0", "const:0", "const:0.5"]}
+    ks = {"K_OTHER": 5, "K_WHEN_TRIPLETX": 7, "K_WHEN_SUPCON": 9}
+    found = problems_of(later | {f"DATALOADER.PHASED.{name}": k for name, k in ks.items()})
+    assert [(keys[1].rpartition(".")[2], text.partition("(")[2].partition(")")[0]) for keys, text in found] == [
+        ("K_OTHER", "epoch 1"),
+        ("K_WHEN_TRIPLETX", "epoch 5"),
+        ("K_WHEN_SUPCON", "epoch 10"),
+    ]
+    last = {"LOSS.PHASED.BOUNDARIES": [20], "LOSS.PHASED.METRIC_SEQ": ["triplet", "tripletx"]}
+    assert len(problems_of(later | last | {"DATALOADER.PHASED.K_WHEN_TRIPLETX": 7})) == 1  # in the last epoch alone

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from datasets import RandomIdentitySampler
-from datasets.sampler import ShardSampler, ShuffleSampler
+from datasets.sampler import ShardSampler, ShuffleSampler, check_pxk
 from utils.errors import ConfigError
 
 
@@ -92,7 +92,7 @@ def test_every_image_is_seen_over_some_epochs():
 
 def test_identities_are_drawn_uniformly_as_in_the_loop_version():
     """First batches of many epochs hold each identity equally often, whatever its number of images."""
-    source = make_source([4, 40, 4, 40, 4, 4, 4, 4])
+    source = make_source([4, 16, 4, 16, 4, 4, 4, 4])
     count = Counter()
     sampler = RandomIdentitySampler(source, 8, 2)
     for epoch in range(1500):
@@ -263,3 +263,89 @@ def test_shards_are_equally_long_and_hold_all_rows_in_order(size, world_size):
     rows = [row for shard in shards for row in shard]
     assert rows[:size] == list(range(size))
     assert set(rows[size:]) <= {size - 1}
+
+
+def test_the_description_of_each_rank_is_that_of_its_rows():
+    source = make_source([8, 4, 9, 3, 8, 8, 2, 5])
+    for rank, world_size in ((0, 1), (0, 2), (1, 2)):
+        sampler = RandomIdentitySampler(source, 16, 4, seed=1, rank=rank, world_size=world_size)
+        rows = list(sampler)
+        assert sampler.describe() == (
+            f"PxK = 4x4, {len(rows) * world_size // 16} batches, {len(set(rows))} different images on this rank, "
+            "2 identities with fewer than 4 images (drawn with replacement)"
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "world_size", "batches", "used"), [(20, 1, 3, 20), (21, 2, 3, 20), (17, 1, 2, 16), (16, 2, 2, 16)]
+)
+def test_the_description_of_shuffled_images_counts_the_short_batch_and_the_images_of_all_ranks(
+    images, world_size, batches, used
+):
+    samplers = [ShuffleSampler(make_source([1] * images), 8, 0, rank, world_size) for rank in range(world_size)]
+    assert sum(map(len, samplers)) == used
+    expected = f"shuffled images, {batches} batches, {used} of {images} images an epoch"
+    assert [sampler.describe() for sampler in samplers] == [expected] * world_size
+
+
+def test_defaults_are_seed_0_of_one_process_that_keeps_the_short_batch():
+    source = make_source([5] * 9)
+    plain, named = RandomIdentitySampler(source, 8, 2), RandomIdentitySampler(source, 8, 2, 0, 0, 1)
+    assert list(plain) == list(named) and plain.epoch == 0
+    assert list(ShuffleSampler(source, 8)) == list(ShuffleSampler(source, 8, 0, 0, 1, False))
+    assert list(ShardSampler(7)) == list(range(7))
+    assert list(ShuffleSampler(source, 8, seed=1)) != list(ShuffleSampler(source, 8))
+
+
+def test_a_short_batch_of_two_images_is_kept():
+    assert len(ShuffleSampler(make_source([1] * 18), 8)) == 18
+    assert len(ShuffleSampler(make_source([1] * 10), 8, drop_last=True)) == 8
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "world_size"), [(20, 1, 1), (20, 4, 4), (1, 8, 1), (3, 8, 2), (15, 16, 8), (0, 4, 1)]
+)
+def test_batches_of_one_image_a_process_are_refused_whatever_makes_them(images, batch_size, world_size):
+    words = f"IMS_PER_BATCH {batch_size} over {world_size} processes and {images} training images leave .*one image"
+    with pytest.raises(ConfigError, match=words):
+        ShuffleSampler(make_source([1] * images), batch_size, world_size=world_size)
+
+
+@pytest.mark.parametrize(("images", "batch_size", "world_size"), [(2, 2, 1), (4, 4, 2), (8, 8, 4)])
+def test_two_images_a_process_are_enough(images, batch_size, world_size):
+    for drop_last in (False, True):
+        samplers = [
+            ShuffleSampler(make_source([1] * images), batch_size, 0, rank, world_size, drop_last)
+            for rank in range(world_size)
+        ]
+        assert sorted(row for sampler in samplers for row in sampler) == list(range(images))
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused_before_it_is_cut():
+    with pytest.raises(ConfigError, match="^SOLVER.IMS_PER_BATCH 10 is not a multiple of 4 processes$"):
+        ShuffleSampler(make_source([1] * 40), 10, world_size=4)
+
+
+def test_what_k_asks_for_is_told_with_the_key_that_it_comes_from():
+    check_pxk(16, 4, 2, 4)
+    check_pxk(16, 4, 1, 4, "K")
+    known = "is not a multiple of K 3 (DATALOADER.NUM_INSTANCE)"
+    for batch, world_size, told in ((16, 1, ""), (12, 8, " x 8 processes")):
+        with pytest.raises(ConfigError) as error:
+            check_pxk(batch, 3, world_size, 9, "DATALOADER.NUM_INSTANCE")
+        assert str(error.value) == f"SOLVER.IMS_PER_BATCH {batch} {known}{told}; change either"
+    with pytest.raises(ConfigError, match=r"16 images with K 4 \(K\) needs 4 identities, .* has 3; .* at most 12$"):
+        check_pxk(16, 4, 1, 3, "K")
+
+
+def test_images_of_an_identity_are_drawn_evenly_with_and_without_replacement():
+    source = make_source([3, 9, 9, 9])
+    size_of, drawn, epochs = Counter(pid for _, pid in source), {3: Counter(), 9: Counter()}, 600
+    sampler = RandomIdentitySampler(source, 16, 4)
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        for row in list(sampler)[:16]:
+            drawn[size_of[source[row][1]]][row] += 1
+    # the identity of 3 gives 4 draws an epoch; each of the others 4 of its 9 images: 5 standard errors each
+    assert len(drawn[3]) == 3 and max(abs(times / epochs - 4 / 3) for times in drawn[3].values()) < 0.2
+    assert len(drawn[9]) == 27 and max(abs(times / epochs - 4 / 9) for times in drawn[9].values()) < 0.11

@@ -12,7 +12,10 @@ LONGEST = 2100  # characters of one line
 def refusal(main: Callable, *argv: object, capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command with wrong input in this process; return its error line, checked to be what a user can read."""
     capsys.readouterr()
-    code = run(main, *argv)
+    try:
+        code = run(main, *argv)
+    except SystemExit as ended:  # of argparse
+        code = ended.code
     captured = capsys.readouterr()
     assert code == 2, f"exit code {code}: {captured.err[-2000:]}"
     assert "Traceback" not in captured.err + captured.out

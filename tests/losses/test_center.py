@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from configs.phases import Phase
 from losses import CenterLoss
-from losses.center import center_loss
+from losses.center import CenterTerm, center_loss
+from model import ModelOutput
 from tests.reference import slow_losses
 
 
@@ -59,3 +61,28 @@ def test_empty_batch_gives_a_differentiable_zero():
 def test_width_that_differs_from_the_centres_is_refused():
     with pytest.raises(ValueError, match="768 wide.*2048"):
         CenterLoss(2, 2048)(torch.zeros(3, 768), torch.zeros(3, dtype=torch.int64))
+
+
+def test_feature_at_its_centre_keeps_a_least_distance_and_stops_pulling():
+    feat = torch.ones(2, 3, requires_grad=True)
+    loss = center_loss(feat, torch.tensor([0, 0]), torch.ones(1, 3))
+    loss.backward()
+    assert loss.item() == pytest.approx(1e-12) and not feat.grad.any()
+
+
+def test_labels_that_would_broadcast_are_refused():
+    with pytest.raises(ValueError, match=r"labels \[N\]"):
+        center_loss(torch.zeros(3, 2), torch.zeros(1, dtype=torch.int64), torch.zeros(4, 2))
+
+
+def test_term_is_that_of_the_global_branch_and_tells_the_centres_their_weight():
+    module, feat, labels = CenterLoss(3, 4), doubles(5, 4).float(), torch.tensor([0, 2, 1, 1, 0])
+    term = CenterTerm(module)
+    phase = Phase(1, 0, "static", {"id": 1.0, "center": 0.25}, 4, False)
+    value = term(ModelOutput([], [feat, feat + 1], [], None), {"pids": labels}, phase)
+    assert list(value) == ["center"] and value["center"].item() == module(feat, labels).item()
+    assert term.centers is module.centers and module.centers.loss_weight == 0.25
+
+
+def test_sizes_are_printed():
+    assert repr(CenterLoss(3, 4)) == "CenterLoss(num_classes=3, feat_dim=4)"

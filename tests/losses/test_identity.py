@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from losses.identity import IdentityLoss, identity_loss
-from losses.margin_softmax import MARGINS, circle
+from losses.identity import IdentityLoss, IdentityTerm, identity_loss
+from losses.margin_softmax import MARGINS, arcface, circle
+from model import ModelOutput
 from tests.reference import slow_losses
 from tests.tolerance import rounding
 
@@ -92,7 +93,39 @@ def test_factors_of_circle_carry_no_gradient():
     torch.testing.assert_close(cosine.grad, torch.tensor([[10.5, 8.5]], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("options", [{"smoothing": 1.0}, {"smoothing": -0.1}, {"scale": 0.0}, {"margin_size": -0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"smoothing": 1.0}, {"smoothing": -0.1}, {"scale": 0.0}, {"scale": -1.0}, {"margin_size": -0.1}],
+)
 def test_impossible_hyper_parameters_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         IdentityLoss(**options)
+
+
+@pytest.mark.parametrize("options", [{"smoothing": 0}, {"smoothing": 0.99}, {"scale": 0.01}, {"margin_size": 0}])
+def test_hyper_parameters_at_the_ends_of_their_ranges_are_kept(options):
+    assert options.items() <= vars(IdentityLoss(**options)).items()
+
+
+def test_defaults_are_a_plain_softmax_and_are_printed():
+    logits = random_logits()
+    expected = pytest.approx(slow_losses.cross_entropy(logits.tolist(), LABELS.tolist()), abs=1e-12)
+    assert identity_loss(logits, LABELS).item() == expected and IdentityLoss()(logits, LABELS).item() == expected
+    assert repr(IdentityLoss()) == "IdentityLoss(softmax, smoothing=0.0)"
+    assert repr(IdentityLoss(0.1, arcface)) == "IdentityLoss(arcface s=30.0 m=0.5, smoothing=0.1)"
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 0.3, 1.0])
+def test_term_weighs_the_global_branch_against_the_mean_of_the_others(weight):
+    branches = [random_logits(scale) for scale in (1.0, 2.0, 5.0)]
+    term = IdentityTerm(IdentityLoss()) if weight is None else IdentityTerm(IdentityLoss(), weight)
+    value = term(ModelOutput(branches, [], [], None), {"pids": LABELS}, None)
+    each = [slow_losses.cross_entropy(logits.tolist(), LABELS.tolist()) for logits in branches]
+    expected = slow_losses.combine(each, 0.5 if weight is None else weight)
+    assert list(value) == ["id"] and value["id"].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan")])
+def test_share_of_the_global_branch_outside_its_range_is_refused(weight):
+    with pytest.raises(ValueError, match="global_weight"):
+        IdentityTerm(IdentityLoss(), weight)

@@ -37,3 +37,14 @@ def check_processes() -> None:
 
 def test_the_mean_over_processes_is_that_of_all_rows():
     run_in_group(check_processes, world_size=3)
+
+
+def test_no_value_leaves_the_device_of_the_rows():
+    # "meta" holds shapes alone, so a value that is read, or made elsewhere, fails here
+    value = mean_of_own_rows(torch.zeros(4, device="meta"))
+    assert value.device.type == "meta" and value.shape == ()
+
+
+def test_rows_of_double_precision_stay_so():
+    value = mean_of_own_rows(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+    assert value.dtype == torch.float64 and value.item() == pytest.approx(7 / 3, abs=1e-15)

@@ -206,3 +206,26 @@ def test_epoch_reaches_the_warm_up_of_tripletx():
         expected = TRIPLETX(batch.feat.square(), batch.labels, batch.camids, epoch)
         assert value == pytest.approx(expected.item(), abs=1e-12)
     assert soft != pytest.approx(hinge, abs=1e-3)
+
+
+@pytest.mark.parametrize("routing", [HARD, SOFT])
+def test_hyper_parameters_of_both_losses_reach_the_routed_anchors(routing):
+    batch = as_batch([0, 0, 0, 1, 1, 1, 0, 1], [0.1, 0.3, 0.2, 0.1, 0.2, 0.9, 0.8, 0.7])
+    triplet, tripletx = TripletLoss(0.7, 0.2), TripletXLoss(margin=0.9, k=1, alpha=4.0)
+    anchors = Anchors(batch.labels, batch.camids, batch.brightness, 12)
+    values = route((batch.feat, batch.feat), anchors, triplet, tripletx, routing)
+    for shift, (changed, same) in enumerate(((0, 1), (1, 0))):
+        plain = (TripletLoss(), tripletx) if shift == 0 else (triplet, TripletXLoss())
+        other = route((batch.feat, batch.feat), anchors, *plain, routing)
+        assert other[same].item() == values[same].item()
+        assert other[changed].item() != pytest.approx(values[changed].item(), abs=1e-3)
+
+
+def test_darkness_follows_the_threshold_of_the_routing():
+    batch = as_batch([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.6, 0.4, 0.7, 0.3])
+    for threshold in (0.25, 0.65):
+        assert_same(
+            lambda x, t=threshold: routed_sum(batch._replace(feat=x), Routing(threshold=t, soft=True)),
+            lambda x, t=threshold: slow_sum(batch._replace(feat=x), Routing(threshold=t, soft=True)),
+            batch.feat,
+        )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from losses import SupConLoss
 from losses.supcon import SupConTerm, supcon_loss
+from model import ModelOutput
 from tests.losses.batches import (
     GOLDEN_CAMIDS,
     GOLDEN_LABELS,
@@ -201,7 +202,32 @@ def test_boost_of_an_all_dark_or_an_all_bright_batch_changes_nothing():
 
 
 def test_impossible_boost_is_refused_and_a_boost_needs_to_know_the_dark():
-    with pytest.raises(ValueError, match="dark_gamma"):
-        SupConTerm(dark_gamma=0.9)
+    for gamma in (0.9, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="dark_gamma"):
+            SupConTerm(dark_gamma=gamma)
     with pytest.raises(ValueError, match="dark"):
         SupConTerm(dark_gamma=1.8).boosted(random_features(8), LABELS, CAMIDS)
+
+
+@pytest.mark.parametrize("cam_aware", [True, False])
+def test_term_by_default_looks_across_cameras_and_calls_dark_what_is_below_its_threshold(cam_aware):
+    feat, brightness = random_features(8), torch.tensor([0.1, 0.3, 0.35, 0.36, 0.2, 0.9, 0.34, 1.0])
+    batch = {"pids": LABELS, "camids": CAMIDS, "brightness": brightness}
+    term = SupConTerm(dark_gamma=1.8) if cam_aware else SupConTerm(0.07, False, 1.8, 0.35)
+    dark = [value < 0.35 for value in (0.1, 0.3, 0.35, 0.36, 0.2, 0.9, 0.34, 1.0)]
+    cameras = GOLDEN_CAMIDS if cam_aware else None
+    expected = slow_model_b.boosted_supcon(feat, GOLDEN_LABELS, cameras, 0.07, dark, 1.8)
+    found = term(ModelOutput([], [], [], feat), batch, None)
+    assert list(found) == ["supcon"] and found["supcon"].item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_boost_needs_no_brightness_where_there_is_no_pair():
+    feat = random_features(1)
+    assert SupConTerm(dark_gamma=1.8).boosted(feat, LABELS[:1], CAMIDS[:1]).item() == 0
+    with pytest.raises(ValueError, match="dark"):
+        SupConTerm(dark_gamma=1.8).boosted(random_features(2), LABELS[:2], CAMIDS[:2])
+
+
+def test_settings_are_printed():
+    assert repr(SupConLoss(0.5)) == "SupConLoss(temperature=0.5)"
+    assert "cam_aware=True, dark_gamma=1.0" in repr(SupConTerm())

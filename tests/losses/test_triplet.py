@@ -190,7 +190,17 @@ def test_repeated_and_zero_features_leave_value_and_gradient_finite(batch, margi
     assert_finite(lambda b: triplet_loss(b.feat, b.labels, margin), batch)
 
 
-@pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": float("nan")}, {"hard_factor": 1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"margin": -0.1},
+        {"margin": float("nan")},
+        {"margin": float("inf")},
+        {"hard_factor": 1.0},
+        {"hard_factor": -0.01},
+        {"hard_factor": float("nan")},
+    ],
+)
 def test_impossible_hyper_parameters_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         TripletLoss(**options)
@@ -200,3 +210,30 @@ def test_impossible_hyper_parameters_are_refused(options):
 def test_labels_that_would_broadcast_are_refused(shape):
     with pytest.raises(ValueError, match=r"labels \[N\]"):
         triplet_loss(golden_features(), torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("options", [{"margin": 0}, {"margin": 1e9}, {"hard_factor": 0}, {"hard_factor": 0.999}])
+def test_hyper_parameters_at_the_ends_of_their_ranges_are_kept(options):
+    assert options.items() <= vars(TripletLoss(**options)).items()
+
+
+def test_anchors_of_the_module_have_its_margin_and_its_hard_factor():
+    feat, among = random_features(8), torch.tensor([True] * 6 + [False, True])
+    module = TripletLoss(0.4, 0.3)
+    loss, valid = module.anchors(feat, LABELS, among)
+    members = among.nonzero().flatten().tolist()
+    slow = slow_model_b.triplet_anchors(feat, LABELS.tolist(), 0.4, 0.3, members)
+    assert loss[valid].tolist() == pytest.approx([anchor.loss.item() for anchor in slow], abs=1e-9)
+    everyone, _ = module.anchors(feat, LABELS)
+    slow = slow_model_b.triplet_anchors(feat, LABELS.tolist(), 0.4, 0.3)
+    assert everyone.tolist() == pytest.approx([anchor.loss.item() for anchor in slow], abs=1e-9)
+
+
+def test_defaults_are_a_soft_margin_without_a_hard_factor_and_are_printed():
+    feat = random_features(8)
+    expected = slow_losses.triplet(feat.tolist(), LABELS.tolist(), None)
+    assert triplet_loss(feat, LABELS).item() == pytest.approx(expected, abs=1e-9)
+    anchors, _ = triplet_anchors(feat, LABELS)
+    assert anchors.mean().item() == pytest.approx(expected, abs=1e-9)
+    assert repr(TripletLoss()) == "TripletLoss(margin=soft, hard_factor=0.0)"
+    assert repr(TripletLoss(0.3, 0.1)) == "TripletLoss(margin=0.3, hard_factor=0.1)"

@@ -286,6 +286,7 @@ def test_narrow_types_and_autocast_compute_in_float32(dtype, autocast, normalize
     [
         {"margin": -0.1},
         {"margin": float("nan")},
+        {"margin": float("inf")},
         {"k": 0},
         {"alpha": -1.0},
         {"same_cam_neg_boost": 0.9},
@@ -305,3 +306,34 @@ def test_labels_and_cameras_that_would_broadcast_are_refused(shape):
         TripletXLoss()(golden_features(), wrong)
     with pytest.raises(ValueError, match=r"camids \[N\]"):
         TripletXLoss()(golden_features(), LABELS, wrong)
+
+
+@pytest.mark.parametrize(
+    "options", [{"margin": 0}, {"k": 1}, {"alpha": 0}, {"same_cam_neg_boost": 1}, {"warmup_epochs": 0}]
+)
+def test_hyper_parameters_at_the_ends_of_their_ranges_are_kept(options):
+    assert options.items() <= TripletXLoss(**options).options.items()
+
+
+def test_options_are_printed():
+    assert repr(TripletXLoss(k=3)) == (
+        "TripletXLoss(margin=0.3, soft_warmup=True, warmup_epochs=10, k=3, alpha=2.0, cross_cam_pos=True, "
+        "same_cam_neg_boost=1.2, normalize=True)"
+    )
+
+
+@pytest.mark.parametrize("epoch", [1, 12])
+def test_anchors_of_the_module_have_its_options_and_see_cameras_epoch_and_subset(epoch):
+    feat, options = random_features(10), {"k": 2, "margin": 0.7, "alpha": 3.0, "same_cam_neg_boost": 1.5}
+    among = torch.tensor([True] * 7 + [False, True, True])
+    loss, weight = TripletXLoss(**options).anchors(feat, UNEQUAL, UNEQUAL_CAMIDS, epoch, among)
+    members = among.nonzero().flatten().tolist()
+    chosen = slow_model_b.TripletXOptions(**options)
+    slow_anchors = slow_model_b.tripletx_anchors(
+        feat, UNEQUAL.tolist(), UNEQUAL_CAMIDS.tolist(), epoch, chosen, members
+    )
+    found = [(row, loss[row].item(), weight[row].item()) for row in (weight > 0).nonzero().flatten().tolist()]
+    assert [row for row, *_ in found] == [anchor.index for anchor in slow_anchors]
+    for (_, value, share), anchor in zip(found, slow_anchors, strict=True):
+        assert value == pytest.approx(anchor.loss.item(), abs=1e-9)
+        assert share == pytest.approx(anchor.weight.item(), abs=1e-9)

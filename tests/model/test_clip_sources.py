@@ -139,7 +139,7 @@ def test_folders_of_hf_that_cannot_serve_are_refused(sources, tmp_path):
     torch.save(state, folder / "pytorch_model.bin")
     refuse(DataError, "post_layernorm.bias .* is not in the file; the config.json beside it decides it")
     (folder / "model.safetensors").write_bytes(b"damaged")
-    refuse(DataError, "cannot read")
+    refuse(DataError, "is text, no weight file")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs import get_cfg_defaults
-from configs.phases import Phase, PhasePlan, active_losses, describe_losses, phase_tag
+from configs import get_cfg_defaults, phases, stages
+from configs.phases import TITLES, Phase, PhasePlan, active_losses, describe_losses, phase_tag, resolve
 from tests.cfgs import cfg_with
 from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, load, model_b_with
 from utils.errors import ConfigError
@@ -68,16 +68,16 @@ def test_phases_are_named_by_letters_and_a_plan_without_phases_is_static():
 
 def test_segments_cover_every_epoch_once_and_end_where_phase_losses_or_k_change():
     plan = PhasePlan(load(MODEL_B + W4))
-    assert [(run[0].epoch, run[-1].epoch) for run in plan.segments()] == [(1, 39), (40, 79), (80, 120)]
+    assert [(first.epoch, last.epoch) for first, last in plan.segments()] == [(1, 39), (40, 79), (80, 120)]
     fade = SUPCON | PHASED | CONDITIONAL
     fade |= {"LOSS.PHASED.BOUNDARIES": [50], "LOSS.PHASED.W_SUP_SPEC": ["const:0.3", "linear:0.3->-0.3"]}
     plan = PhasePlan(model_b_with(fade))
     # the phase begins at 50, SupCon's weight reaches 0 half way between 50 and 120
-    assert [(run[0].epoch, run[-1].epoch) for run in plan.segments()] == [(1, 49), (50, 84), (85, 120)]
+    assert [(first.epoch, last.epoch) for first, last in plan.segments()] == [(1, 49), (50, 84), (85, 120)]
     retired = TX | PHASED | {"LOSS.PHASED.METRIC_SEQ": ["tripletx"], "LOSS.PHASED.TRIPLETX_END": 10}
     runs = list(PhasePlan(model_b_with(retired)).segments())
-    assert [phase.epoch for run in runs for phase in run] == list(range(1, 121))
-    assert [(run[0].tag, run[0].epoch) for run in runs] == [("A", 1), ("A", 10), ("B", 30), ("C", 60)]
+    assert [(first.epoch, last.epoch) for first, last in runs] == [(1, 9), (10, 29), (30, 59), (60, 120)]
+    assert [(first.tag, first.epoch) for first, _ in runs] == [("A", 1), ("A", 10), ("B", 30), ("C", 60)]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,46 @@ def test_a_plan_is_refused_with_all_that_is_wrong_even_without_load_cfg():
 def test_a_stage_that_the_system_does_not_have_has_no_plan():
     with pytest.raises(ConfigError, match="MODEL.NAME resnet50 has no stage 'mian'; its stages are main"):
         PhasePlan(get_cfg_defaults(), "mian")
+
+
+def test_phases_count_the_epochs_of_the_last_stage_and_an_earlier_one_has_one_phase_and_no_identities(monkeypatch):
+    asked = []
+
+    def weights(cfg: object, epoch: int, stage: str) -> dict[str, float]:
+        asked.append((epoch, stage))
+        return {"id": 1.0, "triplet": 1.0}
+
+    monkeypatch.setitem(stages.STAGES, "resnet50", ("prompt", "main"))
+    monkeypatch.setitem(phases.WEIGHTS, "resnet50", weights)
+    opts = ("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [3], "LOSS.PHASED.W_TERMS", ["id=const:1|const:0.5"])
+    cfg = cfg_with(*opts, "SOLVER.MAX_EPOCHS", 5, "DATALOADER.SAMPLER", "softmax_triplet")
+    found = {}
+    for stage in ("prompt", "main", ""):
+        plan = PhasePlan(cfg, stage)
+        asked.clear()
+        found[stage] = [(one.tag, one.index, one.weights["id"]) for one in map(plan.at, (2, 3))]
+        assert asked == [(2, stage or "main"), (3, stage or "main")]
+        assert plan.batch_shape(plan.at(1)) == ("shuffled 64" if stage == "prompt" else "4x16")
+    assert found["prompt"] == [("static", 0, 1.0)] * 2
+    assert found["main"] == found[""] == [("A", 0, 1.0), ("B", 1, 0.5)]
+    assert resolve(cfg, 3) == resolve(cfg, 3, "main") != resolve(cfg, 3, "prompt")
+
+
+def test_code_elsewhere_names_terms_that_tables_know():
+    assert (phases.TRIPLET, phases.TRIPLETX, phases.SUPCON) == phases.PAIR_LOSSES == ("triplet", "tripletx", "supcon")
+    assert TITLES == {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
+
+
+def test_a_plan_has_the_batch_and_the_epochs_of_its_solver():
+    plan = plan_for("SOLVER.MAX_EPOCHS", 7, "SOLVER.IMS_PER_BATCH", 32)
+    assert (plan.max_epochs, plan.batch_size) == (7, 32)
+    assert [(first.epoch, last.epoch) for first, last in plan.segments()] == [(1, 7)]
+    for epoch in (0, -1):
+        with pytest.raises(ValueError, match=f"epochs count from 1, got {epoch}"):
+            plan.at(epoch)
+
+
+def test_losses_that_begin_or_end_within_a_run_are_described_with_both_ends():
+    text = describe_losses(phase_with(id=0.5, supcon=0.0), phase_with(id=0.0, supcon=0.25))
+    assert text == "CE 0.5->0, SupCon 0->0.25"
+    assert describe_losses(phase_with(id=1 / 3)) == "CE 0.3333"

@@ -219,5 +219,5 @@ def test_optimizer_without_weight_decay_says_so(caplog):
 
 
 def test_model_without_a_trainable_parameter_is_refused():
-    with pytest.raises(ValueError, match="no trainable parameter"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         build(model=Net().requires_grad_(False))

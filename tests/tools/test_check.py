@@ -47,6 +47,13 @@ def test_data_in_order_gives_exit_code_zero_and_the_table(table, capsys):
     assert out.endswith("nothing found\n")
 
 
+def test_batches_that_training_could_not_draw_are_a_finding(table, capsys):
+    argv = ["--config_file", table, "DATALOADER.SAMPLER", "softmax_triplet", "DATALOADER.NUM_INSTANCE", "2"]
+    assert run_command(main, [*argv, "SOLVER.IMS_PER_BATCH", "16"]) == 1
+    (found,) = findings_of(capsys)
+    assert "a batch of 16 images with K 2" in found and "needs 8 identities, the training set has 1" in found
+
+
 def test_each_finding_is_one_line_and_the_exit_code_is_one(tmp_path, capsys):
     folder = write_person_archive(tmp_path / "market1501")
     (folder / "query" / "0003_c1s1_000151_00.jpg").write_bytes(b"")
@@ -123,7 +130,7 @@ def test_files_that_do_not_decode_are_told_apart(tmp_path):
     assert "absent.jpg' does not exist" in finding["absent.jpg"]
     assert "cut.jpg' does not decode (" in read_files([str(tmp_path / "cut.jpg")])[0].finding
     assert "(empty file)" in finding["empty.jpg"]
-    assert "(not an image)" in finding["text.jpg"]
+    assert "(not an image, or none of JPEG, PNG" in finding["text.jpg"]
 
 
 def test_reading_keeps_the_order_and_the_tolerance_of_training(tmp_path):

@@ -48,11 +48,9 @@ def test_links_at_the_top_lead_to_the_headings():
         (Key("a", "x", choices=("a", "b")), "`a`, `b`"),
         (Key(("a",), "x", choices=("a", "b")), "any number of: `a`, `b`"),
         (Key("", "x"), "text"),
-        (Key(3, "x", low=1), "whole number, at least 1"),
+        (Key(3, "x", low=1, high=10**9), "whole number, 1 to 1000000000"),
         (Key(0.5, "x", low=0, high=0.99), "number, 0 to 0.99"),
-        (Key([1, 2], "x", length=2), "2 times: whole number, above 0"),
         (Key([0.1, 0.2], "x", low=0, high=1, length=2), "2 times: number, 0 to 1"),
-        (Key([0.1], "x", low=float("-inf"), length=1), "1 times: number"),
         (Key((), "x"), "any number of: text"),
     ],
 )
@@ -66,6 +64,7 @@ def test_the_command_prints_the_page_or_writes_it(tmp_path, capsys):
     assert (tmp_path / "keys.md").read_text(encoding="utf-8") == page() and not capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
-    with pytest.raises(ConfigError, match="keys.md' cannot be written"):
-        main(["--out", str(tmp_path / "gone" / "keys.md")])
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--out '.*file' is a file, not a folder"):
+        main(["--out", str(tmp_path / "file" / "keys.md")])

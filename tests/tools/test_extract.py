@@ -14,7 +14,7 @@ from tests import commands
 from tests.tolerance import bounds, rounding
 from tools import extract
 from tools.feature_extractor import FeatureExtractor
-from utils.checkpoint import sha256_of
+from utils.digest import sha256_of
 
 ROOT = Path(__file__).parents[2]
 

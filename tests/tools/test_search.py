@@ -224,7 +224,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_anything_is_embedded(
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "ten"], "got 'ten', need a whole number"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "i.pkl"], "--index 'i.pkl' must end in .npz"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "/proc/x/i.npz"], "--index '/proc/x': cannot write"),
-        (["--query", "PHOTO", "--gallery", ""], "--gallery is empty"),
+        (["--query", "PHOTO", "--gallery", ""], "argument --gallery: is empty"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--out", "/proc/x"], "--out '/proc/x': cannot write there"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--weights", "w.pth"], "one of the two"),
         (["--query", "PHOTO"], "--gallery"),

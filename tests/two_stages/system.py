@@ -30,10 +30,10 @@ from utils.distributed import find_ranks
 
 NAME = "two_stages"
 WARM_KEYS = {
-    "SOLVER.WARM.MAX_EPOCHS": Key(2, "last epoch of the stage warm", low=1),
-    "SOLVER.WARM.BASE_LR": Key(0.05, "learning rate of the stage warm", low=0),
-    "SOLVER.WARM.CHECKPOINT_PERIOD": Key(1, "epochs", low=0, affects=()),
-    "SOLVER.WARM.IMS_PER_BATCH": Key(8, "features", low=1),
+    "SOLVER.WARM.MAX_EPOCHS": Key(2, "last epoch of the stage warm", low=1, high=1000),
+    "SOLVER.WARM.BASE_LR": Key(0.05, "learning rate of the stage warm", low=0, high=100),
+    "SOLVER.WARM.CHECKPOINT_PERIOD": Key(1, "epochs", low=0, high=1000, affects=()),
+    "SOLVER.WARM.IMS_PER_BATCH": Key(8, "features", low=1, high=1000),
 }
 
 

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from utils.checkpoint import load_file, read_weights, save_atomic, sha256_of
+from utils.checkpoint import load_file, read_weights, save_atomic
+from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError, RunError
 
 

@@ -53,7 +53,7 @@ def test_a_full_disk_and_a_killed_worker_are_one_line_and_code_1(capsys):
 
     assert run_command(full) == 1 and run_command(killed) == 1
     disk, worker = capsys.readouterr().err.splitlines()
-    assert disk == "error: run/metrics.jsonl: No space left on device"
+    assert disk == "error: run/metrics.jsonl: No space left on device; make room"
     assert "DATALOADER.NUM_WORKERS" in worker
 
 
@@ -101,7 +101,8 @@ def test_precision_follows_mode_and_device():
 
 
 def test_a_message_stays_readable_whatever_it_quotes():
-    assert shown("KEY got 'x', say what\nto do") == "KEY got 'x', say what\nto do"
+    assert shown("2 problems:\n  KEY got 'x'\n  say what") == "2 problems:\n  KEY got 'x'\n  say what"
+    assert shown("KEY got 'new\nerror: all is well'; correct it") == "KEY got 'new\\nerror: all is well'; correct it"
     long = shown(f"KEY got '{'v' * 5000}', allowed: 1")
     assert "more characters" in long and long.endswith("allowed: 1") and len(long) < 300
     assert len(shown("word " * 5000)) < MAX_LINE + 50

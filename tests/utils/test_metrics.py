@@ -268,6 +268,33 @@ def test_no_common_identity_shows_both_sets():
         rank_distances(np.zeros((2, 2)), [1, 2], [7, 8], [0, 0], [1, 1])
 
 
+def test_what_is_said_without_a_match_counts_both_sides_and_shows_three_ids_of_each():
+    labels = ([5, 4, 3, 2], [9, 8, 7, 6, 6], [0] * 4, [1] * 5)
+    words = (
+        "none of the 4 queries has a match among 5 gallery images: they share no identity (query ids begin [2, 3, 4], "
+        "gallery ids [6, 7, 8]); check the two lists"
+    )
+    for mask in (None, lambda start, stop: np.zeros((stop - start, 5), dtype=bool)):  # no rule is to blame
+        with pytest.raises(DataError) as error:
+            rank(Distances((4, 5), lambda start, stop: np.zeros((stop - start, 5))), Protocol(*labels, mask))
+        assert str(error.value) == words
+
+
+def test_one_common_identity_of_many_blames_the_cameras():
+    words = "each image of a query's identity has the query's own camera id, which the protocol removes; check the cam"
+    with pytest.raises(DataError, match=words):
+        rank_distances(np.zeros((3, 2)), [1, 2, 3], [3, 7], [0, 0, 4], [4, 1])
+
+
+def test_the_curve_has_50_ranks_by_default_and_as_many_as_asked_for():
+    distances, labels = random_case(18)
+    assert rank_distances(distances, *labels).cmc.shape == (50,)
+    made = Distances(distances.shape, lambda start, stop: distances[start:stop])
+    for ranking in (rank(made, Protocol(*labels)), rank_distances(distances, *labels, 1)):
+        assert ranking.cmc[0] == np.mean(ranking.first_hit[ranking.first_hit >= 0] == 0)
+    assert rank(made, Protocol(*labels)).cmc.shape == (50,) and rank(made, Protocol(*labels), 1).cmc.shape == (1,)
+
+
 def test_only_same_camera_matches_blames_the_cameras():
     with pytest.raises(DataError, match="own camera id"):
         rank_distances(np.zeros((2, 2)), [1, 2], [1, 2], [0, 0], [0, 0])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from utils.atomic import replacing, write_text_atomic
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 from utils.run_folder import Position, Recorder, RunFolder, epoch_of, locked, make_folder, open_run, read_metrics
 
 START = Position(0, 0, 0)
@@ -29,7 +29,7 @@ def test_a_second_process_is_refused_with_the_first_ones_pid(tmp_path):
     holder = start_holder(tmp_path)
     try:
         with (
-            pytest.raises(ConfigError, match=f"in use by process {holder.pid}"),
+            pytest.raises(ConfigError, match=f"^OUTPUT_DIR '{tmp_path}' is in use by process {holder.pid}"),
             locked(RunFolder(tmp_path, "transformer")),
         ):
             pass
@@ -44,7 +44,6 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_named(tmp_path):
     holder.wait()
     with locked(RunFolder(tmp_path, "transformer")) as stale_pid:
         assert stale_pid == holder.pid
-        assert (tmp_path / "run.lock").read_text() == str(os.getpid())
     with locked(RunFolder(tmp_path, "transformer")) as stale_pid:
         assert stale_pid is None
 
@@ -64,11 +63,13 @@ def test_a_read_only_folder_is_refused(tmp_path):
         make_folder(str(tmp_path / "run"), "OUTPUT_DIR")
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "seen"), [(OSError(28, "No space left on device"), RunError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, error, seen):
     path = tmp_path / "x.txt"
     write_text_atomic(path, "old")
-    with pytest.raises(type(error)), replacing(path) as temporary:
+    with pytest.raises(seen), replacing(path) as temporary:
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.reference.slow_statistics import table_of
 from utils.test_folder import (
     METRICS,
     TestFolder,
@@ -18,7 +19,7 @@ from utils.test_folder import (
 
 
 def test_tests_of_a_run_are_found_by_epoch_in_rising_order(tmp_path):
-    for name in ("epoch_10", "epoch_9", "epoch_x", "epoch_", "other_3"):
+    for name in ("epoch_10", "epoch_9", "epoch_x", "epoch_", "epoch_²", "epoch_03", "other_3"):
         (tmp_path / name).mkdir()
     found = epoch_folders(tmp_path)
     assert list(found.items()) == [(9, epoch_folder(tmp_path, 9)), (10, epoch_folder(tmp_path, 10))]
@@ -49,7 +50,7 @@ def test_a_result_that_is_not_whole_is_none(tmp_path: Path, content: str | None)
 def test_a_whole_result_is_read_as_it_was_written(tmp_path):
     folder = TestFolder(tmp_path)
     folder.summary.write_text(json.dumps(dict.fromkeys(METRICS, 0.5) | {"epoch": 3}))
-    np.savez(folder.per_query, ap=np.array([0.5, 1.0]))
+    np.savez(folder.per_query, **table_of([0.5, 1.0], [1, 2]))
     assert read_result(folder) == dict.fromkeys(METRICS, 0.5) | {"epoch": 3}
     assert read_per_query(folder)["ap"].tolist() == [0.5, 1.0]
     folder.per_query.write_bytes(folder.per_query.read_bytes()[:40])

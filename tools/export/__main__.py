@@ -1,8 +1,14 @@
 """Write a trained model as one file for onnxruntime or libtorch: python -m tools.export --help."""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import sys
 
 from tools.source import load_source, source_parser
+from utils.commands import path_flag
 from utils.errors import run_command
 
 
@@ -12,7 +18,9 @@ def main(argv: list[str] | None = None) -> int:
         "python -m tools.export", "Write a trained model as one ONNX or TorchScript file, checked against the model."
     )
     parser.add_argument("--format", required=True, metavar="onnx|torchscript", help="kind of the file")
-    parser.add_argument("--out", required=True, metavar="FILE", help="file to write; its folder is made")
+    parser.add_argument(
+        "--out", required=True, type=path_flag, metavar="FILE", help="file to write; its folder is made"
+    )
     parser.add_argument(
         "--normalise", action="store_true", help="take RGB values 0..255 and normalise them inside (default: outside)"
     )

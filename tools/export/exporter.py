@@ -11,7 +11,7 @@ from processor.evaluation.embed import embed_batch, make_embedding
 from processor.trained import Trained
 from tools.export.graphs import RUNNERS, WRITERS, Embedder, Runner, check_packages, label_inputs
 from utils.atomic import replacing
-from utils.checkpoint import sha256_of
+from utils.digest import sha256_of
 from utils.errors import ConfigError, RunError
 from utils.run_folder import make_folder
 
@@ -125,16 +125,14 @@ def compare(embedder: Embedder, trained: Trained, run: Runner) -> Parity:
 
 
 def _write(embedder: Embedder, trained: Trained, fmt: str, path: Path) -> None:
-    """Write the file; an exporter's own errors become a RunError of one line."""
+    """Write the file; an exporter's own errors become a RunError of one line, an OSError stays one."""
     metadata = json.dumps(describe(embedder, trained))
     try:
         WRITERS[fmt](embedder, tuple(trained.cfg.INPUT.SIZE_TEST), metadata, path)
-    except ConfigError:
+    except (ConfigError, OSError):
         raise
     except Exception as error:  # the exporters have errors of their own
-        raise RunError(
-            f"the model cannot be written as {fmt} ({_reason(error)}); if the disk is not full, try the other --format"
-        ) from error
+        raise RunError(f"the model cannot be written as {fmt} ({_reason(error)}); try the other --format") from error
 
 
 def _run(run: Runner, images: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -94,7 +94,10 @@ def write_torchscript(embedder: Embedder, size: tuple[int, int], metadata: str, 
     images, labels = _example(size), torch.tensor([0, UNKNOWN])
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(embedder, (images, labels, labels), check_trace=False)
-        torch.jit.script(WithDefaults(traced, size)).save(str(path), _extra_files={METADATA: metadata})
+        scripted = torch.jit.script(WithDefaults(traced, size))
+        # through Python: where torch itself meets a full disk, it aborts the process
+        with open(path, "wb") as stream:
+            torch.jit.save(scripted, stream, _extra_files={METADATA: metadata})
 
 
 def write_onnx(embedder: Embedder, size: tuple[int, int], metadata: str, path: Path) -> None:

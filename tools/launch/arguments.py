@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from tools.launch.switches import Switches
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, path_flag
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "VeRi" / "deit_transreid_stride_baseline.yml"
 MAX_SEED = 2**32 - 1
+MAX_DIGITS = 18  # of a number
 KEY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 NUMBERS_PATTERN = re.compile(r"[0-9,]+")
 OWN_KEYS = {"SOLVER.SEED": "use --seeds", "OUTPUT_DIR": "use --output-root and --tag", "TEST.WEIGHT": "use test.py"}
@@ -47,7 +48,7 @@ def _make_parser() -> OneLineParser:
         ".csv and .json.",
         allow_abbrev=False,
     )
-    default_root = os.environ.get("OUTPUT_ROOT") or "logs"
+    root = os.environ.get("OUTPUT_ROOT") or "logs"
     on_off = argparse.BooleanOptionalAction
     add = parser.add_argument
     add("--config", "--config_file", nargs="+", action="append", metavar="F", help="YAMLs (default: VeRi baseline)")
@@ -62,7 +63,7 @@ def _make_parser() -> OneLineParser:
     )
     add("--epochs", type=int, metavar="N", help="SOLVER.MAX_EPOCHS, the last epoch (of the last stage)")
     add("--save-every", type=int, metavar="N", help="SOLVER.CHECKPOINT_PERIOD and SOLVER.EVAL_PERIOD, 0 = only the end")
-    add("--output-root", default=default_root, metavar="DIR", help="created if absent (default: $OUTPUT_ROOT or logs)")
+    add("--output-root", default=root, type=path_flag, metavar="DIR", help="made if absent ($OUTPUT_ROOT or logs)")
     add("--tag", metavar="NAME", help="name in the folders, for the YAML's and the switches; several YAMLs add theirs")
     add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
     add("--test", action=on_off, default=True, help="test each checkpoint (default: on)")
@@ -112,7 +113,11 @@ def _split_configs(given: list[list[str]]) -> tuple[list[str], list[str]]:
 def _split_numbers(flag: str, words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:
     """Return the numbers of a flag, and the words after them (KEY VALUE pairs that follow it directly)."""
     count = next((i for i, word in enumerate(words) if not NUMBERS_PATTERN.fullmatch(word)), len(words))
-    numbers = [int(number) for word in words[:count] for number in word.split(",") if number]
+    given = [number for word in words[:count] for number in word.split(",") if number]
+    too_long = next((number for number in given if len(number) > MAX_DIGITS), None)
+    if too_long is not None:
+        parser.error(f"{flag} {too_long} is too large")
+    numbers = [int(number) for number in given]
     wrong = words[count : count + 1] if count < len(words) and not KEY_PATTERN.fullmatch(words[count]) else []
     if wrong or not numbers:
         parser.error(f"{flag} got '{(wrong or words)[0]}', expected whole numbers such as 0 1 2 or 0,1,2")

@@ -1,5 +1,6 @@
 """The child processes of a launch: started by its threads, heard line by line, ended together."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from types import TracebackType
 from typing import IO, NoReturn, TextIO
 
 from tools.launch.places import Place
+from utils import interrupts
+from utils.file_lock import LAUNCHER
 
 CHILD_GRACE_S = 30
+LAST_GRACE_S = 2  # after a second Ctrl-C
 DRAIN_S = 10  # for the last lines of a child; a process that it left behind may hold its pipe open
 
 _printing = threading.Lock()
@@ -26,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 def say(text: str, prefix: str = "", stream: TextIO | None = None) -> None:
     """Print the lines of `text`, each after `prefix`, to stdout unless another stream is given; nothing is buffered."""
     lines = [f"{prefix}{line}".rstrip() if prefix else line for line in text.split("\n")]
-    with _printing:
+    with _printing, suppress(OSError):  # a terminal that is gone, or a full disk behind it, ends no launch
         print("\n".join(lines), file=stream or sys.stdout, flush=True)
 
 
@@ -44,6 +48,8 @@ class Children:
 
     def __enter__(self) -> "Children":
         self._previous = signal.signal(signal.SIGTERM, _exit)
+        self._at_end = interrupts.at_end(self._end_now)
+        self._at_end.__enter__()
         return self
 
     def __exit__(
@@ -51,8 +57,10 @@ class Children:
     ) -> None:
         try:
             if kind is not None:
-                self._end(told=kind is KeyboardInterrupt)  # the terminal's Ctrl-C reached them too
+                # the terminal's Ctrl-C reached them too
+                self._end(told=kind is KeyboardInterrupt or interrupts.asked())
         finally:
+            self._at_end.__exit__(None, None, None)
             signal.signal(signal.SIGTERM, self._previous)
 
     def run(self, command: Sequence[str], place: Place, prefix: str = "") -> int:
@@ -66,8 +74,9 @@ class Children:
         with self._lock:
             if self._ending:
                 raise Interrupted
+            environment = {**place.environment(), LAUNCHER: str(os.getpid())}
             process = subprocess.Popen(
-                command, cwd=self.folder, env=place.environment(), stdin=nothing, stdout=pipe, stderr=pipe
+                command, cwd=self.folder, env=environment, stdin=nothing, stdout=pipe, stderr=pipe
             )
             self._running.append(process)
         readers = [
@@ -84,6 +93,14 @@ class Children:
         if self._ending:
             raise Interrupted
         return exit_code
+
+    def _end_now(self) -> None:
+        """End the children with this process, told by the same second Ctrl-C; waits for no lock."""
+        deadline = time.monotonic() + LAST_GRACE_S
+        while time.monotonic() < deadline and any(process.returncode is None for process in self._running):
+            time.sleep(0.05)
+        for process in self._running:
+            process.kill()
 
     def _end(self, told: bool) -> None:
         """Let the running children end in CHILD_GRACE_S (told: they know already), then kill; a second signal kills."""

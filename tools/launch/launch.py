@@ -11,15 +11,17 @@ from typing import Any
 
 from configs.phases import PhasePlan
 from tools.launch.children import say
+from tools.launch.older import count_results, kept_line, may_replace
 from tools.launch.places import check_gpus
 from tools.launch.queue import Ended, Progress, Unit
 from tools.launch.switches import load_with_switches
 from tools.report import write_launch_report
 from tools.study.ablation import compare_to_first, format_ablation, format_markdown, write_ablation
-from tools.study.experiment import Experiment, check_names, check_same_settings, make_experiment, summarise
+from tools.study.experiment import Experiment, check_names, check_same_settings, make_experiment
+from tools.study.results import summarise
 from tools.study.summary import CSV_HEADER, SeedResults, csv_rows, format_table, seed_rows, write_files
-from utils.atomic import write_text_atomic
-from utils.errors import USER_ERROR_CODE, ConfigError
+from utils.atomic import replacing, write_text_atomic
+from utils.errors import USER_ERROR_CODE, ConfigError, RunError
 from utils.run_folder import make_folder
 from utils.tables import markdown
 from utils.test_folder import TestFolder
@@ -69,6 +71,7 @@ class Launch:
         self.files = [Files() for _ in experiments]
         self.summaries: list[dict[str, Any]] = []
         self.written: list[Path] = []
+        self.kept: list[Path] = []  # of earlier launches, which have more results
 
     def take(self) -> Unit | None:
         """Return the next seed, config by config; an experiment's first one prints what will run."""
@@ -86,18 +89,33 @@ class Launch:
         """Write what this seed adds: to its experiment's files, and once that is over to those of the launch."""
         progress.end(seed, ended)
         experiment, number = progress.experiment, self.progress.index(progress)
-        files, later = self.files[number], self.files[number + 1 :]
-        if not ended.exit_code or (progress.over and not files.written):
+        files = self.files[number]
+        if not ended.exit_code or (progress.over and not files.summary):
             files.summary, files.results = summarise(experiment, self.seeds, progress.failed_tests)
         if not ended.exit_code:
-            files.written = save_summary(experiment, files.summary, files.results)
-            if not any(one.written for one in later):  # on several devices an earlier experiment may end last
-                files.written.append(save_shared(experiment, files.summary))
+            self._save_summary(number)
         if progress.over:
-            # without files no seed got through: only the table of this launch shows what earlier ones left
-            if files.written:
+            # where no seed got through, only the table of this launch shows what earlier ones left
+            if any(not one.exit_code for one in progress.ended.values()):
                 print_summary(experiment, files.summary, files.written)
+            print_left_out(files.results)
             self.save()
+
+    def _save_summary(self, number: int) -> None:
+        """Write the summary of an experiment, and its copy under the name that all share, as far as it has come."""
+        progress, files = self.progress[number], self.files[number]
+        count, is_complete = count_results([files.summary]), progress.over and not progress.exit_code
+        start = summary_start(progress.experiment)
+        files.written = []
+        if not may_replace(start.with_name(f"{start.name}.json"), count, is_complete):
+            return
+        files.written = save_summary(progress.experiment, files.summary, files.results)
+        shared = progress.experiment.root / SHARED_SUMMARY
+        # on several devices an earlier experiment may end last
+        is_latest = not any(one.written for one in self.files[number + 1 :])
+        if is_latest and may_replace(shared, count, is_complete and count > 0):
+            write_text_atomic(shared, json.dumps(files.summary, indent=2) + "\n")
+            files.written.append(shared)
 
     def save(self) -> None:
         """Write the tables and the report of the experiments that are over, up to the first that is not."""
@@ -105,7 +123,37 @@ class Launch:
         if count:  # also where the launch is stopped later on
             results = [one.results for one in self.files[:count]]
             self.summaries = compare_to_first([one.summary for one in self.files[:count]], results)
-            self.written = save_launch(self.experiments, self.tag, self.summaries, results, self.command)
+            is_complete = all(one.over and not one.exit_code for one in self.progress)
+            self.written, self.kept = self._save_launch(results, is_complete)
+
+    def _save_launch(
+        self, results: Sequence[Sequence[SeedResults]], is_complete: bool
+    ) -> tuple[list[Path], list[Path]]:
+        """Write the files of the whole launch, report and table of several; returns those written, and older ones kept.
+
+        A launch that failed, or has more to come, replaces nothing that has more results.
+        """
+        root, several, count = self.experiments[0].root, len(self.experiments) > 1, count_results(self.summaries)
+        start = root / ((f"{self.tag}_ablation" if self.tag else "ablation") if several else self.experiments[0].name)
+        table, report, shared = start.with_name(f"{start.name}.json"), report_of(start), TestFolder(root).report
+        written, kept = [], []
+        if several and may_replace(table, count, is_complete):
+            written += write_ablation(start, self.summaries, results)
+        elif several:
+            kept.append(table)
+        if not may_replace(report, count, is_complete):
+            return written, [*kept, report]
+        try:
+            write_launch_report(report, self.experiments, self.summaries, results, self.command)
+            written.append(report)
+            if not may_replace(shared, count, is_complete and count > 0):
+                return written, [*kept, shared]
+            with replacing(shared) as temporary:
+                shutil.copyfile(report, temporary)
+        except (OSError, ConfigError, RunError) as error:  # the results stand, only their page is missing
+            say(f"warning: no report: {error}")
+            return written, kept
+        return [*written, shared], kept
 
     def print_stop(self) -> None:
         """Print which seeds a signal ended, and how many had been done."""
@@ -123,40 +171,24 @@ class Launch:
                 say(f"failed: ID {number}, {one.experiment.name}, exit code {one.exit_code}; {way_on}")
         if self.written:
             say("\n".join(f"written: {path}" for path in self.written))
+        for path in self.kept:
+            say(kept_line(path))
+
+
+def summary_start(experiment: Experiment) -> Path:
+    """Return what the paths of an experiment's summary files begin with."""
+    return experiment.root / f"{experiment.name}_summary"
+
+
+def report_of(start: Path) -> Path:
+    """Return the path of the report of a launch whose files begin with `start`."""
+    return start.with_name(f"{start.name}_report.html")
 
 
 def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[SeedResults]) -> list[Path]:
     """Write the summary files of an experiment; returns the paths."""
     text = f"{format_markdown(experiment.name, [summary])}\n{markdown(seed_rows(summary))}\n"
-    start = experiment.root / f"{experiment.name}_summary"
-    return write_files(start, summary, [CSV_HEADER, *csv_rows(results, summary["dataset"])], text)
-
-
-def save_shared(experiment: Experiment, summary: dict[str, Any]) -> Path:
-    """Write the copy of a summary under the name that all experiments share; returns the path."""
-    shared = experiment.root / SHARED_SUMMARY
-    write_text_atomic(shared, json.dumps(summary, indent=2) + "\n")
-    return shared
-
-
-def save_launch(
-    experiments: Sequence[Experiment],
-    tag: str | None,
-    summaries: Sequence[dict[str, Any]],
-    results: Sequence[Sequence[SeedResults]],
-    command: str,
-) -> list[Path]:
-    """Write the files of the whole launch as far as it has come: report, and table of several; returns the paths."""
-    root, several = experiments[0].root, len(experiments) > 1
-    start = (f"{tag}_ablation" if tag else "ablation") if several else experiments[0].name
-    written = write_ablation(root / start, summaries, results) if several else []
-    try:
-        report = write_launch_report(root / f"{start}_report.html", experiments, summaries, results, command)
-        shutil.copyfile(report, TestFolder(root).report)
-    except OSError as error:  # the results stand, only their page is missing
-        say(f"warning: no report ({error}); the same command writes it")
-        return written
-    return [*written, report, TestFolder(root).report]
+    return write_files(summary_start(experiment), summary, [CSV_HEADER, *csv_rows(results, summary["dataset"])], text)
 
 
 def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
@@ -179,4 +211,14 @@ def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequ
             f"failed: seed {test['seed']}, epoch {test['epoch']}, exit code {test['exit_code']}, see "
             f"'{test['folder']}'; the same command tests it again"
         )
-    say("\n".join(f"written: {path}" for path in written))
+    for path in written:
+        say(f"written: {path}")
+    if not written:
+        say(kept_line(summary_start(experiment)))
+
+
+def print_left_out(results: Sequence[SeedResults]) -> None:
+    """Print a line for each result in the folders of an experiment that does not count."""
+    for one in results:
+        for epoch, why in one.left_out.items():
+            say(f"left out: seed {one.seed}, epoch {epoch}: {why}")

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from tools.launch.places import Place
 from tools.study.experiment import Experiment
+from utils.interrupts import check
 
-POLL_S = 1.0  # a wait without end would keep Ctrl-C from the main thread on some systems
+POLL_S = 0.2  # between two looks at Ctrl-C
 
 
 class Ended(NamedTuple):
@@ -83,7 +84,9 @@ def run_units(
             running[start(unit, place)] = (unit, place)
         if not running:
             return
-        for future in wait(running, POLL_S, FIRST_COMPLETED).done:
+        ended = wait(running, POLL_S, FIRST_COMPLETED).done
+        check()
+        for future in ended:
             unit, place = running.pop(future)
             free.append(place)
             yield unit, future.result()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def write_test_report(folder: TestFolder) -> Path:
     """Write report.html and slices.png of a test from its summary.json, analysis.json and slices.csv.
 
-    Raises DataError where there is no whole summary.json, OSError where the page cannot be written.
+    Raises DataError where there is no whole summary.json, the errors of `replacing` where the page
+    cannot be written.
     """
     from tools.charts import save_png, slices_chart
     from tools.report.files import read_tested
@@ -42,7 +43,8 @@ def write_launch_report(
     """Write the report of a launch to `path`, from the folders of its seeds; returns the path.
 
     `summaries` and `results` are those of `summarise` for the first experiments, as far as the launch
-    has come; `command` is the launch's own command line. Raises OSError where the page cannot be written.
+    has come; `command` is the launch's own command line. Raises the errors of `replacing` where the page cannot be
+    written.
     """
     from tools.report.launched import gather, make_launch_page
     from utils.atomic import write_text_atomic

@@ -1,10 +1,15 @@
 """Make the report of a test again from its files: python -m tools.report logs/x_test/epoch_120"""
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import sys
 from pathlib import Path
 
 from tools.report import write_test_report
-from utils.commands import OneLineParser, need_packages
+from utils.commands import OneLineParser, need_packages, path_flag
 from utils.errors import run_command
 from utils.test_folder import TestFolder
 
@@ -16,10 +21,12 @@ def main(argv: list[str] | None = None) -> int:
         description="Make report.html again from the files of a test.",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=path_flag, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>"
+    )
     args = parser.parse_args(argv)
     need_packages("matplotlib")
-    print(f"written: {write_test_report(TestFolder(args.folder))}")
+    print(f"written: {write_test_report(TestFolder(Path(args.folder)))}")
     return 0
 
 

@@ -10,7 +10,7 @@ from configs.phases import TITLES
 from tools import charts
 from tools.report.page import details, join, missing, paragraph, pictures, table
 from tools.study.summary import SeedResults
-from utils.ranking.slices import Slice
+from utils.ranking.slices import LEFT_OUT, Slice
 
 Record = Mapping[str, Any]
 NO_SLICES = "The test set cannot be divided: one camera, one viewpoint."
@@ -22,6 +22,8 @@ def slices(parts: Sequence[Slice], of: str = "") -> str:
     """Return heat map and bars of the slices, and their table behind a click; `of` says whose they are."""
     if not parts:
         return missing(NO_SLICES)
+    left_out = [part.query for part in parts if part.kind == LEFT_OUT]
+    parts = [part for part in parts if part.kind != LEFT_OUT]
     kinds = dict.fromkeys(part.kind for part in parts)
     drawn = [charts.camera_pair_chart(parts, f"mAP per camera pair{of}")] if "camera_pair" in kinds else []
     drawn += [
@@ -29,7 +31,12 @@ def slices(parts: Sequence[Slice], of: str = "") -> str:
     ]
     rows = [[part.kind.replace("_", " "), *map(str, part[1:5]), *map(_percent, part[5:])] for part in parts]
     numbers = table([SLICE_HEAD, *rows], f"Slices{of}: queries with a match, metrics in percent", left=range(3))
-    return join([pictures(drawn, packed=True), details(f"All {len(parts)} slices as a table", numbers)])
+    note = (
+        paragraph(f"Shown are those of the most images. Left out are {'; '.join(left_out)}.", "note")
+        if left_out
+        else ""
+    )
+    return join([pictures(drawn, packed=True), note, details(f"All {len(parts)} slices as a table", numbers)])
 
 
 def _percent(fraction: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from utils.errors import DataError
 from utils.ranking.slices import Slice, read_slices
-from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, read_result
+from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, is_as_written, read_result
 
 
 class Tested(NamedTuple):
@@ -34,8 +34,8 @@ def read_tested(folder: TestFolder) -> Tested:
             "<name>_test/epoch_<e>"
         )
     absent: dict[str, str] = {}
-    analysis = _read(folder.analysis, read_analysis, absent)
-    slices = _read(folder.slices, read_slices, absent)
+    analysis = _read(folder.analysis, read_analysis, summary, absent)
+    slices = _read(folder.slices, read_slices, summary, absent)
     return Tested(folder, summary, analysis, slices, absent)
 
 
@@ -47,11 +47,13 @@ def read_analysis(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, reader: Callable[[Path], Any], absent: dict[str, str]) -> Any:
+def _read(path: Path, reader: Callable[[Path], Any], summary: dict[str, Any], absent: dict[str, str]) -> Any:
     try:
-        return reader(path)
+        if is_as_written(path, summary):
+            return reader(path)
+        absent[path.name] = f"{path.name} is not what this test wrote: it is damaged. A new test writes it afresh."
     except FileNotFoundError:
         absent[path.name] = f"This test left no {path.name}: TEST.REPORT was False, or an older version ran it."
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         absent[path.name] = f"{path.name} cannot be read ({error}). A new test writes it afresh."
     return None

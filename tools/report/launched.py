@@ -79,7 +79,9 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
     sections.append(make_section("reproduce", "Reproduce", result.command_part, command))
     names = f"{len(launched)} experiments" if several else launched[0].experiment.name
     seeds = " ".join(map(str, launched[0].records))
-    return make_page(f"Report of {names}", [f"Seeds {seeds}, folders in {launched[0].experiment.root}"], sections)
+    subtitle = [f"Seeds {seeds}, folders in {launched[0].experiment.root}"]
+    count = sum(one.summary["num_seeds"]["last"] for one in launched)
+    return make_page(f"Report of {names}", subtitle, sections, count)
 
 
 def _each(launched: Sequence[Launched], make: Callable[[Launched], str]) -> str:

@@ -22,7 +22,7 @@ PAGE = Template("""\
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="$policy">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
+$results<title>$title</title>
 <link rel="icon" href="data:,">
 <style>
 $style</style>
@@ -43,6 +43,9 @@ $sections
 </body>
 </html>
 """)
+
+
+RESULTS = '<meta name="results" content="{count}">'  # how many seeds have a result at their last epoch
 
 
 class Section(NamedTuple):
@@ -160,9 +163,10 @@ def _style() -> str:
     return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
-def make_page(title: str, subtitle: Iterable[str], sections: Sequence[Section]) -> str:
-    """Return the whole page; the lines of `subtitle` are plain text."""
+def make_page(title: str, subtitle: Iterable[str], sections: Sequence[Section], results: int | None = None) -> str:
+    """Return the whole page; the lines of `subtitle` are plain text, `results` is what a launch's page has to show."""
     return PAGE.substitute(
+        results="" if results is None else RESULTS.format(count=results) + "\n",
         policy=POLICY,
         title=text(title),
         subtitle=join(paragraph(line) for line in subtitle),

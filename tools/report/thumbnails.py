@@ -23,13 +23,11 @@ LEGEND = (
 
 def thumbnail(path: str) -> str | None:
     """Return the image as a JPEG data URI, at most SIDE pixels wide and high; None when it cannot be read."""
-    from PIL import Image
+    from datasets.image_files import ImageError, decode, read_file
 
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes large JPEG files at a fraction of their size
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for damaged files
+        small, _ = decode(read_file(path), draft=(2 * SIDE, 2 * SIDE))
+    except (FileNotFoundError, ImageError):
         return None
     small.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()

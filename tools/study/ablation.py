@@ -38,7 +38,7 @@ def describe_plan(plan: PhasePlan, k: int) -> dict[str, Any]:
 
     tripletx_k is `k` (LOSS.TRIPLETX.K), None when TripletX never has a weight.
     """
-    phases = [phase for run in plan.segments() for phase in run]
+    phases = [first for first, _ in plan.segments()]  # losses and K stay within a segment
     by_tag: dict[str, list[Phase]] = {}
     for phase in phases:
         by_tag.setdefault(phase.tag, []).append(phase)

@@ -3,22 +3,22 @@
 import argparse
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from configs import find_notices, get_cfg_defaults, load_cfg
+from configs import find_notices, load_cfg
 from configs.compare import find_differences, flatten, result_settings
 from configs.stages import solver_of, stages_of
 from configs.titles import dataset_title, names_of_tests
 from tools.study.ablation import describe_plan
 from tools.study.names import config_label, default_prefix, experiment_name
-from tools.study.summary import FurtherTest, SeedResults, best_held_out, build_summary, pick_references
 from utils.errors import ConfigError
-from utils.run_folder import RunFolder, of_stage, read_metrics
-from utils.test_folder import METRICS, TestFolder, epoch_folder, epoch_folders, read_per_query, read_result
+from utils.run_folder import RunFolder
+from utils.run_record import read_record
+from utils.test_folder import TestFolder, epoch_folder
+from utils.yaml_text import plain_tree
 
 if TYPE_CHECKING:
     from processor.phases import PhasePlan
@@ -118,90 +118,53 @@ def check_names(experiments: Sequence[Experiment]) -> None:
 
 
 def check_same_settings(experiment: Experiment, seed: int) -> None:
-    """Refuse a run folder that other settings made: it keeps its resolved configuration in config.yaml."""
-    import yaml
-
-    recorded = experiment.run_folder(seed).config
-    nothing_learnt = not any(recorded.parent.glob("*.pth")) and not experiment.tests_of(seed).exists()
-    if not recorded.is_file() or nothing_learnt:  # a run that ended over a mistake may be put right
+    """Refuse a run folder that other settings made, as config.yaml, or in its place a checkpoint, or run.json tells."""
+    run = experiment.run_folder(seed)
+    nothing_learnt = not any(run.path.glob("*.pth")) and not experiment.tests_of(seed).exists()
+    if nothing_learnt:  # a run that ended over a mistake may be put right
         return
-    try:
-        saved = yaml.safe_load(recorded.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise ConfigError(
-            f"'{recorded}' is damaged; move '{recorded.parent}' away, or give this experiment its own --tag"
-        )
-    now = yaml.safe_load(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
-    differing = find_differences(saved, now)
+    if run.config.exists():
+        saved = _settings_in(run.config)
+        if saved is None:
+            raise ConfigError(
+                f"'{run.config}' is damaged; move '{run.path}' away, or give this experiment its own --tag"
+            )
+    else:
+        saved = _settings_of_a_checkpoint(run)
+    record = read_record(run)
+    of_record = _sections(record.config) if record is not None else None  # it proves checkpoints that were copied here
+    known = [settings for settings in (saved, of_record) if settings is not None]
+    if not known:  # no checkpoint of this code: train.py says what it makes of the folder
+        return
+    now = plain_tree(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
+    differing = next(filter(None, (find_differences(settings, now) for settings in known)), [])
     if differing:
         raise ConfigError(
-            f"'{recorded.parent}' was trained with other settings: {'; '.join(differing)}; set them back, or give this "
+            f"'{run.path}' was trained with other settings: {'; '.join(differing)}; set them back, or give this "
             "experiment its own --tag"
         )
 
 
-def collect_results(experiment: Experiment, seed: int) -> SeedResults:
-    """Return what lies in the folders of one seed: valid test results up to the last epoch, and reference figures."""
-    epochs, fingerprints, last = {}, set(), {}
-    run = experiment.run_folder(seed)
-    for epoch, folder in epoch_folders(experiment.tests_of(seed)).items():
-        if epoch > experiment.last_epoch:
-            continue
-        if why_untested(folder, run.checkpoint(epoch), experiment.test_settings) is None:
-            result = read_result(folder)
-            epochs[epoch] = {name: result[name] for name in METRICS}
-            fingerprints |= {result["data_fingerprint"]} if "data_fingerprint" in result else set()
-            last = result if epoch == experiment.last_epoch else last
-    records = read_metrics(run.metrics)
-    looked_at = of_stage(records, experiment.stages, experiment.stages[-1])
-    held_out = {
-        record["epoch"]: {name: record[name] for name in METRICS} for record in looked_at if record["kind"] == "val"
-    }
-    unseen = {experiment.last_epoch, best_held_out(epochs, held_out)} & epochs.keys()
-    tables = {epoch: read_per_query(experiment.test_folder(seed, epoch)) for epoch in unseen}
-    per_query = {epoch: table for epoch, table in tables.items() if table is not None}
-    further = {name: _read_further(experiment, seed, name, metrics) for name, metrics in last.get("tests", {}).items()}
-    return SeedResults(seed, epochs, pick_references(records), fingerprints, held_out, per_query, further)
-
-
-def _read_further(experiment: Experiment, seed: int, name: str, metrics: dict[str, float]) -> FurtherTest:
-    """Return the last epoch's result on another test set, which test.py leaves in a folder of that name."""
-    title = dataset_title(name, experiment.test_settings["DATASETS.VEHICLEID_TEST_SIZE"])
-    folder = experiment.test_folder(seed, experiment.last_epoch).further(name)
-    return FurtherTest(title, metrics, read_per_query(folder))
-
-
-def summarise(
-    experiment: Experiment, seeds: Sequence[int], failed_tests: Sequence[dict[str, Any]]
-) -> tuple[dict[str, Any], list[SeedResults]]:
-    """Return the summary of these seeds as far as they have results, and the results."""
-    results = [collect_results(experiment, seed) for seed in seeds]
-    time = datetime.now().astimezone().isoformat(timespec="seconds")
-    facts = {"name": experiment.name, "timestamp": time, **experiment.facts}
-    return build_summary(results, experiment.last_epoch, facts, failed_tests), results
-
-
-def why_untested(folder: TestFolder, weight: Path, settings: dict[str, Any]) -> str | None:
-    """Return why `folder` holds no valid result for `weight` under `settings`, None when it does.
-
-    A result whose checkpoint is gone is taken as it is.
-    """
-    result = read_result(folder)
-    if result is None:
-        return "no whole result" if folder.path.is_dir() else "not tested yet"
-    saved = result_settings(get_cfg_defaults()) | result.get("settings", {})  # a key it lacks is younger than it
-    changes = [f"{key} {saved.get(key)} -> {new}" for key, new in settings.items() if saved.get(key) != new]
-    if changes:
-        return f"tested with other settings: {'; '.join(changes)}"
-    for name in result.get("tests", {}):  # further test sets, each with a folder of its name
-        if read_result(folder.further(name)) is None:
-            return f"no whole result on {name}"
-    if not weight.is_file() or weight.stat().st_mtime <= folder.summary.stat().st_mtime:
+def _settings_in(path: Path) -> dict[str, Any] | None:
+    """Return the sections of a configuration that a run kept; None where the file is damaged or cannot be read."""
+    try:
+        return _sections(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
         return None
-    from utils.checkpoint import sha256_of
 
-    if result["weight_sha256"] != sha256_of(weight):
-        return "the checkpoint changed after its test"
+
+def _sections(text: str) -> dict[str, Any] | None:
+    """Return the sections of a configuration in YAML; None for any other text."""
+    content = plain_tree(text)
+    is_config = content is not None and all(isinstance(name, str) for name in content)
+    return content if is_config and isinstance(content.get("SOLVER"), dict) else None
+
+
+def _settings_of_a_checkpoint(run: RunFolder) -> dict[str, Any] | None:
+    from utils.checkpoint import read_provenance
+
+    for weight in reversed(run.checkpoints().values()):
+        config = (read_provenance(weight) or {}).get("config")
+        if isinstance(config, str) and (saved := _sections(config)) is not None:
+            return saved
     return None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from utils.errors import ConfigError
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+MAX_NAME = 150  # characters; the longest file name, with what is added, has 255
 COMMON_START = "deit_transreid_stride_"
 PREFIXES = {"veri": "veri776"}  # folder prefix of a data set where it is not the lower-case name
 
@@ -25,7 +26,7 @@ def experiment_name(prefix: str, stamp: str | None, tag: str | None, label: str 
     """Return `{prefix}[_{stamp}][_{tag}][_{label}][_{words}]`, the start of all folder and file names.
 
     `label` is the YAML's, `words` those of the switches that the command line gives; None = absent. Raises ConfigError
-    for a part with characters other than A-Z a-z 0-9 . _ -
+    for a part with characters other than A-Z a-z 0-9 . _ -, one that begins with . or -, and a name over MAX_NAME
     """
     parts = {
         "--ds-prefix": prefix,
@@ -38,6 +39,12 @@ def experiment_name(prefix: str, stamp: str | None, tag: str | None, label: str 
         if part is not None and not NAME_PATTERN.fullmatch(part):
             way_out = "; or give a --tag" if source == "the YAML's name" and tag is None else ""
             raise ConfigError(
-                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '.', '_' and '-'{way_out}"
+                f"{source} '{part}' cannot be part of a folder name; use letters, digits, '_', and after the first one "
+                f"'.' and '-'{way_out}"
             )
-    return "_".join(part for part in parts.values() if part is not None)
+    name = "_".join(part for part in parts.values() if part is not None)
+    if len(name) > MAX_NAME:
+        raise ConfigError(
+            f"the name '{name}' of the folders has {len(name)} characters, at most {MAX_NAME}; shorten --tag"
+        )
+    return name

@@ -13,7 +13,7 @@ from utils.errors import DataError
 from utils.statistics.bootstrap import PerQuery, mean_interval, query_units
 from utils.statistics.paired import mean_values, pair_queries
 from utils.tables import align, percent
-from utils.test_folder import METRICS, WITH_INTERVAL
+from utils.test_folder import METRICS, WITH_INTERVAL, is_fraction
 
 SUMMARY_SCHEMA = 1
 CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_held_out", "data")
@@ -44,14 +44,15 @@ class SeedResults(NamedTuple):
     held_out: Mapping[int, Metrics] = {}  # by epoch: on the identities of DATASETS.VAL_IDS
     per_query: Mapping[int, PerQuery] = {}  # of the epochs that are chosen without looking at the test set
     further: Mapping[str, FurtherTest] = {}
+    left_out: Mapping[int, str] = {}  # by epoch: why its result does not count
 
 
 def pick_references(records: Iterable[dict[str, Any]]) -> dict[str, Metrics]:
     """Return {name: metrics} of the `reference` lines of a metrics.jsonl; metrics that a line lacks are left out."""
     return {
-        record["name"]: {metric: record[metric] for metric in METRICS if metric in record}
+        record["name"]: {metric: record[metric] for metric in METRICS if is_fraction(record.get(metric))}
         for record in records
-        if record.get("kind") == "reference" and record.get("name") in REFERENCES
+        if record.get("kind") == "reference" and record.get("name") in [*REFERENCES]
     }
 
 

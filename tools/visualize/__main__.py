@@ -5,6 +5,11 @@ attention  from where in the image each branch's feature comes
 embedding  embeddings of some identities in the plane
 """
 
+from utils.interrupts import take_over
+
+if __name__ == "__main__":
+    take_over()  # Ctrl-C, before the imports that take time
+
 import argparse
 import sys
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from tools.source import load_source
 from tools.visualize.common import picture_parser
 from tools.visualize.grid import Tile, draw_grid, file_stem, open_rgb
-from utils.commands import need_packages, whole_number
+from utils.commands import need_packages, path_flag, whole_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         *("--images", "-i"),
         nargs="+",
+        type=path_flag,
         metavar="PATH",
         help="files or folders; KEY VALUE pairs stand before (default: the first test queries)",
     )
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
         path = images.samples[row].path
         draw_maps(path, maps, _geometry(trained), folder / f"{row + 1:03d}_{file_stem(path)}.png")
+    images.tell_damage()
     print(f"{number} attention maps in {folder}")
     return 0
 
@@ -112,8 +115,9 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
     """Return images, with the labels that the model is told, and how many of them to draw."""
     if args.images is None:
         from datasets.make_dataloader import make_dataloader
+        from processor.trained import told_by
 
-        data = make_dataloader(trained.cfg)
+        data = make_dataloader(trained.cfg, counts=partial(told_by, trained.cfg, trained.weight))
         return data.val_loader.dataset, min(args.num_images, data.num_query)
     from datasets.bases import Sample
     from datasets.torch_datasets import ImageDataset
@@ -122,7 +126,8 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
     paths = find_images(args.images, "--images")
     settings = trained.cfg.INPUT
     samples = [Sample(path, UNKNOWN, UNKNOWN, UNKNOWN) for path in paths]
-    return ImageDataset(samples, settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER), len(samples)
+    reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+    return ImageDataset(samples, *reading, broken=settings.BROKEN_IMAGES), len(samples)
 
 
 def _geometry(trained: "Trained") -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

@@ -1,10 +1,11 @@
 """What the commands share: the command line, the model, and images by path."""
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tools.source import load_source, source_parser
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, path_flag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ class Opened(NamedTuple):
 def picture_parser(command: str, description: str) -> OneLineParser:
     """Return a `source_parser` with --out DIR."""
     parser = source_parser(f"python -m tools.visualize {command}", description)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder that takes the pictures")
+    parser.add_argument("--out", required=True, type=path_flag, metavar="DIR", help="folder that takes the pictures")
     return parser
 
 
@@ -49,11 +50,12 @@ def seed(text: str) -> int:
 def open_test_set(args: argparse.Namespace) -> Opened:
     """Return output folder, trained model and its test data; ConfigError or DataError for what does not exist."""
     from datasets.make_dataloader import make_dataloader
+    from processor.trained import told_by
     from utils.run_folder import make_folder
 
     folder = make_folder(args.out, "--out")
     trained = load_source(args)
-    return Opened(folder, trained, make_dataloader(trained.cfg))
+    return Opened(folder, trained, make_dataloader(trained.cfg, counts=partial(told_by, trained.cfg, trained.weight)))
 
 
 def samples_of(labels: "Labels", rows: "np.ndarray") -> list["Sample"]:

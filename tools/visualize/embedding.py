@@ -13,7 +13,7 @@ import numpy as np
 
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from utils.commands import need_packages, whole_number
-from utils.errors import ConfigError, DataError
+from utils.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +28,12 @@ logger = logging.getLogger(__name__)
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 LABELS = {"pid": "identity", "camid": "camera"}
 FEWEST = 4  # points
+LEAST_SPREAD = 1e-18  # its square is still a float32; without spread, t-SNE would divide by 0 and crash the process
 USUAL_PERPLEXITY = 30.0
 MARKERS = {"query": ("*", 110), "gallery": ("o", 26)}  # shape and area in points
 LEGEND_ROWS = 22
+MAX_LEGEND = 3 * LEGEND_ROWS  # names that have room beside the picture
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how one begins
 DISTINCT = (  # Trubetskoy, List of 20 simple, distinct colors, 2017, the strong ones first
     *("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#911eb4", "#f58231", "#42d4f4", "#000075", "#f032e6", "#bfef45"),
     *("#800000", "#469990", "#9a6324", "#dcbeff", "#808000", "#fabed4", "#a9a9a9", "#aaffc3", "#ffd8b1", "#fffac8"),
@@ -77,15 +80,21 @@ def choose_ids(pids: np.ndarray, number: int, seed: int) -> np.ndarray:
 def project(feat: np.ndarray, method: str, seed: int, perplexity: float | None = None) -> np.ndarray:
     """Return float [N, 2] for features [N, D], the same on each call with one `seed`; axes are centred.
 
-    `perplexity` None: 30, or a third of the images where they are few. Raises DataError for fewer than 4 images,
-    ConfigError for a perplexity that is not above 0 and below N.
+    `perplexity` None: 30, or a third of the images where they are few. Raises DataError for fewer than 4 images or a
+    feature that is not finite, RunError for features that are all alike, ConfigError for a perplexity that is not
+    above 0 and below N.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
+    from utils.ranking.distance import squared_norms
+
     total = len(feat)
     if total < FEWEST:
         raise DataError(f"{total} images of the chosen identities; {FEWEST} are needed: raise --num-ids")
+    squared_norms(feat, "test")
+    if np.std(feat, axis=0, dtype=np.float64).max() < LEAST_SPREAD:
+        raise RunError(f"all {total} embeddings are alike, so there is nothing to draw: has the model learnt anything?")
     if method == "pca":
         return PCA(2, svd_solver="full").fit_transform(feat)
     if perplexity is None:
@@ -99,13 +108,17 @@ def project(feat: np.ndarray, method: str, seed: int, perplexity: float | None =
 
 
 def coordinates(samples: list["Sample"], is_query: np.ndarray, points: np.ndarray) -> str:
-    """Return CSV text with the columns path, pid, camid, x, y, split (query or gallery)."""
+    """Return CSV text with the columns path, pid, camid, x, y, split (query or gallery).
+
+    A path that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("path", "pid", "camid", "x", "y", "split"))
     for sample, query, (x, y) in zip(samples, is_query, points, strict=True):
         split = "query" if query else "gallery"
-        writer.writerow((sample.path, sample.pid, sample.camid, f"{x:.6g}", f"{y:.6g}", split))
+        path = f"'{sample.path}" if sample.path.startswith(FORMULA) else sample.path
+        writer.writerow((path, sample.pid, sample.camid, f"{x:.6g}", f"{y:.6g}", split))
     return stream.getvalue()
 
 
@@ -127,9 +140,11 @@ def scatter(points: np.ndarray, labels: np.ndarray, is_query: np.ndarray, what: 
     style: dict[str, Any] = {"linestyle": "", "markeredgecolor": "black", "markeredgewidth": 0.4}
     roles = [Line2D([], [], marker=MARKERS[split][0], color="white", label=split, **style) for split in MARKERS]
     figure.legend(handles=roles, loc="outside lower center", ncols=len(roles), frameon=False, fontsize=9)
-    handles = [Line2D([], [], marker="o", color=colours[name], label=f"{name}", **style) for name in colours]
+    named = names[np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LEGEND)).astype(int))].tolist()
+    handles = [Line2D([], [], marker="o", color=colours[name], label=f"{name}", **style) for name in named]
     columns = math.ceil(len(handles) / LEGEND_ROWS)
-    figure.legend(handles=handles, title=what, loc="outside right upper", ncols=columns, frameon=False, fontsize=9)
+    heading = what if len(named) == len(names) else f"{what}: {len(named)} of {len(names)}"
+    figure.legend(handles=handles, title=heading, loc="outside right upper", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -162,19 +177,19 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
 
 def _loaders_of(test: "TestSet", rows: np.ndarray) -> list["DataLoader"]:
     """Return loaders of some rows of a test set, which rise."""
-    from torch.utils.data import DataLoader, Subset
+    from datasets.torch_datasets import ImageLoader
 
     loaders, first = [], 0
     for loader in test.loaders:
         own = rows[(rows >= first) & (rows < first + len(loader.dataset))] - first
         first += len(loader.dataset)
         loaders.append(
-            DataLoader(
-                Subset(loader.dataset, own.tolist()),
+            ImageLoader(
+                loader.dataset,
                 batch_size=loader.batch_size,
+                sampler=own.tolist(),
                 num_workers=loader.num_workers,
                 collate_fn=loader.collate_fn,
-                worker_init_fn=loader.worker_init_fn,
             )
         )
     return loaders

@@ -91,16 +91,15 @@ def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
     """Return an image as 8-bit RGB at its own size; DataError naming a file that is missing or does not decode."""
     from PIL import Image
 
-    from datasets.decode import to_rgb
+    from datasets.image_files import ImageError, decode, read_file, to_rgb
 
     if isinstance(source, Image.Image):
         return to_rgb(source)
     try:
-        with Image.open(source) as image:
-            return to_rgb(image)
+        return decode(read_file(source))[0]
     except FileNotFoundError as error:
         raise DataError(f"image '{source}' is missing; check the path, or copy it again") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ImageError as error:
         raise DataError(f"image '{source}' does not decode ({error}); copy it again or remove it") from error
 
 

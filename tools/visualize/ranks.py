@@ -10,7 +10,7 @@ import numpy as np
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from tools.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
 from utils.commands import need_packages, whole_number
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ORDERS = ("worst", "best", "pid", "random")
 SHEET_NAME = "overview.png"
+MAX_TOPK = 100  # that have room in a picture
 SHEET_QUERIES = 40  # that the overview holds
 SHEET_HEIGHT = 72  # pixels of an image there
 NUM_EXAMPLES = 5  # identities that an error quotes
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         help="only queries of these identities; KEY VALUE pairs stand before",
     )
     args = parser.parse_args(argv)
+    if args.topk > MAX_TOPK:
+        raise ConfigError(f"--topk got {args.topk}, a picture has room for {MAX_TOPK}; lower it")
     need_packages("matplotlib")
     opened = open_test_set(args)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from utils.errors import DataError
+from utils.interrupts import check
 
 BLOCK_BYTES = 64 * 2**20  # what the arrays of one block of rows may take together
 ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
@@ -129,9 +130,13 @@ def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
 
 
 def row_blocks(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) over `num_rows`, in blocks of as many rows as BLOCK_BYTES holds, at least 1."""
+    """Yield (start, stop) over `num_rows`, in blocks of as many rows as BLOCK_BYTES holds, at least 1.
+
+    Noted Ctrl-C ends it between two blocks.
+    """
     step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, num_rows, step):
+        check()
         yield start, min(start + step, num_rows)
 
 

@@ -11,6 +11,7 @@ from utils.ranking.protocol import Protocol, finite_range, group
 
 STATUS = ("right", "wrong", "junk")  # what RankList.status counts in
 RIGHT, WRONG, JUNK = range(len(STATUS))
+MAX_JUNK = 50  # images of a list; one camera may have seen a query's identity thousands of times
 
 
 class RankList(NamedTuple):
@@ -24,9 +25,9 @@ class RankList(NamedTuple):
 def rank_lists(distances: Distances, rows: Iterable[int], topk: int, protocol: Protocol) -> list[RankList]:
     """Return for each query of `rows` its first `topk` ranked images, and the junk that stands before the last of them.
 
-    The order is that of `utils.ranking.rank`. Where the gallery holds fewer, all of it is listed. The protocol is that
-    of all Q queries and G gallery images. Raises DataError for a row outside 0..Q-1, distances that are not finite and
-    labels of other sizes; ConfigError for topk below 1.
+    Of junk the first MAX_JUNK are listed. The order is that of `utils.ranking.rank`. Where the gallery holds fewer, all
+    of it is listed. The protocol is that of all Q queries and G gallery images. Raises DataError for a row outside
+    0..Q-1, distances that are not finite and labels of other sizes; ConfigError for topk below 1.
     """
     if topk < 1:
         raise ConfigError(f"topk {topk} must be at least 1")
@@ -43,7 +44,8 @@ def rank_lists(distances: Distances, rows: Iterable[int], topk: int, protocol: P
             junk = same & (labels.g_camids[order] == labels.q_camids[query])
         else:
             junk = labels.mask(query, query + 1)[0, order]
-        shown = order[: (~junk).cumsum().searchsorted(topk) + 1]
         status = np.where(junk, JUNK, np.where(same, RIGHT, WRONG)).astype(np.int8)
-        lists.append(RankList(shown, status[: len(shown)], values[0, shown]))
+        places = np.arange(min((~junk).cumsum().searchsorted(topk) + 1, len(order)))
+        places = places[~junk[places] | (junk[places].cumsum() <= MAX_JUNK)]
+        lists.append(RankList(order[places], status[places], values[0, order[places]]))
     return lists

@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from utils.errors import ConfigError
+from utils.interrupts import check
 from utils.ranking.distance import ROUNDING, as_pair, nearest_columns, row_blocks, squared_distances, squared_norms
 
 
@@ -97,6 +98,7 @@ def _encode(expanded: sparse.csr_array, feat: np.ndarray, farthest: np.ndarray) 
     """Return V: exp(-D_ij) at the non-zeros of `expanded`, each row divided by its sum; float32 CSR [N, N]."""
     weight = np.empty(expanded.nnz, dtype=np.float32)
     for row, (begin, end) in enumerate(zip(expanded.indptr[:-1], expanded.indptr[1:], strict=True)):
+        check()
         offset = feat[expanded.indices[begin:end]] - feat[row]
         part = np.exp(np.einsum("ij,ij->i", offset, offset) / -farthest[row])
         weight[begin:end] = part / part.sum()
@@ -115,6 +117,7 @@ def _add_jaccard(result: np.ndarray, encoding: sparse.csr_array, num_query: int,
     inverted = encoding[num_query:].T.tocsr()  # [N, G]: row k lists the gallery images with V_ik > 0
     begin, end = encoding.indptr[:num_query], encoding.indptr[1 : num_query + 1]
     for row in range(num_query):
+        check()
         part = slice(begin[row], end[row])
         lists = inverted[encoding.indices[part]]
         own = np.repeat(encoding.data[part], np.diff(lists.indptr))

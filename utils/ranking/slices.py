@@ -6,6 +6,7 @@ figure of the whole test. Nothing here reads cfg or images.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,16 @@ from utils.ranking.rank import rank_distances
 
 DARK, BRIGHT = "dark", "bright"
 UNKNOWN_VIEW = "unknown"
+LEFT_OUT = "left_out"  # the kind of a row that counts what has none
+MOST = 32  # query cameras, gallery cameras, viewpoints that have slices: those of the most images
+MOST_READ = {"camera_pair": MOST * MOST}  # slices of a kind that are read, twice MOST of the others
 DECIMALS = 6
 
 
 class Slice(NamedTuple):
     """One part of a test; mAP and R1 are fractions in 0..1, NaN where no query of the part has a match."""
 
-    kind: str  # camera_pair | viewpoint | brightness | matches
+    kind: str  # camera_pair | viewpoint | brightness | matches | left_out (its query says what; the rest is empty)
     query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, "low-high" of matches
     gallery: str  # camid of the gallery images of a camera pair, "" for the other kinds
     num_query: int  # queries with a match, the ones that mAP and R1 average
@@ -40,8 +44,9 @@ def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
 
     `distances` is [Q, G]. A pair of a camera with itself is always empty, because the protocol removes its matches. A
     single pair says no more than the whole test, and cameras say nothing where a data set has another rule of junk: the
-    list is empty then. Each distance is computed once and sorted once. Raises DataError for distances that are not
-    finite.
+    list is empty then. Of more than MOST cameras on a side those of the most images have slices, and a last slice of
+    kind left_out counts the others. Each distance is computed once and sorted once. Raises DataError for distances that
+    are not finite.
     """
     if protocol.mask is not None:
         return []
@@ -49,9 +54,12 @@ def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
     q_cameras, g_cameras = np.unique(q_camids), np.unique(g_camids)
     if len(q_cameras) == len(g_cameras) == 1:
         return []
+    (q_cameras, g_cameras), others = zip(
+        _most(q_camids, "query cameras"), _most(g_camids, "gallery cameras"), strict=True
+    )
     columns = [np.flatnonzero(g_camids == camera) for camera in g_cameras]
     valid = np.stack([np.isin(q_pids, g_pids[column]) for column in columns], axis=1)  # [Q, C]
-    valid &= q_camids[:, None] != g_cameras
+    valid &= (q_camids[:, None] != g_cameras) & np.isin(q_camids, q_cameras)[:, None]
     ap, first_hit = np.full(valid.shape, np.nan), np.full(valid.shape, -1)
     for start, rows in distances.blocks_in_place():
         for camera, column in enumerate(columns):
@@ -66,7 +74,20 @@ def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
         _slice(("camera_pair", str(a), str(b)), q_camids == a, ap[:, index], first_hit[:, index], q_pids)
         for a in q_cameras
         for index, b in enumerate(g_cameras)
-    ]
+    ] + [part for rest in others for part in rest]
+
+
+def _most(values: np.ndarray, what: str) -> tuple[np.ndarray, list[Slice]]:
+    """Return the MOST values that occur most often in [N], sorted, and what says how many of `what` are left out."""
+    known, counts = np.unique(values, return_counts=True)
+    if len(known) <= MOST:
+        return known, []
+    kept = np.sort(known[np.argsort(-counts, kind="stable")[:MOST]])
+    return kept, [_left_out(f"{what}: {len(known) - MOST} of {len(known)}")]
+
+
+def _left_out(words: str) -> Slice:
+    return Slice(LEFT_OUT, words, "", 0, 0, float("nan"), float("nan"))
 
 
 def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[Slice]:
@@ -74,14 +95,16 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
 
     Read are ap, first_hit, num_pos, pid, viewid, brightness, each [Q]; queries of all trials count. `threshold` in
     0..1 is the brightness below which an image is dark: the dark and the bright side are one slice each, and two
-    halves each. Viewpoints are left out where all queries share one.
+    halves each. Viewpoints are left out where all queries share one; of more than MOST those of the most queries have
+    slices, and a slice of kind left_out counts the others.
     """
     viewids, brightness, num_pos = (per_query[name] for name in ("viewid", "brightness", "num_pos"))
     scores = (per_query["ap"], per_query["first_hit"], per_query["pid"])
     slices = []
     views = np.unique(viewids)
     if len(views) > 1:
-        slices += [_slice(("viewpoint", str(view), ""), viewids == view, *scores) for view in views[views >= 0]]
+        known, others = _most(viewids[viewids >= 0], "viewpoints")
+        slices += [_slice(("viewpoint", str(view), ""), viewids == view, *scores) for view in known] + others
         if views[0] < 0:
             slices.append(_slice(("viewpoint", UNKNOWN_VIEW, ""), viewids < 0, *scores))
     for name, low, high in brightness_ranges(threshold):
@@ -161,12 +184,26 @@ def write_slices(path: Path, slices: Sequence[Slice]) -> None:
 
 
 def read_slices(path: Path) -> list[Slice]:
-    """Return what `write_slices` wrote; DataError naming the file (and line) that is not such a table."""
+    """Return what `write_slices` wrote; DataError naming the file (and line) that is not such a table.
+
+    Of a kind that has more rows than a report can show, the first ones are read, and the others counted.
+    """
     with open(path, encoding="utf-8", newline="") as stream:
         header, *lines = csv.reader(stream) if path.stat().st_size else [[]]
     if tuple(header) != Slice._fields:
         raise DataError(f"'{path}' is no table of slices: its first line is not {','.join(Slice._fields)}; test again")
-    return [_parse(cells, path, number) for number, cells in enumerate(lines, start=2)]
+    slices, counts = [], Counter()
+    for number, cells in enumerate(lines, start=2):
+        part = _parse(cells, path, number)
+        counts[part.kind] += 1
+        if counts[part.kind] <= _most_read(part.kind):
+            slices.append(part)
+    rest = {kind: count - _most_read(kind) for kind, count in counts.items() if count > _most_read(kind)}
+    return slices + [_left_out(f"rows of kind {kind}: {count} of {counts[kind]}") for kind, count in rest.items()]
+
+
+def _most_read(kind: str) -> int:
+    return MOST_READ.get(kind, 2 * MOST)
 
 
 def _parse(cells: list[Any], path: Path, number: int) -> Slice:

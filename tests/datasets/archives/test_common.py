@@ -1,6 +1,7 @@
 import pytest
 
-from datasets.archives.common import find_folder, list_images, read_labelled_list, read_named_images
+from datasets.archives.common import list_images, read_labelled_list, read_named_images
+from datasets.archives.find import find_folder
 from datasets.bases import Sample
 from tests.datasets.trees import write_image, write_images, write_text
 from utils.errors import DataError
@@ -72,7 +73,7 @@ def test_names_give_identity_and_camera_from_zero(tmp_path):
     names = ["0002_c1s1_000451_03.jpg", "0107_c014_00030600_0.jpg", "-1_c3s1_1.jpg"]
     write_images(tmp_path, names)
     expected = [Sample(f"{tmp_path}/{names[0]}", 2, 0, 0), Sample(f"{tmp_path}/{names[1]}", 107, 13, 0)]
-    assert read_named_images(tmp_path) == (expected, 1)
+    assert read_named_images(tmp_path) == (expected, {"-1": 1})
 
 
 @pytest.mark.parametrize(("name", "message"), [("photo.jpg", "not named <pid>_c<camera>"), ("1_c0.jpg", "camera 0")])
@@ -84,10 +85,10 @@ def test_a_name_that_does_not_fit_is_an_error_naming_the_file(tmp_path, name, me
 
 
 def test_labelled_lists_skip_empty_lines(tmp_path):
-    assert read_labelled_list(write_text(tmp_path / "list.txt", "b 2", "", "a  10 ")) == [("b", 2), ("a", 10)]
+    assert read_labelled_list(write_text(tmp_path / "list.txt", "b 2", "", "a  10 ")) == ([("b", 2), ("a", 10)], {})
 
 
-@pytest.mark.parametrize("line", ["b", "b two", "b 2 3", "b -1"])
+@pytest.mark.parametrize("line", ["b", "b two", "b 2 3", "b -2"])
 def test_a_bad_list_line_is_named(tmp_path, line):
     with pytest.raises(DataError, match="list.txt:2: expected"):
         read_labelled_list(write_text(tmp_path / "list.txt", "a 1", line))

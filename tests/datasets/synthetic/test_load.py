@@ -22,7 +22,7 @@ from datasets.synthetic.load import FOLDER, VERSION_FILE, draw_synthetic_veri, l
 from tests.datasets.synthetic.drawn import NUM_TEST_IDS, NUM_TRAIN_IDS, keypoints, labels, lines
 from tests.reference.retrieval import evaluate, squared_euclidean
 from tools.synthetic import main
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[3]
 ENTRIES = {
@@ -270,10 +270,13 @@ def test_the_command_draws_the_set_and_the_sheet(tmp_path, tiny):
     assert set(os.listdir(tmp_path)) == {FOLDER, "sheet.png"}
 
 
-@pytest.mark.parametrize("name", ["missing/sheet.png", "sheet.unknown"])
-def test_a_sheet_that_cannot_be_written_is_one_clear_line(tmp_path, name):
+def test_a_sheet_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--sheet '.*file' is a file, not a folder"):
+        main(["--sheet", str(tmp_path / "file" / "sheet.png")])
     with pytest.raises(DataError, match="--sheet .* cannot be written"):
-        main(["--sheet", str(tmp_path / name)])
+        main(["--sheet", str(tmp_path / "sheet.unknown")])
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_the_command_without_an_argument_says_what_to_give(capsys):

@@ -18,7 +18,7 @@ from tests.tolerance import bounds
 from tests.tools.export.exports import BOTH, CAMERAS, PROVENANCE, SMALL, VIEWS, make_trained, small
 from tools.export import graphs
 from tools.export.exporter import export_model
-from utils.checkpoint import sha256_of
+from utils.digest import sha256_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:FutureWarning")
 

@@ -87,7 +87,7 @@ def test_full_disk_is_one_line_and_leaves_no_file(monkeypatch, tmp_path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(exporter.WRITERS, "onnx", fill)
-    with pytest.raises(RunError, match="cannot be written as onnx .*No space left on device") as caught:
+    with pytest.raises(RunError, match="cannot write '.*' .No space left on device") as caught:
         export_model(small(tmp_path), tmp_path / "out" / "model.onnx", "onnx")
     assert "\n" not in str(caught.value) and left_in(tmp_path / "out") == set()
 
@@ -127,7 +127,7 @@ def test_command_exports_a_checkpoint_and_says_how_exact_it_is(tmp_path, capsys)
     [
         (["--format", "onx", "--out", "{new}"], "--format got 'onx', allowed: onnx, torchscript"),
         (["--format", "onnx", "--out", "{folder}"], "--out '{folder}' is a folder; name the file to write"),
-        (["--format", "torchscript", "--out", "{file}/model.pt"], "--out '{file}': cannot write there"),
+        (["--format", "torchscript", "--out", "{file}/model.pt"], "--out '{file}' is a file, not a folder"),
         (["--format", "torchscript", "--out", "{new}"], "name the model by --run OUTPUT_DIR or by --weights FILE"),
     ],
 )

@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from configs import load_cfg
+from tests.reference.slow_statistics import table_of
 from utils.ranking.slices import Slice, write_slices
+from utils.run_record import RunRecord, write_record
 
 ADDRESSES = ("href", "xlink:href", "src", "srcset", "action", "formaction", "data", "poster", "background")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
+WEIGHT_SHA256 = "ab" * 32
 METRICS = {"mAP": 0.36041, "mINP": 0.15462, "Rank-1": 0.48103, "Rank-5": 0.82864, "Rank-10": 0.95245}
 
 
@@ -48,7 +51,7 @@ def make_summary(config: Mapping[str, Any], config_file: str, **changes: Any) ->
         "num_trials": 1,
         "cmc": cmc.tolist(),
         "weight": "logs/run/transformer_30.pth",
-        "weight_sha256": "ab" * 32,
+        "weight_sha256": WEIGHT_SHA256,
         "train_fingerprint": "69c1e654d7c01cdd",
         "data_fingerprint": "511d9856a020a642",
         "dataset": "synthetic VeRi",
@@ -116,9 +119,11 @@ def write_folder(
     """Write the files of a test."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary))
+    np.savez(folder / "per_query.npz", **table_of([0.5, 0.2], [1, 2]))
     for name, metrics in summary.get("tests", {}).items():
         (folder / name).mkdir(exist_ok=True)
-        (folder / name / "summary.json").write_text(json.dumps(metrics))
+        (folder / name / "summary.json").write_text(json.dumps({"weight_sha256": WEIGHT_SHA256, **metrics}))
+        np.savez(folder / name / "per_query.npz", **table_of([0.5, 0.2], [1, 2]))
     if analysis is not None:
         (folder / "analysis.json").write_text(json.dumps(analysis))
     if with_slices:
@@ -191,14 +196,18 @@ def make_launch(root: Path, configs: Sequence[str], seeds: Sequence[int], opts: 
     """Return experiments, summaries and results of a launch whose runs and tests are made up in `root`."""
     from tools.launch.arguments import parse_args
     from tools.launch.launch import plan_launch
-    from tools.study.experiment import summarise
+    from tools.study.results import summarise
 
     words = ["--config", *configs, "--seeds", *map(str, seeds), "--output-root", str(root)]
     experiments = plan_launch(parse_args([*words, *(["--opts", *opts] if opts else [])]))
     paths = make_images(root / "images", 20)
     for experiment in experiments:
         for seed in seeds:
-            fill_run(experiment.run_folder(seed).path, experiment.last_epoch, seed)
+            run = experiment.run_folder(seed)
+            fill_run(run.path, experiment.last_epoch, seed)
+            weights = {run.checkpoint(epoch).name: WEIGHT_SHA256 for epoch in (1, experiment.last_epoch)}
+            write_record(run, RunRecord("0f", weights))
+            run.config.write_text("their checkpoints were deleted")
             for epoch in (1, experiment.last_epoch):
                 cfg = json.loads(json.dumps(load_cfg(experiment.config, experiment.opts)))
                 changes = {"epoch": epoch, "settings": experiment.test_settings, "mAP": 0.1 + epoch / 100 + seed / 1000}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.reference.expansion import expand
 from tests.tolerance import rounding
 from utils.errors import ConfigError, DataError
-from utils.ranking import distance
+from utils.ranking import distance, expansion
 from utils.ranking.expansion import expand_queries
 
 ATOL = rounding(8 + 5)  # of unit features of 8 values, up to 5 of which are added up
@@ -98,7 +98,9 @@ def test_inputs_are_left_as_they_were():
     np.testing.assert_array_equal(gallery, before[1])
 
 
-@pytest.mark.parametrize("options", [(0, 0.0, 1), (1, -1.0, 1), (1, float("nan"), 1), (1, 0.0, 0)])
+@pytest.mark.parametrize(
+    "options", [(0, 0.0, 1), (1, -1.0, 1), (1, float("nan"), 1), (1, float("inf"), 1), (1, 0.0, 0)]
+)
 def test_parameters_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match=r"need k >= 1, alpha >= 0 and times >= 1 \(TEST.QE"):
         expand_queries(*features(5), *options)
@@ -119,3 +121,21 @@ def test_features_that_cannot_be_compared_are_refused():
         expand_queries(query, gallery[:, :7], 3, 0.0)
     with pytest.raises(DataError, match=r"gallery features have shape \[0, 8\]"):
         expand_queries(query, gallery[:0], 3, 0.0)
+
+
+def test_blocks_hold_as_many_queries_as_distances_mask_and_minima_of_groups_leave_room_for(monkeypatch):
+    query, gallery = features(8)
+    sizes, made = [], expansion.squared_distances
+    monkeypatch.setattr(expansion, "squared_distances", lambda x, *rest: sizes.append(len(x)) or made(x, *rest))
+    monkeypatch.setattr(distance, "BLOCK_BYTES", 3 * 9 * len(gallery))
+    expand_queries(query, gallery, 5, 1.0)
+    assert sizes == [3, 3, 1]
+
+
+def test_one_round_is_the_default_and_the_smallest_of_each_parameter_is_allowed():
+    query, gallery = features(9)
+    once = expand_queries(query, gallery, 1, 0.0)
+    np.testing.assert_array_equal(once, expand_queries(query, gallery, 1, 0.0, 1))
+    np.testing.assert_allclose(once, expand(query, gallery, 1, 0.0, 1), rtol=0, atol=1e-4)
+    with pytest.raises(ConfigError, match="query expansion with k 0, alpha 0.5, times 3 is not possible"):
+        expand_queries(query, gallery, 0, 0.5, 3)

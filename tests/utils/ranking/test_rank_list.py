@@ -73,3 +73,15 @@ def test_distance_that_is_not_finite_names_its_query():
     distances[2, 1] = np.nan
     with pytest.raises(DataError, match=r"query 2 \(0-based\)"):
         rank_lists(matrix_distances(distances), [0, 2], 1, Protocol([1] * 3, [1] * 4, [0] * 3, [1] * 4))
+
+
+def test_a_distance_that_is_not_finite_in_another_row_is_no_matter():
+    distances = np.zeros((3, 4))
+    distances[2, 1] = np.nan
+    labels = ([1] * 3, [1] * 4, [0] * 3, [1] * 4)
+    (found,) = rank_lists(matrix_distances(distances), [1], 1, Protocol(*labels))
+    assert found.gallery.tolist() == [0]
+
+
+def test_a_status_counts_right_wrong_junk():
+    assert STATUS == ("right", "wrong", "junk")

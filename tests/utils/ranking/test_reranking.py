@@ -8,7 +8,7 @@ from tests.reference.reranking import re_rank
 from tests.reference.retrieval import squared_euclidean
 from tests.tolerance import rounding
 from utils.errors import ConfigError, DataError
-from utils.ranking import distance
+from utils.ranking import distance, reranking
 from utils.ranking.reranking import re_ranking
 
 ATOL = rounding(32)  # of distances over the largest of their row; features have up to 32 values
@@ -161,4 +161,29 @@ def test_features_that_cannot_be_compared_are_refused():
         re_ranking(query, gallery[:0], 20, 6, 0.3)
     gallery[4, 2] = np.nan
     with pytest.raises(DataError, match="gallery feature row 4"):
+        re_ranking(query, gallery, 20, 6, 0.3)
+
+
+def test_blocks_hold_as_many_rows_as_distances_scaled_ones_and_a_mask_leave_room_for(monkeypatch):
+    query, gallery = clusters(11)
+    sizes, made = [], reranking.squared_distances
+    monkeypatch.setattr(reranking, "squared_distances", lambda x, *rest: sizes.append(len(x)) or made(x, *rest))
+    monkeypatch.setattr(distance, "BLOCK_BYTES", 40 * 9 * 75)
+    re_ranking(query, gallery, 10, 4, 0.3)
+    assert sizes == [40, 35]
+
+
+@pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(1, 1, 0), (1, 1, 1), (1, 2, 0.5)])
+def test_parameters_at_the_ends_of_their_ranges_are_allowed(k1, k2, lambda_value):
+    query, gallery = clusters(12, 4, 9)
+    expected = re_rank(query, gallery, k1, k2, lambda_value)
+    np.testing.assert_allclose(re_ranking(query, gallery, k1, k2, lambda_value), expected, rtol=0, atol=ATOL)
+
+
+def test_a_refusal_names_what_it_got_and_the_side_of_broken_features():
+    query, gallery = clusters(13)
+    with pytest.raises(ConfigError, match=r"re-ranking with k1 0, k2 6, lambda 0.3 is not possible; need k1 >= 1"):
+        re_ranking(query, gallery, 0, 6, 0.3)
+    query[2, 0] = np.inf
+    with pytest.raises(DataError, match="query feature row 2"):
         re_ranking(query, gallery, 20, 6, 0.3)

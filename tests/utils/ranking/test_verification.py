@@ -1,3 +1,5 @@
+import bisect
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -167,3 +169,61 @@ def test_rates_and_bins_out_of_range_are_refused(fprs, bins):
 def test_labels_of_another_size_are_refused():
     with pytest.raises(DataError, match=r"g_pids has shape \[1\]; need \[3\]"):
         verify(matrix_distances(np.zeros((1, 3))), Protocol([1], [1], [0], [1, 1, 1]), [0.1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_one_bin_up_to_many_hold_every_pair_and_the_edges_are_even(count):
+    distances, labels = random_case(7)
+    positive, negative = valid_pairs(distances, *labels)
+    result = verify(matrix_distances(distances), Protocol(*labels), [1.0], bins=count)
+    assert result.positive.tolist() == binned(positive, result.edges)
+    assert result.negative.tolist() == binned(negative, result.edges)
+    steps = np.diff(result.edges)
+    assert len(steps) == count and steps == pytest.approx(np.full(count, steps[0])) and steps[0] > 0
+    spread = max(positive + negative) - min(positive + negative)
+    assert result.edges[0] <= min(positive + negative) < result.edges[1]
+    assert result.edges[-1] - result.edges[0] < 1.1 * spread + 2 * count * spread / 2048
+
+
+def slow_points(positive: Sequence[float], negative: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return fpr and tpr of the fine bins in which the curve enters a cell: 1/200 of TPR, 1/50 of a decade of FPR."""
+    low, high = min(*positive, *negative), max(*positive, *negative)
+    width = 2.0 ** (math.floor(math.log2((high - low) / 4095)) + 1)  # at most 4096 bins, their width a power of two
+    sides = [sorted(math.floor(value / width) for value in side) for side in (positive, negative)]
+    points, cells = [(0.0, 0.0)], [(0, math.floor(50 * math.log10(1 / len(negative))))]
+    for fine in range(math.floor(low / width), math.floor(high / width) + 1):
+        tpr, fpr = (bisect.bisect_right(side, fine) / len(side) for side in sides)
+        cell = math.floor(tpr / (1 / 200)), math.floor(50 * math.log10(max(fpr, 1 / len(negative))))
+        if cell != cells[-1] or fine == math.floor(high / width):
+            points.append((fpr, tpr))
+            cells.append(cell)
+    fprs, tprs = zip(*points, strict=True)
+    return list(fprs), list(tprs)
+
+
+@pytest.mark.parametrize(("centre", "spread"), [(1.0, 0.3), (-5.0, 0.02)])
+def test_a_picture_gets_100_bins_and_the_curve_a_point_for_each_cell_that_it_passes(centre, spread):
+    rng = np.random.default_rng(8)
+    positive, negative = rng.normal(centre, spread, (20, 400)), rng.normal(centre + 3 * spread, spread, (20, 4000))
+    labels = ([1] * 20, [1] * 400 + [2] * 4000, [0] * 20, [1] * 4400)
+    result = verify(matrix_distances(np.concatenate((positive, negative), axis=1)), Protocol(*labels), [])
+    fpr, tpr = slow_points(positive.ravel().tolist(), negative.ravel().tolist())
+    assert len(result.edges) == 101 and 200 < len(fpr) < 450
+    assert result.fpr == pytest.approx(fpr, abs=1e-12) and result.tpr == pytest.approx(tpr, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 5.0])
+def test_the_histogram_follows_any_scale_and_sign(scale, shift):
+    distances, labels = random_case(9, dtype=np.float64)
+    distances = (distances + shift) * scale
+    result = verify(matrix_distances(distances), Protocol(*labels), [0.1])
+    positive, negative = valid_pairs(distances, *labels)
+    assert result.positive.tolist() == binned(positive, result.edges)
+    assert result.negative.tolist() == binned(negative, result.edges)
+    assert np.count_nonzero(result.positive + result.negative) > 50  # as fine as the shown bins
+
+
+def test_a_rate_of_1_accepts_all_and_has_no_threshold():
+    result = verify(matrix_distances(HAND_DISTANCES), Protocol(*HAND_LABELS), [1.0, 0.5], bins=1)
+    assert result.threshold[1.0] == np.inf and result.threshold[0.5] < 0.7 <= np.nextafter(result.threshold[0.5], 1)

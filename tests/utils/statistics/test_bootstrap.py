@@ -27,8 +27,8 @@ def groups_of(table: dict[str, np.ndarray], values: np.ndarray) -> list[list[flo
 
 
 def test_the_interval_is_that_of_a_plain_loop_over_the_same_resamples(table):
-    rows = np.random.default_rng(bootstrap.SEED).integers(12, size=(bootstrap.DRAWS, 12)).tolist()
-    expected = slow.bootstrap_t(groups_of(table, table["ap"]), rows, 0.025, 0.975, bootstrap.MIN_ERROR)
+    rows = np.random.default_rng(0).integers(12, size=(2000, 12)).tolist()
+    expected = slow.bootstrap_t(groups_of(table, table["ap"]), rows, 0.025, 0.975, 0.25)
     assert interval(table, "mAP") == pytest.approx(expected, abs=1e-12)
     assert 0 < expected[0] < table["ap"].mean() < expected[1] < 1
 
@@ -37,8 +37,9 @@ def test_a_resample_sums_whole_rows_with_repetition_and_in_blocks(monkeypatch):
     whole = resample(np.eye(5))
     assert whole.shape == (bootstrap.DRAWS, 5) and set(whole.sum(axis=1)) == {5.0} and whole.max() >= 3
     assert whole.mean(axis=0) == pytest.approx(np.ones(5), abs=0.1)
-    monkeypatch.setattr(bootstrap, "BLOCK", 35)
-    np.testing.assert_array_equal(resample(np.eye(5)), whole)
+    for block in (35, 5, 3):  # seven resamples at a time, one, and one that is larger than a block
+        monkeypatch.setattr(bootstrap, "BLOCK", block)
+        np.testing.assert_array_equal(resample(np.eye(5)), whole)
 
 
 def test_the_same_results_give_the_same_interval(table):
@@ -151,3 +152,38 @@ def test_coverage_over_many_simulated_test_sets(world, num_ids, mean_queries, ca
     with capsys.disabled():
         print(f"\ncoverage {world}, {num_ids} identities, {mean_queries} queries each: {share:.1%}")
     assert 0.93 <= share <= 0.985
+
+
+def test_two_identities_are_enough_for_an_interval():
+    ap, pid = [0.2, 0.4, 0.9], [4, 4, 7]
+    rows = np.random.default_rng(0).integers(2, size=(2000, 2)).tolist()
+    expected = slow.bootstrap_t([ap[:2], ap[2:]], rows, 0.025, 0.975, 0.25)
+    values, units = np.array(ap), np.array([0, 0, 1])
+    assert mean_interval(values, units, (-9.0, 9.0)) == pytest.approx(expected, abs=1e-12)
+    assert interval(slow.table_of(ap, pid), "mAP") == pytest.approx(np.clip(expected, 0, 1), abs=1e-12)
+
+
+def test_each_end_is_cut_at_its_own_limit():
+    values, units = np.array([0.2, 0.4, 0.9]), np.array([0, 0, 1])
+    low, high = mean_interval(values, units, (-9.0, 9.0))
+    mean = values.mean()
+    assert mean_interval(values, units, (mean, 9.0)) == (pytest.approx(mean), high)
+    assert mean_interval(values, units, (-9.0, mean)) == (low, pytest.approx(mean))
+
+
+def test_values_are_float64_fractions_of_valid_queries_in_their_order():
+    table = slow.table_of([0.9, np.nan, 0.3, 0.6], [5, 5, 1, 9])
+    single = {key: column.astype(np.float32) if column.dtype == np.float64 else column for key, column in table.items()}
+    for metric, expected in (("mAP", [0.9, 0.3, 0.6]), ("mINP", [0.45, 0.15, 0.3]), ("Rank-1", [1.0, 0.0, 1.0])):
+        values = query_values(single, metric)
+        assert values.dtype == np.float64 and values == pytest.approx(expected)
+    table["first_hit"] = np.array([4, -1, 5, 0])
+    assert query_values(table, "Rank-5").tolist() == [1, 0, 1]  # the fifth place counts, the sixth does not
+    assert query_units(table).tolist() == [1, 0, 2]
+    assert query_units(table, "query").tolist() == [0, 1, 2]
+
+
+def test_weights_of_queries_are_their_share_of_their_set():
+    table = slow.table_of([0.9, np.nan, 0.3, 0.6, 0.1], [5, 5, 1, 9, 9])
+    table |= {"set": np.array(["b", "b", "a", "b", "b"]), "weight": np.array([0.25, 0.25, 0.75, 0.25, 0.25])}
+    assert query_weights(table).tolist() == pytest.approx([0.25 / 3, 0.75, 0.25 / 3, 0.25 / 3])

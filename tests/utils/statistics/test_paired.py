@@ -48,6 +48,9 @@ def test_welch_gives_the_published_p():
 def test_welch_needs_two_seeds_on_each_side_and_some_spread():
     assert welch_test([0.5], [0.6, 0.7]) is None and welch_test([0.5, 0.6], [0.7]) is None
     assert welch_test([0.5, 0.5], [0.5, 0.5]) == 1.0 and welch_test([0.5, 0.5], [0.6, 0.6]) == 0.0
+    one_sided = 2 * (0.5 - np.arctan(0.15 / 0.05) / np.pi)  # spread on one side: t of 1 degree of freedom, a Cauchy's
+    assert welch_test([0.5, 0.5], [0.6, 0.7]) == pytest.approx(one_sided)
+    assert welch_test([0.6, 0.7], [0.5, 0.5]) == pytest.approx(one_sided)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -115,6 +118,7 @@ def test_other_queries_are_refused_in_one_line_that_names_both(change, said):
     with pytest.raises(DataError, match=said) as error:
         pair_queries([("run_a", table), ("run_b", change(table))])
     assert "'run_b'" in str(error.value) and "\n" not in str(error.value)
+    assert "'run_a'" in str(error.value) or "share parent folder" in said  # which is a mistake of one alone
 
 
 def test_a_comparison_averages_seeds_per_query_and_is_that_of_hand_computed_values():
@@ -173,3 +177,91 @@ def test_the_false_positive_rate_is_near_5_percent(num_ids, capsys):
             f"\nequal models, {num_ids} identities: p < 0.05 in {significant:.1%}, interval without 0 {without_0:.1%}"
         )
     assert 0.035 <= significant <= 0.065 and 0.03 <= without_0 <= 0.08
+
+
+def flips(changes: np.ndarray) -> float:
+    """Return p over the same random signs, each sum spelt out."""
+    kept = np.random.default_rng(0).integers(2, size=(9999, len(changes)), dtype=np.int8)
+    sums = np.where(kept == 1, changes, -changes).sum(axis=1)
+    return (1 + np.count_nonzero(np.abs(sums) >= abs(changes.sum()) - 1e-9)) / 10_000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p_is_that_of_a_plain_loop_over_the_same_signs(seed, monkeypatch):
+    changes = np.random.default_rng(seed).normal(0.2, 1, 12)
+    expected = flips(changes)
+    assert sign_flip_test(changes) == pytest.approx(expected, abs=1e-12)
+    monkeypatch.setattr(paired, "BLOCK", 5)  # less than one flip of all identities
+    assert sign_flip_test(changes[:6]) == pytest.approx(flips(changes[:6]), abs=0.02)
+
+
+def test_one_identity_cannot_show_a_difference():
+    assert sign_flip_test(np.array([0.7])) == sign_flip_test(np.array([-0.7])) == 1.0
+
+
+def test_tables_in_one_order_need_no_names_that_tell_their_queries_apart():
+    first = slow.table_of([0.1, 0.2, 0.3], [1, 1, 2]) | {"path": np.array(["a/q/1.jpg", "b/q/1.jpg", "c/q/1.jpg"])}
+    second, third = first | {"ap": first["ap"] + 0.1}, first | {"ap": first["ap"] + 0.2}
+    assert pair_queries([("a", first), ("b", second), ("c", third)]) == [first, second, third]
+    assert pair_queries([("a", first)]) == [first]
+    with pytest.raises(DataError, match="'c': queries share parent folder and file name"):
+        other = third | {"path": np.array(["x/1.jpg", "y/1.jpg", "x/1.jpg"])}
+        pair_queries([("a", slow.table_of([0.1] * 3, [1, 1, 2])), ("c", other)])
+
+
+def test_a_query_without_a_counterpart_is_shown_and_all_of_both_sides_are_counted():
+    first, second = slow.table_of([0.1, 0.2, 0.3], [1, 1, 2]), slow.table_of([0.1, 0.2], [1, 3])
+    words = (
+        r"'run_a' and 'run_b' were tested on other queries: of 3 and 2, 3 have no counterpart, such as "
+        "'query/00001_1.jpg'; compare tests of one test set"
+    )
+    with pytest.raises(DataError, match=words):
+        pair_queries([("run_a", first), ("run_b", second)])
+
+
+def test_another_trial_is_another_query():
+    first = slow.table_of([0.1, 0.2], [1, 2])
+    with pytest.raises(DataError, match="of 2 and 2, 2 have no counterpart"):
+        pair_queries([("a", first), ("b", first | {"trial": np.array([0, 1])})])
+
+
+def test_every_column_follows_the_order_of_the_first_table():
+    first = slow.simulated_queries(np.random.default_rng(2), 6, 3)
+    found = pair_queries([("a", first), ("b", shuffled(first, 3))])[1]
+    assert found.keys() == first.keys()
+    for key, column in first.items():
+        np.testing.assert_array_equal(found[key], column)
+
+
+def test_over_images_each_query_is_a_unit_of_its_own():
+    first = slow.table_of([0.1, 0.3, 0.2, 0.4], [1, 1, 2, 2])
+    second = slow.table_of([0.4, 0.5, 0.5, 0.5], [1, 1, 2, 2])
+    change = second["ap"] - first["ap"]
+    found = compare_tables([first], [second], "mAP", "query")
+    assert found.num_units == 4 and found.p_units == sign_flip_test(change)
+    assert found.interval == pytest.approx(mean_interval(change, np.arange(4), (-1.0, 1.0)))
+    by_identity = compare_tables([first], [second], "mAP")
+    assert by_identity == compare_tables([first], [second], "mAP", "identity")
+    assert by_identity.p_units == sign_flip_test(np.array([0.5, 0.4])) and by_identity.p == by_identity.p_units
+
+
+def test_sets_weigh_in_the_test_and_in_the_interval_as_in_the_metrics():
+    table = slow.table_of([0.1, 0.2, 0.3, 0.4], [1, 2, 1, 3])
+    table |= {"set": np.array(["NIR", "NIR", "NIR", "SK"]), "weight": np.full(4, 0.5)}
+    other = table | {"ap": table["ap"] + np.array([0.3, -0.1, 0.2, 0.1])}
+    found = compare_tables([table], [other], "mAP")
+    change, weights = np.array([0.3, -0.1, 0.2, 0.1]), np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    assert found.p_units == sign_flip_test(np.array([0.5, -0.1, 0.3]) / 6)
+    expected = mean_interval(change, np.array([0, 1, 0, 2]), (-1.0, 1.0), weights)
+    assert found.interval == pytest.approx(expected) and found.seeds[1] == [pytest.approx(found.second)]
+
+
+def test_the_larger_p_counts_whichever_it_is():
+    first = [slow.table_of(np.full(30, value), range(30)) for value in (0.2, 0.6)]
+    second = [slow.table_of(np.full(30, value), range(30)) for value in (0.5, 0.7)]
+    found = compare_tables(first, second, "mAP")
+    assert found.p_units == 1e-4 < found.p_seeds == found.p
+    close = [slow.table_of([0.2, 0.5, value], [1, 2, 3]) for value in (0.4, 0.41)]
+    far = [slow.table_of([0.3, 0.6, value], [1, 2, 3]) for value in (0.5, 0.51)]
+    found = compare_tables(close, far, "mAP")
+    assert found.p_seeds < found.p_units == found.p

@@ -1,0 +1,119 @@
+"""Where a data set lies below DATASETS.ROOT_DIR, and what to do where it does not lie as expected."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.errors import DataError
+from utils.paths import user_path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+LEFT_BY_MACOS = ("__MACOSX",)  # beside what it unpacks: the same folders, of files ._*
+OWN_LAYOUT = "for another layout write a CSV and set DATASETS.NAMES table (docs/data.md, Your own labelled images)"
+MAX_NAMES = 10  # entries of a folder that an error quotes
+
+
+def find_folder(root_dir: str | Path, names: Sequence[str], needed: Sequence[str], spare: Sequence[str] = ()) -> Path:
+    """Return the first `<root_dir>/<name>` that holds every entry of `needed`, else the first that lacks `spare` alone.
+
+    Raises DataError saying what was expected and what was found, with the way out where it is plain: `root_dir` is
+    itself the data set, a folder too many or too few, other upper or lower case, an archive that is still packed,
+    folders by identity.
+    """
+    root = user_path(root_dir, "DATASETS.ROOT_DIR", DataError)
+    essential = [entry for entry in needed if entry not in spare]
+    for wanted in (needed, essential):
+        for name in names:
+            if has_entries(root / name, wanted):
+                return root / name
+    shown = os.path.abspath(root)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"folder '{shown}' {what}; set DATASETS.ROOT_DIR to the folder that holds '{names[0]}'")
+    expected = f"expected folder '{os.path.join(shown, names[0])}' with {', '.join(needed)}"
+    present = next((root / name for name in names if (root / name).is_dir()), root)
+    hint = _elsewhere(root, names, essential) or _other_case(root, names, essential) or _packed(present, names)
+    if hint:
+        raise DataError(f"{expected}; {hint}")
+    by_identity = f"; {OWN_LAYOUT}" if present != root and folders_of_images(present) else ""
+    raise DataError(f"{expected}; found in '{os.path.abspath(present)}': {entries(present)}{by_identity}")
+
+
+def has_entries(folder: Path, needed: Sequence[str]) -> bool:
+    """Return whether `folder` holds every file and folder in `needed`."""
+    return all(os.path.exists(folder / entry) for entry in needed)
+
+
+def entries(folder: Path) -> str:
+    """Return the first entries of a folder in one line."""
+    names = names_in(folder)
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return (", ".join(names[:MAX_NAMES]) or "nothing") + more
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder; DataError where it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"folder '{folder}' cannot be read ({error.strerror}); check its permissions") from error
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file is called as an image; hidden files are none, macOS leaves ._* beside each image."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def folders_of_images(folder: Path) -> bool:
+    """Return whether the first folders in `folder` hold images, as where each identity has a folder of its own."""
+    folders = [folder / name for name in names_in(folder)[:MAX_NAMES] if (folder / name).is_dir()]
+    return any(is_image_name(name) for place in folders for name in names_in(place))
+
+
+def packed_in(folder: Path) -> str:
+    """Return the first file in `folder` that is a packed archive, '' for none."""
+    return next((name for name in names_in(folder) if name.lower().endswith(PACKED)), "")
+
+
+def _elsewhere(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
+    """Return where the data set lies instead, one folder up or down, and what to set; '' for nowhere."""
+    shown = os.path.abspath(root)
+    if has_entries(root, needed):
+        rename = "" if os.path.basename(shown) in names else f" and name the folder '{names[0]}'"
+        parent = os.path.dirname(shown)
+        return f"'{shown}' is the data set itself: set DATASETS.ROOT_DIR to its parent '{parent}'{rename}"
+    for name in (name for name in names_in(root) if name not in LEFT_BY_MACOS):
+        for deeper in names:
+            if has_entries(root / name / deeper, needed):
+                return f"it lies in '{os.path.join(shown, name, deeper)}': set DATASETS.ROOT_DIR {shown}/{name}"
+    return ""
+
+
+def _other_case(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
+    """Return which folders to rename where only upper or lower case, or - and _, differ; '' for none."""
+    known = {_plain(name) for name in names}
+    for name in names_in(root):
+        if _plain(name) not in known or not (root / name).is_dir():
+            continue
+        if name not in names and has_entries(root / name, needed):
+            return f"'{os.path.abspath(root / name)}' is it by another name: rename it to '{names[0]}'"
+        inside = {entry.casefold(): entry for entry in names_in(root / name)}
+        wrong = [inside[entry.casefold()] for entry in needed if inside.get(entry.casefold(), entry) != entry]
+        if wrong:
+            right = [entry for entry in needed if inside.get(entry.casefold(), entry) != entry]
+            return f"rename {', '.join(wrong)} in '{os.path.abspath(root / name)}' to {', '.join(right)}"
+    return ""
+
+
+def _packed(folder: Path, names: Sequence[str]) -> str:
+    """Return the archive in `folder` that is still to be unpacked, one that is called as the data set first; or ''."""
+    packed = [name for name in names_in(folder) if name.lower().endswith(PACKED)]
+    known = {_plain(name) for name in names}
+    first = next((name for name in packed if any(_plain(name).startswith(own) for own in known)), None)
+    name = first or next(iter(packed), None)
+    return f"'{os.path.abspath(folder / name)}' is still packed: unpack it there" if name else ""
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
