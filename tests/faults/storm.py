@@ -26,7 +26,7 @@ class Stopped(NamedTuple):
     out: str
     err: str
     left: bool  # a process of it outlived it
-    seconds: float  # from the signal to its end
+    seconds: float = 0.0  # from the signal to its end
 
     def faults(self) -> list[str]:
         """Return what is not as it must be."""
