@@ -15,7 +15,6 @@ from datasets.synthetic.load import FOLDER, load_synthetic
 from utils.atomic import replacing
 from utils.commands import OneLineParser, path_flag
 from utils.errors import DataError, run_command
-from utils.run_folder import make_place
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
         kind = Image.registered_extensions().get(path.suffix.lower())
         if kind not in Image.SAVE:
             raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
+        from utils.run_folder import make_place
+
         make_place(args.sheet, "--sheet")
         with replacing(path) as temporary, open(temporary, "wb") as stream:
             contact_sheet().save(stream, format=kind, optimize=True)

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,8 @@ class Board:
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         """Open a new file, which tells TensorBoard to forget what a killed run wrote from `purge_step` on."""
+        import socket  # which --help does without
+
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -1,7 +1,6 @@
 """The command line that train.py, test.py and the tools share."""
 
 import argparse
-import difflib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def _slip(self) -> str:
         """Return which flag the first unknown one may mean: argparse may tell of the lack of that flag alone."""
+        import difflib  # which --help does without
+
         known = self._option_string_actions
         flags = [word.split("=")[0] for word in self._words if word.startswith("--") and word != "--"]
         slip = next((flag for flag in flags if flag not in known), None)
