@@ -15,7 +15,6 @@ from configs.keys.key import Key
 from utils.atomic import write_text_atomic
 from utils.commands import OneLineParser, path_flag
 from utils.errors import run_command
-from utils.run_folder import make_place
 
 HEAD = """# All configuration keys
 
@@ -44,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None:
         print(page(), end="")
         return 0
+    from utils.run_folder import make_place
+
     write_text_atomic(make_place(args.out, "--out"), page())
     return 0
 

@@ -8,11 +8,7 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from PIL import Image
-
-from datasets.synthetic.contact_sheet import contact_sheet
-from datasets.synthetic.load import FOLDER, load_synthetic
-from utils.atomic import replacing
+from datasets.synthetic import FOLDER
 from utils.commands import OneLineParser, path_flag
 from utils.errors import DataError, run_command
 
@@ -29,18 +25,27 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.sheet is None and args.root_dir is None:
         parser.error("nothing to do: give --sheet, --root_dir or both")
-    if args.sheet is not None:
-        path = Path(args.sheet)
-        kind = Image.registered_extensions().get(path.suffix.lower())
-        if kind not in Image.SAVE:
-            raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
-        from utils.run_folder import make_place
+    from datasets.synthetic.load import load_synthetic
 
-        make_place(args.sheet, "--sheet")
-        with replacing(path) as temporary, open(temporary, "wb") as stream:
-            contact_sheet().save(stream, format=kind, optimize=True)
+    if args.sheet is not None:
+        _save_sheet(Path(args.sheet))
     if args.root_dir is not None:
         load_synthetic(args.root_dir)
+
+
+def _save_sheet(path: Path) -> None:
+    from PIL import Image
+
+    from datasets.synthetic.contact_sheet import contact_sheet
+    from utils.atomic import replacing
+    from utils.run_folder import make_place
+
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
+    make_place(str(path), "--sheet")
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        contact_sheet().save(stream, format=kind, optimize=True)
 
 
 if __name__ == "__main__":

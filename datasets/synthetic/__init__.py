@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+FOLDER = "synthetic_veri"  # below DATASETS.ROOT_DIR
+
 
 class Stream(IntEnum):
     """What a random generator is for: the second number of its seed (seed, stream, ...), so that no two coincide."""

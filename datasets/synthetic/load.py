@@ -18,6 +18,7 @@ from PIL import Image
 
 from datasets.archives.veri import load_veri_folder
 from datasets.bases import ReIDDataset
+from datasets.synthetic import FOLDER
 from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
 from utils.atomic import is_full
@@ -25,7 +26,6 @@ from utils.errors import DataError, RunError
 from utils.interrupts import at_end
 from utils.paths import user_path
 
-FOLDER = "synthetic_veri"
 SCRATCH_PREFIX = f".{FOLDER}_"
 VERSION = "1"  # of the drawing: a folder of another version is drawn again
 VERSION_FILE = "drawing_version.txt"

@@ -14,7 +14,7 @@ from tools.launch.children import say
 from tools.launch.older import count_results, kept_line, may_replace
 from tools.launch.places import check_gpus
 from tools.launch.queue import Ended, Progress, Unit
-from tools.launch.switches import load_with_switches
+from tools.launch.switched import load_with_switches
 from tools.report import write_launch_report
 from tools.study.ablation import compare_to_first, format_ablation, format_markdown, write_ablation
 from tools.study.experiment import Experiment, check_names, check_same_settings, make_experiment

@@ -16,9 +16,10 @@ from PIL import Image
 
 from datasets.archives.veri import load_veri_folder
 from datasets.bases import Sample, valid_queries
+from datasets.synthetic import FOLDER
 from datasets.synthetic import load as synthetic
 from datasets.synthetic.contact_sheet import contact_sheet
-from datasets.synthetic.load import FOLDER, VERSION_FILE, draw_synthetic_veri, load_synthetic
+from datasets.synthetic.load import VERSION_FILE, draw_synthetic_veri, load_synthetic
 from tests.datasets.synthetic.drawn import NUM_TEST_IDS, NUM_TRAIN_IDS, keypoints, labels, lines
 from tests.reference.retrieval import evaluate, squared_euclidean
 from tools.synthetic import main

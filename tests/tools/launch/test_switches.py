@@ -9,7 +9,8 @@ import pytest
 from configs import load_cfg
 from configs.values import value_of
 from tests.fake_runner import PHASED, ROUTED, FakeRunner, summary_of, write_config
-from tools.launch.switches import Switches, load_with_switches
+from tools.launch.switched import load_with_switches
+from tools.launch.switches import Switches
 
 PHASED_KEY, SUPCON, TRIPLETX = "LOSS.PHASED.ENABLE", "LOSS.SUPCON.ENABLE", "LOSS.TRIPLETX.ENABLE"
 METRIC_SEQ, BRIGHTNESS = "LOSS.PHASED.METRIC_SEQ", "LOSS.BRIGHTNESS.ENABLE"
