@@ -144,7 +144,7 @@ class _Walk:
 
 
 def _plain(node: yaml.Node) -> bool:
-    """Return whether a node is a scalar without quotes and without the tag !!str."""
+    """Return whether a node is a scalar without quotes, whatever its tag."""
     return isinstance(node, yaml.ScalarNode) and node.style is None
 
 

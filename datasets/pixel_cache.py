@@ -28,12 +28,12 @@ from tqdm import tqdm
 
 from datasets.decode import missing, read_image
 from datasets.loader import Loader
-from utils.atomic import is_full, replacing
+from utils.atomic import is_full, remove_left, replacing
 from utils.errors import ConfigError, DataError, RunError
 from utils.file_lock import LockHeldError, hold
 from utils.paths import user_path
 from utils.run_folder import make_folder
-from utils.workers import is_alive, num_workers
+from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +203,7 @@ def _build_where_absent(file: Path, wanted: Wanted, workers: int) -> None:
     if file.exists():
         logger.warning("%s: '%s' is damaged, or of an older version, so it is built again", KEY, file)
         file.unlink()
-    for left in file.parent.glob("*.npy.*.tmp"):  # of builds that were killed
-        pid = left.name.split(".")[-2]
-        if not (pid.isdecimal() and is_alive(int(pid))):
-            left.unlink(missing_ok=True)
+    remove_left(file.parent, "*.npy.*.tmp")  # of builds of other images, too
     free = shutil.disk_usage(file.parent).free
     if wanted.num_bytes_of_file > free:
         raise RunError(

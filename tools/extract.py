@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.loose_images import SKIP_HINT, add_skip_broken, find_images
+from tools.loose_images import SKIP_HINT, add_paths, add_skip_broken, find_images
 from tools.source import load_source, source_parser
 from utils.commands import path_flag
 from utils.errors import ConfigError, DataError, run_command
@@ -31,14 +31,7 @@ logger = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Embed the images and write the file. Returns the exit code 0."""
     parser = source_parser("python -m tools.extract", "Write the embeddings of images to a file.")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        type=path_flag,
-        metavar="PATH",
-        help="folders, each with all folders below it, and single files; KEY VALUE pairs stand before",
-    )
+    add_paths(parser, "--images", metavar="PATH", what="folders, each with all folders below it, and single files")
     parser.add_argument(
         "--out", required=True, type=path_flag, metavar="FILE.npz", help="file that takes the embeddings"
     )

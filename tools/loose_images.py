@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from utils.commands import OneLineParser
+from utils.commands import OneLineParser, path_flag
 from utils.errors import ConfigError, DataError
 from utils.paths import what_is_at
 
 SKIP_HINT = "--skip-broken leaves such images out"
+
+
+def add_paths(parser: OneLineParser, *flags: str, metavar: str, what: str, required: bool = True) -> None:
+    """Add a flag that takes one or more paths; `what` they are opens its help."""
+    help_text = f"{what}; KEY VALUE pairs stand before"
+    parser.add_argument(*flags, nargs="+", required=required, type=path_flag, metavar=metavar, help=help_text)
 
 
 def add_skip_broken(parser: OneLineParser) -> None:

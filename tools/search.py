@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.loose_images import SKIP_HINT, add_skip_broken, check_paths, list_images
+from tools.loose_images import SKIP_HINT, add_paths, add_skip_broken, check_paths, list_images
 from tools.source import load_source, source_parser
 from utils.commands import need_packages, path_flag, whole_number
 from utils.errors import DataError, run_command
@@ -71,14 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = source_parser("python -m tools.search", "Rank a folder of images by similarity to query images.")
-    parser.add_argument(
-        "--query",
-        nargs="+",
-        required=True,
-        type=path_flag,
-        metavar="IMG",
-        help="image files; KEY VALUE pairs stand before",
-    )
+    add_paths(parser, "--query", metavar="IMG", what="image files")
     parser.add_argument(
         "--gallery", required=True, type=path_flag, metavar="DIR", help="folder of images, with all folders below it"
     )

@@ -63,13 +63,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     _refuse_device(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    _remove_left(path)
 
     def remove() -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
     with at_end(remove), writing(path):
+        remove_left(path.parent, f"{glob.escape(path.name)}.*.tmp")
         try:
             yield temporary
             with open(temporary, "rb+") as stream:  # Windows syncs only what is open for writing
@@ -88,13 +88,13 @@ def _refuse_device(path: Path) -> None:
             raise ConfigError(f"cannot write '{path}', which is {kind}; choose another place")
 
 
-def _remove_left(path: Path) -> None:
-    """Remove the temporary files of `path` whose processes were killed."""
-    with suppress(OSError):
-        for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-            pid = left.name.split(".")[-2]
-            if pid.isdecimal() and not is_alive(int(pid)):
-                left.unlink(missing_ok=True)
+def remove_left(folder: Path, pattern: str) -> None:
+    """Remove the temporary files of `replacing` in a folder whose processes were killed; another user's may stay."""
+    for left in folder.glob(pattern):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            with suppress(OSError):
+                left.unlink()
 
 
 def write_text_atomic(path: Path, text: str) -> None:

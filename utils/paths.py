@@ -52,15 +52,6 @@ def existing_file(text: str | Path, what: str = "", error: type[ValueError] = Co
     return path
 
 
-def existing_folder(text: str | Path, what: str = "", error: type[ValueError] = ConfigError) -> Path:
-    """Return the path of a folder; raises `error` that says what stands there instead."""
-    of = f"{what}: " if what else ""
-    path = user_path(text, what, error)
-    if not path.is_dir():
-        raise error(f"{of}'{path}' is no folder, but a file" if path.exists() else f"{of}no folder '{path}'")
-    return path
-
-
 def what_is_at(path: Path) -> str:
     """Return what stands at an existing path where it is no regular file ("a folder", "a pipe", ...), else ''."""
     mode = path.stat().st_mode

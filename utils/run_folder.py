@@ -169,7 +169,7 @@ def stage_of(record: dict[str, Any], stages: Sequence[str]) -> str:
 
 
 def of_stage(records: Iterable[dict[str, Any]], stages: Sequence[str], stage: str) -> list[dict[str, Any]]:
-    """Return those records of metrics.jsonl that are of one of the `stages`."""
+    """Return the records of metrics.jsonl that are of `stage`, one of the run's `stages`."""
     return [record for record in records if stage_of(record, stages) == stage]
 
 

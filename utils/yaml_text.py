@@ -32,7 +32,10 @@ class TextLoader(BoundedComposer, yaml.BaseLoader):
 
 
 class _PlainLoader(BoundedComposer, yaml.SafeLoader):
-    """A loader of YAML's own types."""
+    """A loader of YAML's own types, without merge keys (<<): 30 of them may stand for 2^30 entries."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave merge keys, which this project never writes, to be refused as a key of no known type."""
 
 
 def plain_tree(text: str) -> dict[str, Any] | None:
@@ -43,7 +46,7 @@ def plain_tree(text: str) -> dict[str, Any] | None:
             content = loader.get_single_data()
         finally:
             loader.dispose()
-    except (yaml.YAMLError, ValueError):  # ValueError: a date or number that is none
+    except Exception:  # a value that does not fit its tag raises nearly anything
         return None
     return content if isinstance(content, dict) and _is_bounded(content) else None
 

@@ -13,6 +13,7 @@ from datasets.archives.find import (
     find_folder,
     folders_of_images,
     is_image_name,
+    names_in,
     packed_in,
 )
 from datasets.bases import Published, ReIDDataset, Sample
@@ -73,7 +74,7 @@ def read_training_images(folder: Path) -> tuple[list[Sample], Counter[str], str]
     try:
         samples, junk = read_named_images(folder)
     except DataError as error:
-        if folder.is_dir() and any(is_image_name(name) for name in os.listdir(folder)):
+        if folder.is_dir() and any(is_image_name(name) for name in names_in(folder)):
             raise
         return [], Counter(), str(error)
     return samples, junk, "" if samples else f"'{folder}' holds junk images alone"

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +149,7 @@ def _build(folder: str, paths: list[str], delay: float) -> None:
         return read_image(*args)
 
     pixel_cache.read_image = slow
+    pixel_cache.tqdm.set_lock(threading.RLock())  # forks share tqdm's own, which a killed one would hold for ever
     make_cache(folder, wanted(paths), 0)
 
 
@@ -176,6 +178,11 @@ def test_a_killed_build_leaves_nothing_that_is_read(tmp_path, paths):
     cache = make_cache(str(folder), wanted(paths), 0)
     assert torch.equal(pixels_of(cache, 150), decoded(paths))
     assert files_in(folder) == [cache.file.name]
+
+
+def test_what_a_killed_build_of_another_user_left_stops_nobody(tmp_path, paths):
+    (tmp_path / "cache" / "other.npy.999999999.tmp").mkdir(parents=True)  # for a file that only its owner may remove
+    assert torch.equal(pixels_of(make_cache(str(tmp_path / "cache"), wanted(paths), 0), 150), decoded(paths))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")

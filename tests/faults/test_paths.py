@@ -207,7 +207,11 @@ def test_a_run_in_a_folder_whose_name_is_no_utf_8_trains_and_tests(tiny_config, 
     assert (tested / "summary.json").is_file() and (tested / "report.html").is_file()
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a", "", "a: 2024-99-99", "a: " + "9" * 5000, "[" * 300, "a: \x01", "\0"])
+ODD_TAGS = ("a: !!int ''", "a: !!bool b", "a: !!timestamp b", "a: !!float ''", "a: &b {c: 1}\nd: {<<: *b}")
+BROKEN = ("a: [", "- a", "", "a: 2024-99-99", "a: " + "9" * 5000, "[" * 300, "a: \x01", "\0", *ODD_TAGS)
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_damaged_configuration_in_a_run_folder_is_none(tmp_path, text):
     assert plain_tree(text) is None
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from utils.errors import ConfigError
-from utils.paths import existing_file, existing_folder, user_path
+from utils.paths import existing_file, user_path
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,10 @@ def test_a_name_that_no_file_system_takes(tmp_path, monkeypatch, text, words):
         user_path(text, "--flag")
 
 
-def test_files_and_folders_are_told_apart(tmp_path):
+def test_a_file_is_told_from_a_folder_and_from_nothing(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    assert existing_file(file) == file and existing_folder(tmp_path) == tmp_path
-    for wrong, path, words in (
-        (existing_file, tmp_path, "is a folder"),
-        (existing_folder, file, "but a file"),
-        (existing_file, tmp_path / "no", "no file"),
-        (existing_folder, tmp_path / "no", "no folder"),
-    ):
+    assert existing_file(file) == file
+    for path, words in ((tmp_path, "is a folder"), (tmp_path / "no", "no file")):
         with pytest.raises(ConfigError, match=words):
-            wrong(path, "KEY")
+            existing_file(path, "KEY")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tools.loose_images import add_paths, find_images
 from tools.source import load_source
 from tools.visualize.common import picture_parser
 from tools.visualize.grid import Tile, draw_grid, file_stem, open_rgb
-from utils.commands import need_packages, path_flag, whole_number
+from utils.commands import need_packages, whole_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,13 +29,8 @@ UNKNOWN = -1  # camera and viewpoint of an image that belongs to no data set
 def main(argv: list[str] | None = None) -> int:
     """Write one picture per image, with the map of each branch; return the exit code 0."""
     parser = picture_parser("attention", "Show by attention roll-out from where in an image each feature comes.")
-    parser.add_argument(
-        *("--images", "-i"),
-        nargs="+",
-        type=path_flag,
-        metavar="PATH",
-        help="files or folders; KEY VALUE pairs stand before (default: the first test queries)",
-    )
+    what = "files or folders (default: the first test queries)"
+    add_paths(parser, "--images", "-i", metavar="PATH", what=what, required=False)
     how_many = "how many test queries (default 8)"
     parser.add_argument("--num-images", type=whole_number, default=8, metavar="N", help=how_many)
     parser.add_argument("--head-fusion", default="mean", help="how heads are joined: mean, max or min (default mean)")
@@ -121,7 +117,6 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
         return data.val_loader.dataset, min(args.num_images, data.num_query)
     from datasets.bases import Sample
     from datasets.torch_datasets import ImageDataset
-    from tools.loose_images import find_images
 
     paths = find_images(args.images, "--images")
     settings = trained.cfg.INPUT

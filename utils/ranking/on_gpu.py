@@ -1,4 +1,4 @@
-"""Distances and stable ranking on a GPU: what utils.ranking.distance and utils.metrics do on the CPU, on torch tensors.
+"""Distances and stable ranking on a GPU: what utils.ranking.distance and rank do on the CPU, on torch tensors.
 
 The product is in true float32, whatever torch is set to, and a row is sorted whole: a GPU does that faster than it can
 count. Nothing needs float64.

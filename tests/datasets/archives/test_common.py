@@ -1,6 +1,10 @@
+import os
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 
-from datasets.archives.common import list_images, read_labelled_list, read_named_images
+from datasets.archives.common import list_images, read_labelled_list, read_named_images, read_training_images
 from datasets.archives.find import find_folder
 from datasets.bases import Sample
 from tests.datasets.trees import write_image, write_images, write_text
@@ -67,6 +71,19 @@ def test_a_folder_without_images_is_an_error(tmp_path):
         list_images(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("read", [list_images, read_training_images])
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_taken_for_empty(tmp_path, monkeypatch, read):
+    write_image(tmp_path / "0001_c1.jpg")
+
+    def refuse(folder: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    for name in ("scandir", "listdir"):  # root may read all folders
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(DataError, match=rf"folder '{tmp_path}' cannot be read \(Permission denied\)"):
+        read(tmp_path)
 
 
 def test_names_give_identity_and_camera_from_zero(tmp_path):
