@@ -64,7 +64,7 @@ class Bar(NamedTuple):
 def make_parser(prog: str, description: str) -> OneLineParser:
     """Return a benchmark's parser; `description` is its docstring, shown as it stands."""
     layout = argparse.RawDescriptionHelpFormatter
-    return OneLineParser(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
+    return OneLineParser(prog=prog, description=description, formatter_class=layout)
 
 
 def read_size(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from utils.errors import RunError
+from utils.errors import killed_worker
 from utils.interrupts import hidden_from_children
 from utils.workers import leave_interrupts_to_the_parent
 
@@ -38,10 +38,7 @@ def _from_living_workers(batches: Any) -> Iterator[Any]:
         killed = [worker.pid for worker in getattr(batches, "_workers", ()) if _has_been_killed(worker)]
         if not killed:
             raise
-        raise RunError(
-            f"worker process {killed[0]} of a loader was killed; memory or /dev/shm may be too small: lower "
-            "DATALOADER.NUM_WORKERS, then the same command continues"
-        ) from error
+        raise killed_worker(killed[0]) from error
 
 
 def _has_been_killed(worker: BaseProcess) -> bool:

@@ -1,6 +1,7 @@
 """A trained model from its checkpoint alone, without a data set: for tools that embed, draw or export."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +43,14 @@ class Trained(NamedTuple):
 def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     """Return the checkpoint of `epoch` in a run folder, None = the last one. ConfigError when there is none."""
     folder = user_path(output_dir, "run folder")
+    if folder.is_file():
+        raise ConfigError(
+            f"run folder '{output_dir}' is a file; name the OUTPUT_DIR of a training (--weights takes files)"
+        )
     if not str(output_dir) or not folder.is_dir():  # Path("") is the working directory
         raise ConfigError(f"run folder '{output_dir}': no such folder; give the OUTPUT_DIR of a training")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ConfigError(f"run folder '{output_dir}' cannot be read; check its permissions")
     run = open_run(folder)
     found = run.checkpoints()
     if not found:

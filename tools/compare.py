@@ -22,7 +22,7 @@ from configs.titles import dataset_title
 from utils.atomic import write_text_atomic
 from utils.commands import OneLineParser, path_flag
 from utils.errors import ConfigError, DataError, run_command
-from utils.paths import user_path
+from utils.paths import check_readable, user_path
 from utils.run_folder import RunFolder, epoch_of, make_place
 from utils.run_record import read_record
 from utils.statistics.bootstrap import UNITS, PerQuery
@@ -70,7 +70,6 @@ def make_parser() -> OneLineParser:
         "interval, a paired permutation test over identities, and Welch's t-test over seeds.",
         epilog="A RUN is a test folder with per_query.npz, a ..._test folder of run_phased_loss.py (its last epoch), "
         "or the start of such folders, e.g. logs/veri776_baseline for logs/veri776_baseline_seed*_test (all seeds).",
-        allow_abbrev=False,
     )
     parser.add_argument("run_a", type=path_flag, metavar="RUN_A", help="the baseline")
     parser.add_argument("run_b", type=path_flag, metavar="RUN_B", help="what is compared with it")
@@ -97,6 +96,7 @@ def load_run(words: str, epoch: int | None) -> Run:
     for folder, table, result in zip(folders, tables, results, strict=True):
         if table is None or result is None:  # summary.json is the mark of a finished test
             file = folder.per_query if table is None else folder.summary
+            check_readable(file)
             raise DataError(f"'{file}' is absent or damaged; run that test again")
         check_own_epoch(folder, result, epoch)
         check_own_run(folder, result)

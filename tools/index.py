@@ -12,6 +12,8 @@ import numpy as np
 from tools.loose_images import list_images
 from utils.atomic import save_arrays
 from utils.errors import ConfigError, DataError
+from utils.interrupts import check, deferred
+from utils.paths import check_readable
 from utils.run_folder import make_folder
 
 if TYPE_CHECKING:
@@ -90,16 +92,18 @@ def update_index(
         *(len(names), gallery, len(names) - len(new), len(new), extractor.precision),
         f"'{file}'" if file else "not kept",
     )
-    try:
-        paths = [str(gallery / name) for name in names[new]]
-        for rows, values in extractor.stream(paths, skip_broken=skip_broken):
-            feat[new[rows]] = values.numpy()
-            done[new[rows]] = True
-    finally:
-        kept = slice(None) if done.all() else done  # no copy of the whole
-        index = Index(names[kept], stamps[kept], feat[kept], extractor.precision)
-        if file is not None and (done[new].any() or done.sum() != num_old):
-            save_index(index, file, gallery, extractor.fingerprint)
+    with deferred():
+        try:
+            paths = [str(gallery / name) for name in names[new]]
+            for rows, values in extractor.stream(paths, skip_broken=skip_broken):
+                feat[new[rows]] = values.numpy()
+                done[new[rows]] = True
+                check()  # Ctrl-C, between two batches
+        finally:
+            kept = slice(None) if done.all() else done  # no copy of the whole
+            index = Index(names[kept], stamps[kept], feat[kept], extractor.precision)
+            if file is not None and (done[new].any() or done.sum() != num_old):
+                save_index(index, file, gallery, extractor.fingerprint)
     if not done.any():
         raise DataError(f"--gallery '{gallery}': none of its {len(names)} images can be read")
     return index
@@ -117,10 +121,11 @@ def read_index(file: Path | None, gallery: Path, extractor: "FeatureExtractor") 
 
     `extractor` embeds in the precision of the index from here on, so that all similarities compare; an index whose
     precision TEST.AMP or the device forbids is not used either. An index that lies within its folder may have moved
-    with it. Raises ConfigError when the file is something else.
+    with it. Raises ConfigError when the file is something else, or may not be read.
     """
     if file is None or not file.is_file():
         return None
+    check_readable(file, "--index")
     try:
         with np.load(file, allow_pickle=False) as content:
             meta = json.loads(str(content["meta"])) if "meta" in content else {}

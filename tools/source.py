@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def source_parser(prog: str, description: str) -> OneLineParser:
     """Return a parser of the arguments that say which trained model to use, for `load_source`."""
-    parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description=description)
     group = parser.add_argument_group("the model: a run folder, or a checkpoint")
     group.add_argument("--run", type=path_flag, metavar="OUTPUT_DIR", help="run folder of a training")
     group.add_argument("--epoch", type=int, metavar="N", help="epoch of the run (default: the last one kept)")

@@ -11,7 +11,7 @@ from utils.atomic import replacing
 from utils.containers import unwrap
 from utils.errors import ConfigError, DataError
 from utils.file_kinds import is_safetensors, is_zip, what_else
-from utils.paths import user_path, what_is_at
+from utils.paths import check_readable, user_path, what_is_at
 from utils.weight_check import check_archive, check_content, explain_refusal
 
 MAX_REASON = 120  # characters of a library's message that ours quotes
@@ -24,7 +24,7 @@ def load_file(path: str | Path, key: str) -> Any:
     """Return the content of a file of torch.save or safetensors, told apart by content, all tensors on the CPU.
 
     `key` is the config key that named the file; it appears in the errors. Raises ConfigError when there is no such
-    file and DataError when it is damaged or holds anything but dense tensors and plain values.
+    file, or it may not be read, and DataError when it is damaged or holds anything but dense tensors and plain values.
     """
     path = user_path(path, key)
     if not path.exists():
@@ -33,6 +33,7 @@ def load_file(path: str | Path, key: str) -> Any:
     source = f"{key}: '{path}'"
     if kind:
         raise ConfigError(f"{source} is {kind}, expected a weight file; name one")
+    check_readable(path, key)
     try:
         kind = what_else(path)
         if kind:

@@ -12,9 +12,15 @@ PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported 
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, exit code 2, that names the flag a mistyped one may mean."""
+    """An ArgumentParser whose errors are one line, exit code 2, that names the flag a mistyped one may mean.
+
+    Flags are written in full: a shortened one would change its meaning with the next flag that begins alike.
+    """
 
     _words: Sequence[str] = ()
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         self._words = sys.argv[1:] if args is None else list(args)
@@ -37,7 +43,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def config_parser(prog: str, description: str) -> OneLineParser:
     """Return a parser of `--config_file F [KEY VALUE ...]` with the attributes config_file and opts."""
-    parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description=description)
     parser.add_argument(
         "--config_file", "--config", required=True, type=path_flag, metavar="F", help="YAML of the experiment"
     )

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from utils.errors import ConfigError
+from utils.interrupts import bounded
 from utils.precision import at_least_float32
 
 COLLECTIVE_TIMEOUT = timedelta(hours=3)  # the other processes wait while rank 0 ranks, or fills the image cache
@@ -63,11 +64,11 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     _check_device(ranks, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", init_method="env://", timeout=COLLECTIVE_TIMEOUT
-    )
-    yield
-    dist.destroy_process_group()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with bounded():  # the others may wait here for one that Ctrl-C has ended
+        dist.init_process_group(backend, init_method="env://", timeout=COLLECTIVE_TIMEOUT)
+        yield
+        dist.destroy_process_group()
 
 
 def _check_device(ranks: Ranks, device: torch.device) -> None:

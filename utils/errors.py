@@ -12,6 +12,7 @@ from utils import interrupts
 
 USER_ERROR_CODE = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ENDED_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # torch's words
 MAX_WORD = 200  # characters of a word (a path, a value) that a message shows whole
 MAX_LINE = 2000  # characters of one line of a message
 
@@ -26,6 +27,14 @@ class RunError(RuntimeError):
 
 class DataError(ValueError):
     """A file or data set that is missing, unreadable or inconsistent; the message names it and the way out."""
+
+
+def killed_worker(pid: int | str) -> RunError:
+    """Return the error of a loader's worker process that ended before its work did."""
+    return RunError(
+        f"worker process {pid} of a loader was killed; memory or /dev/shm may be too small: lower "
+        "DATALOADER.NUM_WORKERS, then the same command continues"
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -100,9 +109,10 @@ def _outcome(main: Callable[[list[str] | None], int | None], argv: list[str] | N
         print_error(f"{error.filename or 'a file or the output'}: {error.strerror or error}{way_out}")
         return 1
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        ended = ENDED_WORKER.search(str(error))  # torch's handler raises it anywhere, not only in a loader
+        if ended is None:
             raise
-        print_error(f"{one_line(error)}; memory or /dev/shm may be too small: lower DATALOADER.NUM_WORKERS")
+        print_error(str(killed_worker(ended[1])))
         return 1
     except KeyboardInterrupt:
         return interrupts.stop()

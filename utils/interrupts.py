@@ -2,7 +2,8 @@
 
 An exception raised at any moment can land in an import, a destructor or a library's `except`, and be printed or lost
 there. So the one handler raises nothing: where there is nothing to unwind it ends the process itself, after what
-`at_end` names; inside `deferred` it takes note, and `check` ends the block between two steps.
+`at_end` names; inside `deferred` it takes note, and `check` ends the block between two steps. A handler runs only where
+Python does: what may wait in native code without end, for another process, stands in `bounded`.
 """
 
 import os
@@ -12,11 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import socket
+    import threading
 
 EXIT_CODE = 130
 MESSAGE = "interrupted; the same command continues with what was kept"
 INSIST_S = 0.5  # a second signal sooner than this is the same Ctrl-C: a terminal and a parent may both send it
+ANSWER_S = 10.0  # in which a `bounded` block that defers Ctrl-C must have ended; torchrun kills after 30
 STANDARD_STREAMS = (0, 1, 2)
 
 
@@ -73,6 +79,32 @@ def deferred() -> Iterator[None]:
     finally:
         _state.deferred -= 1
     check()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """End the process after Ctrl-C in this block also where its main thread waits in native code and hears nothing.
+
+    Where it is deferred that takes ANSWER_S, else INSIST_S. Without `take_over` nothing changes.
+    """
+    if _state.owner != os.getpid():
+        yield
+        return
+    import socket  # which --help does without
+    import threading
+
+    heard, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    over = threading.Event()
+    with hidden_from_children():
+        threading.Thread(target=_end_late, args=(heard, over), daemon=True).start()
+    before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        over.set()
+        wakes.close()
 
 
 @contextmanager
@@ -135,11 +167,20 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     _state.asked_at = _state.asked_at or now
 
 
+def _end_late(heard: "socket.socket", over: "threading.Event") -> None:
+    """Be told of each signal as it comes, and end the process where Ctrl-C has not ended the block in time."""
+    with heard:
+        while number := heard.recv(1):
+            if number[0] == signal.SIGINT and not over.wait(ANSWER_S if _state.deferred else INSIST_S):
+                _end()
+
+
 def _end() -> NoReturn:
     """End this process and its workers now; nothing here waits for a lock that the interrupted code may hold."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a loader's handler would raise for the workers that end here
+    with suppress(ValueError):  # in another thread, while the main one hears nothing
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a loader's handler would raise for workers that end here
     if "multiprocessing" in sys.modules:
         for child in sys.modules["multiprocessing"].active_children():
             with suppress(Exception):

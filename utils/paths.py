@@ -49,7 +49,19 @@ def existing_file(text: str | Path, what: str = "", error: type[ValueError] = Co
     kind = what_is_at(path)
     if kind:
         raise error(f"{of}'{path}' is {kind}, expected a file; correct the path")
+    check_readable(path, what, error)
     return path
+
+
+def check_readable(path: Path, what: str = "", error: type[ValueError] = ConfigError) -> None:
+    """Raise `error` where a file may not be read: it is neither absent nor damaged, and nothing is to replace it."""
+    try:
+        open(path, "rb").close()
+    except PermissionError as refused:
+        of = f"{what}: " if what else ""
+        raise error(f"{of}'{path}' cannot be read ({refused.strerror}); check its permissions") from refused
+    except OSError:  # whoever reads it says what it is
+        return
 
 
 def what_is_at(path: Path) -> str:

@@ -3,18 +3,20 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from datasets.archives.find import (
     IMAGE_SUFFIXES,
     OWN_LAYOUT,
+    does_not_exist,
     entries,
     find_folder,
     folders_of_images,
     is_image_name,
     names_in,
     packed_in,
+    renaming,
 )
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import JUNK_PID, MAX_LABEL, identity_of, is_no_label, junk_notes, whole_number
@@ -22,7 +24,7 @@ from utils.errors import DataError
 from utils.text_files import numbered_lines
 
 NAME_PATTERN = re.compile(r"(-?\d+)_c(\d+)", re.ASCII)
-FIRST = 20  # images of a list that are looked for
+NUM_EXAMPLES = 3  # missing images that an error names
 
 
 def list_images(folder: Path) -> list[str]:
@@ -31,7 +33,7 @@ def list_images(folder: Path) -> list[str]:
     A link that leads nowhere does, as a broken image. Raises DataError where there is no folder or no image.
     """
     if not folder.is_dir():
-        raise DataError(f"image folder '{folder}' does not exist; unpack the archive again")
+        raise DataError(f"image folder {does_not_exist(folder)}")
     try:
         with os.scandir(folder) as found:
             names = sorted(entry.name for entry in found if is_image_name(entry.name) and _may_be_read(entry))
@@ -119,7 +121,7 @@ def read_labelled_list(list_file: Path) -> tuple[list[tuple[str, int]], Counter[
     does not fit, or that gives an image another identity than an earlier line.
     """
     if not list_file.exists():
-        raise DataError(f"list '{list_file}' does not exist; unpack the archive again")
+        raise DataError(f"list {does_not_exist(list_file)}")
     rows: list[tuple[str, int]] = []
     first: dict[str, tuple[int, str]] = {}
     junk: Counter[str] = Counter()
@@ -140,14 +142,34 @@ def read_labelled_list(list_file: Path) -> tuple[list[tuple[str, int]], Counter[
 
 
 def check_listed(samples: Sequence[Sample], list_file: Path) -> None:
-    """Raise DataError where a list names no image, or the first are all missing: then list and folder do not fit."""
+    """Raise DataError where a list names no image, or images that are missing: an epoch or a test would end there."""
     if not samples:
         raise DataError(f"'{list_file}' names no image; unpack the archive again")
-    if not any(os.path.lexists(sample.path) for sample in samples[:FIRST]):
+    missing = missing_files([sample.path for sample in samples])
+    if missing:
+        first = Path(missing[0])
+        named = ", ".join(f"'{path}'" for path in missing[:NUM_EXAMPLES]) + ", ..." * (len(missing) > NUM_EXAMPLES)
         raise DataError(
-            f"'{list_file}': '{samples[0].path}' and what follows does not exist; unpack the images again, or "
-            "correct the list (the image stands first in a line, then its label)"
+            f"'{list_file}': {len(missing):,} of {len(samples):,} images do not exist: {named}; "
+            f"{renaming(first.parent, (first.name,)) or 'unpack the images again'}, or correct the list (the image "
+            "stands first in a line, then its label)"
         )
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Return those paths at which nothing lies, each once; every folder is read once, which is faster than each file.
+
+    A link that leads nowhere lies there.
+    """
+    names: dict[str, set[str]] = {}
+    missing = []
+    for path in dict.fromkeys(paths):
+        folder, name = os.path.split(path)
+        if folder not in names:
+            names[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in names[folder] and not os.path.lexists(path):  # a disk may take case for nothing
+            missing.append(path)
+    return missing
 
 
 def _way_out(fields: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 LEFT_BY_MACOS = ("__MACOSX",)  # beside what it unpacks: the same folders, of files ._*
 OWN_LAYOUT = "for another layout write a CSV and set DATASETS.NAMES table (docs/data.md, Your own labelled images)"
 MAX_NAMES = 10  # entries of a folder that an error quotes
+ABOVE = 3  # folders, from DATASETS.ROOT_DIR up, that may be the data set itself
+SHORTEST = 4  # letters of a data set's name that tell which one it is
 
 
 def find_folder(root_dir: str | Path, names: Sequence[str], needed: Sequence[str], spare: Sequence[str] = ()) -> Path:
@@ -36,13 +38,32 @@ def find_folder(root_dir: str | Path, names: Sequence[str], needed: Sequence[str
     hint = _elsewhere(root, names, essential) or _other_case(root, names, essential) or _packed(present, names)
     if hint:
         raise DataError(f"{expected}; {hint}")
+    place = os.path.abspath(present)
+    absent = [entry for entry in needed if not os.path.exists(present / entry)]
+    if len(absent) < len(needed):
+        raise DataError(f"{expected}; '{place}' has no {', '.join(absent)}, found there: {entries(present)}")
     by_identity = f"; {OWN_LAYOUT}" if present != root and folders_of_images(present) else ""
-    raise DataError(f"{expected}; found in '{os.path.abspath(present)}': {entries(present)}{by_identity}")
+    raise DataError(f"{expected}; found in '{place}': {entries(present)}{by_identity}")
 
 
 def has_entries(folder: Path, needed: Sequence[str]) -> bool:
     """Return whether `folder` holds every file and folder in `needed`."""
     return all(os.path.exists(folder / entry) for entry in needed)
+
+
+def renaming(folder: Path, needed: Sequence[str]) -> str:
+    """Return which entries of `folder` to rename where only upper or lower case differs from `needed`; '' for none."""
+    if not folder.is_dir():
+        return ""
+    inside = {entry.casefold(): entry for entry in names_in(folder)}
+    absent = [entry for entry in needed if not os.path.lexists(folder / entry)]
+    wrong = {inside[entry.casefold()]: entry for entry in absent if entry.casefold() in inside}
+    return f"rename {', '.join(wrong)} in '{os.path.abspath(folder)}' to {', '.join(wrong.values())}" if wrong else ""
+
+
+def does_not_exist(path: Path) -> str:
+    """Return that a file or folder of an archive is absent, and what to do, as words that follow its kind."""
+    return f"'{path}' does not exist; {renaming(path.parent, (path.name,)) or 'unpack the archive again'}"
 
 
 def entries(folder: Path) -> str:
@@ -79,10 +100,10 @@ def packed_in(folder: Path) -> str:
 def _elsewhere(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
     """Return where the data set lies instead, one folder up or down, and what to set; '' for nowhere."""
     shown = os.path.abspath(root)
-    if has_entries(root, needed):
-        rename = "" if os.path.basename(shown) in names else f" and name the folder '{names[0]}'"
-        parent = os.path.dirname(shown)
-        return f"'{shown}' is the data set itself: set DATASETS.ROOT_DIR to its parent '{parent}'{rename}"
+    for own in (Path(shown), *Path(shown).parents)[:ABOVE]:
+        if has_entries(own, needed):
+            rename = "" if own.name in names else f" and name the folder '{names[0]}'"
+            return f"'{own}' is the data set itself: set DATASETS.ROOT_DIR to its parent '{own.parent}'{rename}"
     for name in (name for name in names_in(root) if name not in LEFT_BY_MACOS):
         for deeper in names:
             if has_entries(root / name / deeper, needed):
@@ -91,18 +112,18 @@ def _elsewhere(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
 
 
 def _other_case(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
-    """Return which folders to rename where only upper or lower case, or - and _, differ; '' for none."""
-    known = {_plain(name) for name in names}
+    """Return which folders to rename where only case, - and _, or the end of the name differ; '' for none."""
+    known = [_plain(name) for name in names]
     for name in names_in(root):
-        if _plain(name) not in known or not (root / name).is_dir():
+        plain = _plain(name)
+        is_one = plain in known or (len(plain) >= SHORTEST and any(one.startswith(plain) for one in known))
+        if not is_one or not (root / name).is_dir():
             continue
         if name not in names and has_entries(root / name, needed):
             return f"'{os.path.abspath(root / name)}' is it by another name: rename it to '{names[0]}'"
-        inside = {entry.casefold(): entry for entry in names_in(root / name)}
-        wrong = [inside[entry.casefold()] for entry in needed if inside.get(entry.casefold(), entry) != entry]
-        if wrong:
-            right = [entry for entry in needed if inside.get(entry.casefold(), entry) != entry]
-            return f"rename {', '.join(wrong)} in '{os.path.abspath(root / name)}' to {', '.join(right)}"
+        hint = renaming(root / name, needed)
+        if hint:
+            return hint
     return ""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.archives.common import camid_of, check_listed, read_labelled_list
-from datasets.archives.find import find_folder, has_entries
+from datasets.archives.find import find_folder, has_entries, renaming
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import junk_notes
 from utils.errors import DataError
@@ -66,7 +66,8 @@ def _load(root_dir: str | Path, asked: Version, other: Version) -> ReIDDataset:
         read = [] if split == "train" and absent else [_read_list(folder, image_folder, name) for name in lists]
         samples[split] = sorted(sample for listed, _ in read for sample in listed)
         notes += junk_notes(f"{asked.name} {split}", sum((junk for _, junk in read), Counter()))
-    no_train = f"'{folder}' has no {', '.join(absent)}" if absent else ""
+    hints = filter(None, (", ".join(absent), renaming(folder, absent)))
+    no_train = f"'{folder}' has no {'; '.join(hints)}" if absent else ""
     return ReIDDataset(
         asked.name, **samples, published=PUBLISHED, notes=tuple(notes), num_cameras=NUM_CAMERAS, no_train=no_train
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.archives.common import check_listed, read_labelled_list
-from datasets.archives.find import find_folder
+from datasets.archives.find import does_not_exist, find_folder, is_image_name
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import junk_notes
 from utils.errors import DataError
@@ -33,7 +33,8 @@ def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10,
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
     folder = find_folder(root_dir, FOLDERS, ("image", LISTS))
-    no_train = "" if (folder / LISTS / TRAIN_LIST).exists() else f"'{folder / LISTS / TRAIN_LIST}' does not exist"
+    train_list = folder / LISTS / TRAIN_LIST
+    no_train = "" if train_list.exists() else does_not_exist(train_list)
     train, notes = ([], []) if no_train else _read_list(folder, TRAIN_LIST, "train")
     test, test_notes = _read_list(folder, f"test_list_{test_size}.txt", "test")
     is_gallery = np.stack([draw_gallery([sample.pid for sample in test], seed, trial) for trial in range(trials)])
@@ -73,7 +74,8 @@ def _read_list(folder: Path, list_name: str, split: str) -> tuple[list[Sample], 
     rows, junk = read_labelled_list(folder / LISTS / list_name)
     images = folder / "image"
     samples = [
-        Sample(os.path.join(images, f"{name.removesuffix('.jpg')}.jpg"), pid, QUERY_CAMID, 0) for name, pid in rows
+        Sample(os.path.join(images, name if is_image_name(name) else f"{name}.jpg"), pid, QUERY_CAMID, 0)
+        for name, pid in rows
     ]
     check_listed(samples, folder / LISTS / list_name)
     return sorted(samples), junk_notes(f"VehicleID {split}", junk)

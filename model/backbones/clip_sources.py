@@ -6,6 +6,9 @@ Nothing in a file is executed: weights are read as plain tensors, architectures 
 import difflib
 import json
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +58,8 @@ def open_clip_tower(
     vision, size = _sized_vision(open_clip, config, backbone, size)
     quick_gelu = bool(published.get("quick_gelu") or config.get("quick_gelu"))  # optional in both formats
     smallest_text = open_clip.CLIPTextCfg(context_length=1, vocab_size=1, width=8, heads=1, layers=1)
-    try:
+    with _understood(f"{BACKBONE_KEY} {backbone} cannot be built at {SIZE_KEY} {list(size)}"):
         visual = open_clip.CLIP(config["embed_dim"], vision, smallest_text, quick_gelu=quick_gelu).visual
-    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{BACKBONE_KEY} {backbone} cannot be built at {SIZE_KEY} {list(size)}: {error}") from error
     if isinstance(visual, open_clip.transformer.VisionTransformer):
         visual.output_tokens = False  # of CoCa towers, which return their patches too
     source = f"{PATH_KEY} '{local_path}'" if local_path else f"{backbone} with {TAG_KEY} '{tag}'"
@@ -95,14 +96,30 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
     config = _hf_config(transformers, folder, source)
     size = check_patches(size, config.patch_size, source)
     info = TowerInfo(config.hidden_size, size, _hf_normalisation(transformers, folder), source, reloadable=True)
-    try:
+    with _understood(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built"):
+        _check_depth(config.num_hidden_layers)
         vision = transformers.CLIPVisionModel(config)
-    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built ({error})") from error
     tower = HfTower(_unwrapped(vision), info)
     if weights:
         load_hf(tower, folder, source)
     return tower
+
+
+@contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """Turn what a library raises over a description that it cannot use, which may be anything, into ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+def _check_depth(layers: Any) -> None:
+    """Raise ValueError for a tower without a layer, which a library would build."""
+    if isinstance(layers, int) and layers < 1:
+        raise ValueError(f"it has {layers} layers")
 
 
 def _import_open_clip() -> Any:
@@ -133,25 +150,20 @@ def _open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
             f"open_clip's format{hint}"
         )
     text = read_text(backbone, BACKBONE_KEY, ConfigError)
-    try:
+    with _understood(f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg)"):
         config = json.loads(text)
         return {**config, "embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg): {error}"
-        ) from error
 
 
 def _sized_vision(
     open_clip: Any, config: dict[str, Any], backbone: str, size: tuple[float, float]
 ) -> tuple[Any, tuple[int, int]]:
     """Return open_clip's vision settings and size in integers; only its own ViT can see another size than its own."""
-    try:
+    with _understood(f"{BACKBONE_KEY} {backbone}"):
         vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
-    except TypeError as error:
-        raise ConfigError(f"{BACKBONE_KEY} {backbone}: {error}") from error
-    own = vision.image_size
-    own = (own, own) if isinstance(own, int) else tuple(own)
+        _check_depth(vision.layers)
+        own = vision.image_size
+        own = (own, own) if isinstance(own, int) else tuple(own)
     if not vision.timm_model_name and isinstance(vision.layers, int):
         size = check_patches(size, vision.patch_size, backbone)
         if own != size:
@@ -191,10 +203,8 @@ def _hf_config(transformers: Any, folder: Path, source: str) -> Any:
     """Return the CLIPVisionConfig in a folder; ConfigError when it describes no CLIP."""
     if not (folder / CONFIG_FILES[0]).is_file():
         raise ConfigError(f"{source}: '{folder}' has no {CONFIG_FILES[0]}")
-    try:
+    with _understood(f"{source}: {CONFIG_FILES[0]} is not readable"):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{source}: {CONFIG_FILES[0]} is not readable ({str(error).splitlines()[0]})") from error
     if config.model_type not in ("clip", "clip_vision_model"):
         raise ConfigError(f"{source} is a model of type {config.model_type}; MODEL.CLIP_IMPL hf takes clip")
     return config.vision_config if config.model_type == "clip" else config
@@ -207,14 +217,12 @@ def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
         own = Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
         logger.warning("'%s' has no %s: CLIP's images are normalised as OpenAI's, %s", folder, PROCESSOR_FILE, own)
         return own
-    try:
+    with _understood(f"'{folder / PROCESSOR_FILE}' does not say how images are normalised; copy it again"):
         processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        (_, _, _), (_, _, _) = processor.image_mean, processor.image_std
-    except (OSError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"'{folder / PROCESSOR_FILE}' does not say how images are normalised; copy it again"
-        ) from error
-    return Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
+        mean, std = (tuple(map(float, row)) for row in (processor.image_mean, processor.image_std))
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError(f"mean {mean}, standard deviation {std}")
+    return Normalisation(mean, std)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

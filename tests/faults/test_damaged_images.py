@@ -160,7 +160,7 @@ def test_a_test_tells_it_too_and_keeps_the_count_with_its_result(damaged_run, tr
     (caution,) = summary["cautions"]
     assert summary["damaged_images"] == 2 and caution.startswith("damaged images: 2 of ")
     assert len(warnings_of(folder.path, folder.log.name)) == 1
-    assert not report or "damaged images: 2 of " in folder.report.read_text()
+    assert not report or '<p class="caution">Caution: damaged images: 2 of ' in folder.report.read_text()
 
 
 def test_a_sound_test_set_has_no_cautions(tiny_root, trained_run, tmp_path):

@@ -6,7 +6,7 @@ import run_phased_loss
 import test as test_command
 import train
 from tests.faults.mistakes import refusal
-from tools import check, compare, extract, search, synthetic
+from tools import check, compare, config_docs, extract, search, synthetic
 from tools.export import __main__ as export
 from tools.visualize import __main__ as visualize
 
@@ -28,6 +28,8 @@ KNOWN = ("--config_file", "--run", "--images", "--out", "--query", "--format")
         (compare.main, ["a", "b", "--metrics", "mAP"], "--metric"),
         (visualize.main, ["ranks", "--run", "logs", "--out", "x", "--num_queries", "3"], "--num-queries"),
         (synthetic.main, ["--root-dir", "x"], "--root_dir"),
+        (synthetic.main, ["--root_di", "x"], "--root_dir"),
+        (config_docs.main, ["--ou", "x"], "--out"),
         (run_phased_loss.main, ["--seed", "1"], "--seeds"),
         (run_phased_loss.main, ["--no-supcn"], "--no-supcon"),
     ],

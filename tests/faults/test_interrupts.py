@@ -11,6 +11,9 @@ import pytest
 
 from tests.conftest import TINY_YAML
 from tests.faults.storm import ROOT, STARTED_S, Stopped, interrupt
+from tests.tools.photos import NAMES, write_photos
+from tests.tools.test_index import BATCH, FakeExtractor, assert_whole
+from tools.index import read_index
 from utils.checkpoint import load_file
 from utils.run_folder import read_metrics
 from utils.test_folder import TestFolder, read_result
@@ -223,6 +226,51 @@ def test_ctrl_c_is_tidy(tmp_path, moment):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"in a deferred block": {"kept"}, "while a file is held": {"lock"}}.get(moment, set())
     assert "lock" not in names or (tmp_path / "lock").read_text() == ""
+
+
+@pytest.mark.fault(KIND)
+@pytest.mark.parametrize("around", ["interrupts.bounded()", "interrupts.bounded(), interrupts.deferred()"])
+def test_a_process_that_waits_in_native_code_for_another_one_ends_too(tmp_path, around):
+    done = run_child(
+        "import torch.distributed as dist\nfrom pathlib import Path\nfrom utils.file_lock import hold\n"
+        "folder = os.environ['FOLDER']\ninterrupts.ANSWER_S = 1.0\n"
+        f"threading.Timer(1.0, lambda: {CTRL_C}).start()\n"
+        f"with hold(Path(folder, 'lock')), {around}:\n"
+        "    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=0, world_size=2)",
+        tmp_path,
+    )
+    assert Stopped(done.returncode, done.stdout, done.stderr, False).faults() == []
+    assert not (tmp_path / "lock.pid").exists()
+
+
+@pytest.mark.fault(KIND)
+def test_a_bounded_block_that_has_ended_ends_nothing(tmp_path):
+    body = (
+        "interrupts.INSIST_S = interrupts.ANSWER_S = 0.2\n"
+        f"try:\n    with interrupts.bounded(), interrupts.deferred(): {CTRL_C}\n"
+        "except KeyboardInterrupt: time.sleep(0.5); print('still here')"
+    )
+    done = run_child(body, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr
+
+
+@pytest.mark.fault(KIND)
+def test_what_a_search_has_embedded_before_ctrl_c_is_kept(tmp_path):
+    write_photos(tmp_path / "photos")
+    done = run_child(
+        "from pathlib import Path\nfrom tests.tools.test_index import FakeExtractor\n"
+        "from tools.index import update_index\nfolder = Path(os.environ['FOLDER'])\n"
+        "class Interrupted(FakeExtractor):\n"
+        "    def stream(self, paths, skip_broken=False):\n"
+        "        for batch in super().stream(paths, skip_broken):\n"
+        f"            {CTRL_C}\n"
+        "            yield batch\n"
+        "update_index(Interrupted(folder), folder / 'photos', folder / 'index.npz', None)",
+        tmp_path,
+    )
+    assert Stopped(done.returncode, done.stdout, done.stderr, False).faults() == []
+    kept = read_index(tmp_path / "index.npz", tmp_path / "photos", FakeExtractor(tmp_path))
+    assert_whole(kept, tmp_path / "photos", NAMES[:BATCH])
 
 
 @pytest.mark.fault(KIND)

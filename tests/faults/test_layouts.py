@@ -95,6 +95,25 @@ def looping(root: Path) -> None:
     (root / "market1501").symlink_to(root / "market1501")
 
 
+def one_split_of_it(root: Path) -> None:
+    """DATASETS.ROOT_DIR is what lies below the data set, as a folder of images that was copied from a file manager."""
+    market(root.parent)
+    root.rmdir()
+    root.symlink_to(root.parent / "query")
+
+
+def shortened(root: Path) -> None:
+    market(root / "Market")
+
+
+def of_another_set(root: Path) -> None:
+    market(root / "DukeMTMC-reID")
+
+
+def without_gallery(root: Path) -> None:
+    market(root / "market1501", ("bounding_box_train", "query"))
+
+
 def left_by_macos(root: Path) -> None:
     for name in NAMES:
         touch(root / "__MACOSX" / "market1501" / name / "._0002_c1s1_1.jpg")
@@ -122,6 +141,10 @@ def unrelated(root: Path) -> None:
         (splits_by_identity, "not in folders by identity; for another layout write a CSV"),
         (a_file, "is a file; set DATASETS.ROOT_DIR"),
         (itself, "is the data set itself: set DATASETS.ROOT_DIR to its parent"),
+        (one_split_of_it, "is the data set itself: set DATASETS.ROOT_DIR to its parent .* and name the folder"),
+        (shortened, "'.*Market' is it by another name: rename it to 'market1501'"),
+        (of_another_set, "found in '.*': DukeMTMC-reID$"),
+        (without_gallery, "market1501' has no bounding_box_test, found there: bounding_box_train, query$"),
         (looping, "expected folder '.*market1501'"),
         (left_by_macos, "found in '.*': __MACOSX$"),
         (unrelated, "found in '.*': notes.txt$"),
@@ -138,8 +161,63 @@ def test_a_data_set_that_lies_otherwise_is_told_with_the_way_out(tmp_path, lay, 
 def test_listed_images_that_are_not_there_at_all_accuse_list_or_folder(tmp_path):
     root = write_vehicleid(tmp_path / "VehicleID")
     write_text(root / "train_test_split" / "train_list.txt", "9 0000001", "4 0000002")
-    with pytest.raises(DataError, match="9.jpg' and what follows does not exist.*the image stands first"):
+    with pytest.raises(DataError, match="2 of 2 images do not exist: '.*9.jpg'.*the image stands first"):
         load_vehicleid(tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_one_wrong_line_of_a_list_shows_before_anything_is_trained(tmp_path, number):
+    root = write_vehicleid(tmp_path / "VehicleID", images_per_id=(30,))
+    path = root / "train_test_split" / "test_list_800.txt"
+    lines = path.read_text().splitlines()
+    write_text(path, *lines[: number - 1], "7777777 40", *lines[number:])
+    with pytest.raises(DataError, match="test_list_800.txt': 1 of 30 images do not exist: '.*7777777.jpg'; unpack"):
+        load_vehicleid(tmp_path)
+
+
+def upper_case_images(root: Path) -> None:
+    for path in sorted((root / "image").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+
+
+def upper_case_list(root: Path) -> None:
+    (root / "train_test_split" / "test_list_800.txt").rename(root / "train_test_split" / "Test_list_800.txt")
+
+
+@pytest.mark.parametrize(
+    ("lay", "words"),
+    [
+        (
+            upper_case_images,
+            "2 of 2 images do not exist: .*; rename 0000002.JPG in .*image. to 0000002.jpg, or correct",
+        ),
+        (upper_case_list, "test_list_800.txt' does not exist; rename Test_list_800.txt in '.*' to test_list_800.txt$"),
+    ],
+)
+def test_a_file_that_is_there_in_other_case_is_named(tmp_path, lay, words):
+    lay(write_vehicleid(tmp_path / "VehicleID"))
+    with pytest.raises(DataError, match=words):
+        load_vehicleid(tmp_path)
+
+
+def test_training_folders_in_other_case_are_named_where_nothing_else_is_missing(tmp_path):
+    market(tmp_path / "market1501")
+    (tmp_path / "market1501" / "bounding_box_train").rename(tmp_path / "market1501" / "Bounding_box_train")
+    assert "rename Bounding_box_train in" in load_market1501(tmp_path).no_train
+    root = write_msmt17(tmp_path / "MSMT17", "train", "test")
+    (root / "list_val.txt").rename(root / "LIST_val.txt")
+    assert "has no list_val.txt; rename LIST_val.txt in" in load_msmt17(tmp_path).no_train
+
+
+def test_listed_names_keep_an_ending_in_other_case(tmp_path):
+    root = write_vehicleid(tmp_path / "VehicleID")
+    plain = load_vehicleid(tmp_path)
+    upper_case_images(root)
+    for name in ("train_list.txt", "test_list_800.txt"):
+        path = root / "train_test_split" / name
+        path.write_text(path.read_text().replace(" ", ".JPG "))
+    paths = [sample.path for sample in load_vehicleid(tmp_path).train]
+    assert paths == [sample.path.replace(".jpg", ".JPG") for sample in plain.train]
 
 
 def test_names_of_vehicleid_may_end_in_jpg(tmp_path):

@@ -3,8 +3,10 @@
 import argparse
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -217,3 +219,48 @@ def test_a_damaged_configuration_in_a_run_folder_is_none(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     (tmp_path / "transformer_3.pth").touch()
     assert open_run(tmp_path).prefix == "transformer"
+
+
+def refuse_to_open(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files of this name be such as may not be read: root, who may run these tests, reads everything."""
+
+    def opened(path: Path, mode: str) -> IO:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, mode)
+
+    monkeypatch.setattr("utils.paths.open", opened, raising=False)
+
+
+def commands_on(run_folder: Path, tested: Path) -> dict[str, tuple[Callable, list]]:
+    config = ["--config_file", run_folder.parent / "tiny.yml"]
+    return {
+        "transformer_2.pth": (test_command.main, [*config, "TEST.WEIGHT", run_folder / "transformer_2.pth"]),
+        "state_last.pth": (train.main, [*config, "OUTPUT_DIR", run_folder]),
+        "summary.json": (report.main, [tested]),
+        "per_query.npz": (compare.main, [tested, tested]),
+    }
+
+
+@pytest.mark.parametrize("name", ["transformer_2.pth", "state_last.pth", "summary.json", "per_query.npz"])
+def test_a_file_that_may_not_be_read_is_neither_absent_nor_damaged(name, trained_run, tmp_path, monkeypatch, capsys):
+    refuse_to_open(name, monkeypatch)
+    run_folder, tested = tmp_path / "run", tmp_path / "test"
+    shutil.copytree(trained_run, run_folder)
+    shutil.copy(trained_run.parent / "tiny.yml", tmp_path)
+    tested.mkdir()
+    (tested / name).touch()
+    main, argv = commands_on(run_folder, tested)[name]
+    message = refusal(main, *argv, capsys=capsys)
+    assert f"{name}' cannot be read (Permission denied); check its permissions" in message and "anew" not in message
+
+
+def test_a_checkpoint_given_as_a_run_folder_is_told_the_flag_that_takes_it(trained_run):
+    with pytest.raises(ConfigError, match="transformer_2.pth' is a file; .*--weights takes files"):
+        find_weight(trained_run / "transformer_2.pth")
+
+
+def test_a_run_folder_that_may_not_be_listed_is_no_empty_one(trained_run, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="cannot be read; check its permissions"):
+        find_weight(trained_run)

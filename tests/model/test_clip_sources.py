@@ -1,5 +1,6 @@
 """What is said when a CLIP tower cannot be had, and what is asked of the hub."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -83,6 +84,9 @@ def test_wrong_names_of_open_clip_are_refused_with_near_ones(opts, words, source
         ('{"embed_dim": 4}', "embed_dim, vision_cfg.: 'vision_cfg'"),
         ('{"embed_dim": 4, "vision_cfg": {"depth": 2}}', "unexpected keyword argument 'depth'"),
         ('{"embed_dim": 4, "vision_cfg": {"width": 50}}', r"cannot be built at MODEL.CLIP_INPUT_SIZE \[32, 32\]"),
+        ('{"embed_dim": 4, "vision_cfg": {"width": "64"}}', "cannot be built"),
+        ('{"embed_dim": 4, "vision_cfg": {"image_size": null}}', "NoneType"),
+        ('{"embed_dim": 4, "vision_cfg": {"layers": -2}}', "it has -2 layers"),
     ],
 )
 def test_damaged_description_is_refused(text, words, tmp_path):
@@ -246,7 +250,39 @@ def test_a_tower_that_a_checkpoint_will_bring_needs_no_download(no_hub, tmp_path
     assert hf_tower("", str(folder), (32, 24), weights=False).info.feat_dim == HF_WIDTH
 
 
-@pytest.mark.parametrize("content", ["", "not json", '{"image_mean": 0.5, "image_std": [1, 1, 1]}'])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("patch_size", "8"),
+        ("num_attention_heads", 3),
+        ("hidden_size", None),
+        ("num_hidden_layers", "two"),
+        ("num_hidden_layers", 0),
+        ("initializer_range", "x"),
+        ("hidden_act", "nonesuch"),
+    ],
+)
+def test_a_config_of_hf_with_a_value_that_cannot_be_is_one_clear_error(key, value, sources, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(sources.hf, folder)
+    content = json.loads((folder / "config.json").read_text())
+    content.get("vision_config", content)[key] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=f"MODEL.CLIP_LOCAL_PATH '{folder}'") as caught:
+        hf_tower("", str(folder), (32, 24))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "not json", "[1]", '{"image_mean": 0.5, "image_std": [1, 1, 1]}'),
+        '{"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}',
+        '{"image_mean": ["a", "b", "c"], "image_std": [1, 1, 1]}',
+        '{"image_mean": [0, 0, NaN], "image_std": [1, 1, 1]}',
+        '{"image_mean": [0, 0], "image_std": [1, 1]}',
+    ],
+)
 def test_damaged_processor_file_is_no_absent_one(content, sources, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(sources.hf, folder)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs import get_cfg_defaults
 from utils.commands import parse_config_args
 from utils.device import resolve_amp, resolve_device
-from utils.errors import MAX_LINE, ConfigError, DataError, RunError, one_line, run_command, shown
+from utils.errors import MAX_LINE, ConfigError, DataError, RunError, killed_worker, one_line, run_command, shown
 
 
 class Broken(Dataset):
@@ -49,12 +49,16 @@ def test_a_full_disk_and_a_killed_worker_are_one_line_and_code_1(capsys):
         raise OSError(28, "No space left on device", "run/metrics.jsonl")
 
     def killed(argv: list[str]) -> None:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    assert run_command(full) == 1 and run_command(killed) == 1
-    disk, worker = capsys.readouterr().err.splitlines()
+    def exited(argv: list[str]) -> None:
+        raise RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly")
+
+    assert run_command(full) == run_command(killed) == run_command(exited) == 1
+    disk, worker, other = capsys.readouterr().err.splitlines()
+    assert worker == other
     assert disk == "error: run/metrics.jsonl: No space left on device; make room"
-    assert "DATALOADER.NUM_WORKERS" in worker
+    assert worker == f"error: {killed_worker(7)}" and "lower DATALOADER.NUM_WORKERS" in worker
 
 
 def test_a_programming_error_keeps_its_traceback():

@@ -46,7 +46,6 @@ def _make_parser() -> OneLineParser:
         "Relative paths in them, as in the YAML, start at the repository. A flag that is not given leaves the YAML "
         "alone. The summary covers the seeds of this launch; several configs end in one table, kept as ablation.md, "
         ".csv and .json.",
-        allow_abbrev=False,
     )
     root = os.environ.get("OUTPUT_ROOT") or "logs"
     on_off = argparse.BooleanOptionalAction

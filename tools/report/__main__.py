@@ -19,7 +19,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(
         prog="python -m tools.report",
         description="Make report.html again from the files of a test.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "folder", metavar="FOLDER", type=path_flag, help="OUTPUT_DIR of test.py, or <name>_test/epoch_<e>"

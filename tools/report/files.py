@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import DataError
+from utils.paths import check_readable
 from utils.ranking.slices import Slice, read_slices
 from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, is_as_written, read_result
 
@@ -24,10 +25,12 @@ class Tested(NamedTuple):
 def read_tested(folder: TestFolder) -> Tested:
     """Return the files of a test's folder.
 
-    Raises DataError where there is no whole summary.json: without it there is no result to report.
+    Raises DataError where there is no whole summary.json: without it there is no result to report; ConfigError where
+    it may not be read.
     """
     summary = read_result(folder)
     if summary is None:
+        check_readable(folder.summary)
         state = f"holds no whole {folder.summary.name}" if folder.path.is_dir() else "is not a folder"
         raise DataError(
             f"'{folder.path}' {state}; name the folder of a finished test: OUTPUT_DIR of test.py, or the launcher's "

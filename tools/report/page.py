@@ -73,7 +73,7 @@ def _visible(character: str) -> str:
 
 
 def paragraph(line: Any, kind: str = "") -> str:
-    """Return a paragraph of plain text; `kind` is a class of style.css (note, missing)."""
+    """Return a paragraph of plain text; `kind` is a class of style.css (note, missing, caution)."""
     return f'<p class="{kind}">{text(line)}</p>' if kind else f"<p>{text(line)}</p>"
 
 

@@ -32,7 +32,8 @@ def headline(summary: Summary) -> str:
     cards.append(_card("Valid queries", str(valid), [f"of {total}{others}"]))
     unit = "Metrics in percent" + ("; 95 % intervals from a bootstrap over the identities." if intervals else ".")
     lines = ['<dl class="figures">', *cards, "</dl>", paragraph(unit, "note")]
-    lines += [paragraph(note, "note") for note in (*summary.get("cautions", ()), *summary.get("notes", ()))]
+    lines += [paragraph(f"Caution: {line}", "caution") for line in summary.get("cautions", ())]
+    lines += [paragraph(note, "note") for note in summary.get("notes", ())]
     return "\n".join(lines)
 
 

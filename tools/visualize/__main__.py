@@ -28,7 +28,6 @@ def main(argv: list[str] | None = None) -> int:
         usage="%(prog)s COMMAND ... (COMMAND --help lists the arguments of one)",
         description=__doc__.partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     args = parser.parse_args(argv[:1])

@@ -30,7 +30,7 @@ def test_a_root_without_the_folder_names_what_was_expected_and_found(tmp_path):
 
 def test_an_incomplete_folder_shows_its_own_entries(tmp_path):
     (tmp_path / "set" / "train").mkdir(parents=True)
-    with pytest.raises(DataError, match=f"found in '{tmp_path}/set': train$"):
+    with pytest.raises(DataError, match=f"'{tmp_path}/set' has no test, found there: train$"):
         find_folder(tmp_path, ("set",), NEEDED)
 
 
