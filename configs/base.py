@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from configs.compare import flatten
 from configs.keys import get_cfg_defaults
 from configs.load import base_file, load_cfg
+from configs.own_values import with_own_values
 from configs.yaml_settings import read_settings
 from utils.paths import user_path
 
+NAME_KEY = "MODEL.NAME"
 DEFAULTS_NAME = "the defaults (docs/config.md)"
 
 
@@ -37,5 +39,7 @@ def base_of(config_file: str | Path) -> Base:
     """
     path = base_path(config_file)
     if path is None:
-        return Base(DEFAULTS_NAME, flatten(get_cfg_defaults()))
+        defaults = flatten(get_cfg_defaults())
+        given = {setting.key: setting.value for setting in read_settings(user_path(config_file, "config file"))}
+        return Base(DEFAULTS_NAME, with_own_values(defaults, str(given.get(NAME_KEY, defaults[NAME_KEY]))))
     return Base(str(path), flatten(load_cfg(path)))

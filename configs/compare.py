@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from configs.keys import affects, get_cfg_defaults
+from configs.own_values import with_own_values
 from configs.stages import solver_key
 
 CHOICE_KEY = "MODEL.PRETRAIN_CHOICE"  # resume stands for whatever the run began with
@@ -43,7 +44,10 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
     Both are nested sections. A key that `saved` lacks is younger than that run and counts with its default.
     """
-    old_values, new_values = flatten(get_cfg_defaults()) | flatten(saved), flatten(now)
+    new_values = flatten(now)
+    name = new_values["MODEL.NAME"]
+    new_values = with_own_values(new_values, name)
+    old_values = with_own_values(flatten(get_cfg_defaults()) | flatten(saved), name)
     last_epoch_key = solver_key(CfgNode(now), "MAX_EPOCHS")  # may grow: the run goes on
     differing = []
     for key, old, new in find_changes(old_values, new_values):
@@ -60,7 +64,8 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def changes_from_defaults(cfg: CfgNode) -> list[str]:
     """Return `KEY value` for each key whose value is not its default, by name."""
-    return [f"{key} {new}" for key, _, new in find_changes(flatten(get_cfg_defaults()), flatten(cfg))]
+    defaults, values = (with_own_values(flatten(tree), cfg.MODEL.NAME) for tree in (get_cfg_defaults(), cfg))
+    return [f"{key} {new}" for key, _, new in find_changes(defaults, values)]
 
 
 def result_settings(cfg: CfgNode) -> dict[str, Any]:

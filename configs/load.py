@@ -8,6 +8,8 @@ from typing import Any
 from yacs.config import CfgNode
 
 from configs.keys import KEYS, get_cfg_defaults
+from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.own_values import fill_in
 from configs.rules.problems import find_problems
 from configs.values import parse_value, set_value
 from configs.yaml_settings import Null, Setting, parse_settings, read_settings
@@ -43,11 +45,13 @@ def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> 
     has_model = any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings)
     settings = [setting for setting in settings if setting.key != BASE_KEY] + _read_opts(opts)
 
+    settings = [setting for setting in settings if not _is_left_empty(setting, settings)]
     problems = []
     places = {}
     for setting in settings:
         places[setting.key] = setting.where
         problems += _apply(cfg, setting, hint=len(problems) < MAX_PROBLEMS)
+    fill_in(cfg, places)
     if not has_model:
         problems.append(
             f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
@@ -67,6 +71,12 @@ def _listed(problems: list[str]) -> str:
     more = len(problems) - MAX_PROBLEMS
     rest = [f"... and {more} more"] if more > 0 else []
     return "\n  ".join([f"{len(problems)} problems:", *problems[:MAX_PROBLEMS], *rest])
+
+
+def _is_left_empty(setting: Setting, settings: Sequence[Setting]) -> bool:
+    """Return whether a setting is the section DATASETS of CLIP-ReID's YAMLs, below which comments alone stand."""
+    empty = setting.key == "DATASETS" and (setting.value is None or isinstance(setting.value, Null))
+    return empty and any(other.key == "MODEL.NAME" and str(other.value) in CLIP_REID for other in settings)
 
 
 def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:

@@ -13,17 +13,22 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
+from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.keys.clip_reid import STAGE1, STAGE2
 from configs.runs import runs_of
-from configs.stages import last_stage, solver_of, stages_of, unknown_stage
+from configs.stages import draws_pxk, last_stage, solver_of, stages_of, unknown_stage
 from configs.weight_spec import decayed_weight, parse_term_spec, spec_problems, spec_weight, term_problems
 from utils.errors import ConfigError
 
 # every term of a criterion: its name in weights, parts and records -> its name in tables and charts, in this order
-TITLES = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
+TITLES = {
+    **{"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "i2t": "I2T", "t2i": "T2I"},
+    "center": "Center",
+}
 TRIPLET, TRIPLETX, SUPCON = "triplet", "tripletx", "supcon"  # for code elsewhere, which spells no term
 PAIR_LOSSES = ("triplet", "tripletx", "supcon")  # these need positives and negatives in a batch, and have keys by phase
 ALTERNATIVES = ("triplet", "tripletx")  # of which one acts, or each on its share of a routed batch
-ROUTED_TO = {"triplet": " (bright)", "tripletx": " (dark)"}
+ROUTED_TO = {"triplet": "bright", "tripletx": "dark"}  # images, by brightness
 
 Problem = tuple[tuple[str, ...], str]  # the keys concerned, the message
 
@@ -63,7 +68,7 @@ class PhasePlan:
         solver = solver_of(cfg, stage)
         self.max_epochs = solver.MAX_EPOCHS
         self.batch_size = solver.IMS_PER_BATCH
-        self.draws_pxk = _is_last(cfg, stage) and "triplet" in cfg.DATALOADER.SAMPLER
+        self.draws_pxk = draws_pxk(cfg, stage)
 
     def at(self, epoch: int) -> Phase:
         """Return the phase of `epoch`, counted from 1."""
@@ -93,7 +98,8 @@ def resolve(cfg: CfgNode, epoch: int, stage: str = "") -> Phase:
     if phased:
         specs_of = dict(map(parse_term_spec, cfg.LOSS.PHASED.W_TERMS))
         weights |= {term: _spec_weight(cfg, specs, epoch) for term, specs in specs_of.items()}
-    routed = cfg.LOSS.BRIGHTNESS.ENABLE and metric_kind(cfg, epoch) == "tripletx"
+    is_metric = "tripletx" in weights  # a stage on images
+    routed = is_metric and cfg.LOSS.BRIGHTNESS.ENABLE and metric_kind(cfg, epoch) == "tripletx"
     num_instance, k_key = _k_of(cfg, weights)
     return Phase(epoch, index, phase_tag(index) if phased else "static", weights, num_instance, routed, k_key)
 
@@ -114,7 +120,7 @@ def segments_of(cfg: CfgNode, stage: str = "") -> Iterator[Segment]:
 
 
 def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
-    """Return the weights of TransReID's and Model B's terms at `epoch` of their one stage, `main`."""
+    """Return the weights of TransReID's and Model B's terms at `epoch` of a stage on images."""
     kind = metric_kind(cfg, epoch)
     triplet, tripletx = float(cfg.MODEL.TRIPLET_LOSS_WEIGHT), float(cfg.LOSS.TRIPLETX.W)
     if cfg.LOSS.PHASED.ENABLE:
@@ -127,7 +133,15 @@ def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
         "tripletx": tripletx if kind == "tripletx" else 0.0,
         "supcon": supcon_weight(cfg, epoch),
     }
-    return weights | ({"center": center_weight(cfg)} if center_weight(cfg) > 0 else {})
+    return weights | ({"center": center_weight(cfg, stage)} if center_weight(cfg, stage) > 0 else {})
+
+
+def clip_reid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
+    """Return the weights of CLIP-ReID's terms; what `i2t` is, a contrast or a classification, the stage decides."""
+    if stage == STAGE1:
+        return {"i2t": 1.0, "t2i": 1.0}
+    weights = transreid_weights(cfg, epoch, stage)
+    return weights | ({"i2t": float(cfg.MODEL.I2T_LOSS_WEIGHT)} if stage == STAGE2 else {})
 
 
 # by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage; between the epochs that
@@ -135,6 +149,7 @@ def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
 WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
     "transformer": transreid_weights,
     "resnet50": transreid_weights,
+    **dict.fromkeys(CLIP_REID, clip_reid_weights),
 }
 
 
@@ -175,9 +190,9 @@ def wants_center(cfg: CfgNode) -> bool:
     return cfg.MODEL.IF_WITH_CENTER == "yes" or "center" in cfg.MODEL.METRIC_LOSS_TYPE
 
 
-def center_weight(cfg: CfgNode) -> float:
-    """Return the weight of the centre loss, which no phase changes; 0.0 = off."""
-    return float(cfg.SOLVER.CENTER_LOSS_WEIGHT) if wants_center(cfg) else 0.0
+def center_weight(cfg: CfgNode, stage: str = "") -> float:
+    """Return the weight of the centre loss in a stage ("" = the last one), which no phase changes; 0.0 = off."""
+    return float(solver_of(cfg, stage).CENTER_LOSS_WEIGHT) if wants_center(cfg) else 0.0
 
 
 def supcon_across_cameras(cfg: CfgNode) -> bool:
@@ -230,7 +245,7 @@ def _phase_problems(cfg: CfgNode) -> Iterator[Problem]:
 
 def _k_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Every K that is reached must divide the batch, and leave positives and negatives where a loss needs them."""
-    if "triplet" not in cfg.DATALOADER.SAMPLER:
+    if not draws_pxk(cfg):
         return
     batch = solver_of(cfg).IMS_PER_BATCH
     seen = set()
@@ -282,19 +297,3 @@ def active_losses(phase: Phase) -> tuple[str, ...]:
     """Return the names of the terms with weight; `routed` is one of them where images are routed."""
     names = tuple(name for name, weight in phase.weights.items() if weight > 0)
     return (*names, "routed") if phase.routed else names
-
-
-def describe_losses(first: Phase, last: Phase | None = None) -> str:
-    """Return the active losses with their weights, e.g. `CE 1, TripletX 1.2 (dark), SupCon 0.3`.
-
-    With `last`, the end of a run of epochs, a weight that moves is written 0.3->0.15.
-    """
-    last = last or first
-    where = ROUTED_TO if first.routed else {}
-    parts = []
-    for name, weight in first.weights.items():
-        if weight > 0 or last.weights[name] > 0:
-            end = last.weights[name]
-            value = f"{weight:.4g}" if end == weight else f"{weight:.4g}->{end:.4g}"
-            parts.append(f"{TITLES[name]} {value}{where.get(name, '')}")
-    return ", ".join(parts) or "none"

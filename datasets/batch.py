@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from datasets.features import Distinct
     from model import ModelOutput
 
 
@@ -20,6 +21,7 @@ class Batch(TypedDict, total=False):
     paths: list[str]
     brightness: Tensor  # float32 [B] in 0..1
     features: Tensor  # [B, D], cached
+    distinct: Distinct  # the identities of a batch of features, each once
     image_ids: Tensor  # int64 [B]: which captions belong to one image
     caption_ids: Tensor  # int64 [B, length]: tokens
     mlm_ids: Tensor  # int64 [B, length]: tokens, some of them masked

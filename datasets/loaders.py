@@ -9,6 +9,7 @@ import torch
 from yacs.config import CfgNode
 
 from configs.phases import PhasePlan
+from configs.stages import draws_pxk
 from datasets.bases import ReIDDataset, Sample, fingerprint
 from datasets.join import told_labels
 from datasets.read import Tested
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_train_loaders(cfg: CfgNode, train: list[Sample], num_instance: int | None) -> tuple[ImageLoader, ImageLoader]:
-    """Return the loader of training batches, and that of the training images in order, as for testing.
+    """Return the loader of training batches, and that of the training images in order, as for testing, in shards.
 
     `num_instance` as in `make_dataloader`.
     """
@@ -38,7 +39,8 @@ def make_train_loaders(cfg: CfgNode, train: list[Sample], num_instance: int | No
         images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
         plain_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=False)  # few ask for them
     share = plan.batch_size // sampler.world_size
-    return _make_loader(cfg, images, share, sampler), _make_loader(cfg, plain_images, cfg.TEST.IMS_PER_BATCH)
+    shard = ShardSampler(len(plain_images), own_rank(), num_processes())
+    return _make_loader(cfg, images, share, sampler), _make_loader(cfg, plain_images, cfg.TEST.IMS_PER_BATCH, shard)
 
 
 def make_test_set(
@@ -94,7 +96,7 @@ def _warn_of_unknown_sides(cfg: CfgNode, name: str, told: Sequence[Sample]) -> N
 
 def _make_sampler(cfg: CfgNode, train: list[Sample], batch_size: int, num_instance: int) -> EpochSampler:
     ranks, seed = find_ranks(cfg.MODEL.DIST_TRAIN), cfg.SOLVER.SEED
-    if "triplet" in cfg.DATALOADER.SAMPLER:
+    if draws_pxk(cfg):
         sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
     else:
         drop_last = cfg.DATALOADER.SAMPLER == "random"

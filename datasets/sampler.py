@@ -136,8 +136,8 @@ class RandomIdentitySampler(EpochSampler):
 class ShuffleSampler(EpochSampler):
     """Every image once an epoch in random order; ranks get equal shares.
 
-    A short last batch is kept unless `drop_last`; one with a single image per rank is always left out: batch
-    normalisation cannot train on it. Raises ConfigError when no batch would be left to train on.
+    A short last batch is kept unless `drop_last`, or where it has less than `smallest` images per rank: batch
+    normalisation cannot train on one. Raises ConfigError when no batch would be left to train on.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class ShuffleSampler(EpochSampler):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        smallest: int = 2,
     ) -> None:
         super().__init__(seed, rank, world_size)
         if batch_size % world_size:
@@ -155,7 +156,8 @@ class ShuffleSampler(EpochSampler):
         self.size = len(data_source)
         self.share = batch_size // world_size
         self.drop_last = drop_last
-        if self.share < 2 or self.size // world_size < 2:
+        self.smallest = smallest
+        if min(self.share, self.size // world_size) < smallest:
             raise ConfigError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} over {world_size} processes and {self.size} training images leave "
                 "batches of one image, on which batch normalisation cannot train"
@@ -176,7 +178,7 @@ class ShuffleSampler(EpochSampler):
         order = rng.permutation(self.size)
         mine = order[self.rank : self.size - self.size % self.world_size : self.world_size]
         rest = len(mine) % self.share
-        return mine[: len(mine) - rest] if self.drop_last or rest == 1 else mine
+        return mine[: len(mine) - rest] if self.drop_last or rest < self.smallest else mine
 
 
 class ShardSampler(Sampler[int]):

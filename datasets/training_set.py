@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from yacs.config import CfgNode
 
 from configs.phases import PAIR_LOSSES, PhasePlan, supcon_across_cameras
+from configs.stages import draws_pxk
 from datasets.bases import Sample
 from datasets.sampler import check_pxk
 from utils.errors import ConfigError, DataError
@@ -14,7 +15,7 @@ from utils.errors import ConfigError, DataError
 def check_training_set(cfg: CfgNode, train: Sequence[Sample], world_size: int) -> None:
     """Raise ConfigError for a K that the set cannot serve, DataError when SupCon's positives need a second camera."""
     _check_supcon_cameras(cfg, train)
-    if "triplet" in cfg.DATALOADER.SAMPLER:
+    if draws_pxk(cfg):
         _check_every_k(cfg, len({sample.pid for sample in train}), world_size)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from losses.branches import combine_branches
+from losses.branches import HALVES, Reduce, combine_branches
 from losses.margin_softmax import Margin
 from utils.precision import at_least_float32
 
@@ -58,19 +58,17 @@ class IdentityLoss(nn.Module):
 
 
 class IdentityTerm(nn.Module):
-    """The identity loss over all branches; `global_weight` in [0, 1] is the global one's share (`combine_branches`)."""
+    """The identity loss over all branches, whose values `reduce` makes one."""
 
-    def __init__(self, loss: IdentityLoss, global_weight: float = 0.5) -> None:
+    def __init__(self, loss: IdentityLoss, reduce: Reduce = HALVES) -> None:
         super().__init__()
-        if not 0 <= global_weight <= 1:
-            raise ValueError(f"global_weight got {global_weight}, expected a number in [0, 1]")
         self.loss = loss
-        self.global_weight = global_weight
+        self.reduce = reduce
 
     def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
         """Return the term `id`: the loss of the logits of every branch."""
-        return {"id": combine_branches(self.loss, output.logits, batch["pids"], self.global_weight)}
+        return {"id": combine_branches(self.loss, output.logits, batch["pids"], self.reduce)}
 
     def extra_repr(self) -> str:
-        """Return the share of the global branch for printing."""
-        return f"global_weight={self.global_weight}"
+        """Return how the branches add up for printing."""
+        return f"{self.reduce}"

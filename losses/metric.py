@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from losses.branches import combine_branches, combine_values, over_branches
+from losses.branches import HALVES, Reduce, combine_branches, over_branches
 from losses.routing import Anchors, Routing, nothing_to_route, route
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
@@ -22,7 +22,8 @@ NAMES = ("triplet", "tripletx")
 class MetricLosses(nn.Module):
     """The terms triplet and tripletx with the feature source of each, `pre_bn` or `bnneck`; ValueError for another one.
 
-    `global_weight` is the share of the global branch, see `combine_branches`.
+    The values of the branches become one by `reduce`. `further` names features [B, *] of the model output's `extra`
+    that have no neck: they join the branches of pre_bn, unless images are routed between pre_bn and bnneck.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class MetricLosses(nn.Module):
         tripletx: TripletXLoss,
         routing: Routing,
         sources: dict[str, str],
-        global_weight: float = 0.5,
+        reduce: Reduce = HALVES,
+        further: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if not set(sources.values()) <= {"pre_bn", "bnneck"}:
@@ -40,7 +42,8 @@ class MetricLosses(nn.Module):
         self.tripletx = tripletx
         self.routing = routing
         self.sources = sources
-        self.global_weight = global_weight
+        self.reduce = reduce
+        self.further = tuple(further)
 
     def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
         """Return the term or terms with weight, where the phase is routed both.
@@ -55,12 +58,12 @@ class MetricLosses(nn.Module):
     def of_all(self, name: str, output: "ModelOutput", batch: "Batch", epoch: int) -> torch.Tensor:
         """Return the loss `name`, triplet or tripletx, over the whole batch and all branches."""
         if name == "triplet":
-            return combine_branches(self.triplet, self._source(output, name), batch["pids"], self.global_weight)
+            return combine_branches(self.triplet, self._source(output, name), batch["pids"], self.reduce)
 
         def tripletx(feat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return self.tripletx(feat, labels, batch["camids"], epoch)
 
-        return combine_branches(tripletx, self._source(output, name), batch["pids"], self.global_weight)
+        return combine_branches(tripletx, self._source(output, name), batch["pids"], self.reduce)
 
     def routed(
         self, output: "ModelOutput", batch: "Batch", epoch: int, triplet_has_weight: bool
@@ -72,25 +75,28 @@ class MetricLosses(nn.Module):
         """
         if "brightness" not in batch:
             raise ValueError("brightness routing needs batch['brightness']")
-        branches = 1 if self.routing.global_only else None
-        feats = [self._source(output, name)[:branches] for name in NAMES]
+        feats = [self._source(output, name) for name in NAMES]
+        shared = 1 if self.routing.global_only else min(map(len, feats))
+        feats = [branches[:shared] for branches in feats]
         anchors = Anchors(batch["pids"], batch["camids"], batch["brightness"], epoch)
 
         def losses(bright: torch.Tensor, dark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return route((bright, dark), anchors, self.triplet, self.tripletx, self.routing)
 
-        bright, dark = (combine_values(values, self.global_weight) for values in over_branches(losses, *feats))
+        bright, dark = (self.reduce(values) for values in over_branches(losses, *feats))
         if self.routing.soft:
             return bright, dark
-        whole = combine_branches(self.triplet, feats[0], anchors.labels, self.global_weight)
+        whole = combine_branches(self.triplet, feats[0], anchors.labels, self.reduce)
         nothing = nothing_to_route(anchors.labels, anchors.brightness, self.routing)
         if triplet_has_weight:
             return torch.where(nothing, whole, bright), dark
         return bright, torch.where(nothing, whole, dark)
 
     def _source(self, output: "ModelOutput", name: str) -> Sequence[torch.Tensor]:
-        return output.pre_bn if self.sources[name] == "pre_bn" else output.bnneck
+        if self.sources[name] == "bnneck":
+            return output.bnneck
+        return [*output.pre_bn, *(output.extra[further] for further in self.further)]
 
     def extra_repr(self) -> str:
         """Return the sources and the routing for printing."""
-        return f"sources={self.sources}, global_weight={self.global_weight}, {self.routing}"
+        return f"sources={self.sources}, {self.reduce}, {self.routing}"

@@ -1,8 +1,13 @@
 """Which terms TransReID and Model B have, built from the configuration."""
 
+from collections.abc import Sequence
+
 from yacs.config import CfgNode
 
+from configs.own_values import own_value
 from configs.phases import center_weight, supcon_across_cameras
+from configs.readings import ACC
+from losses.branches import Reduce
 from losses.center import CenterLoss, CenterTerm
 from losses.criterion import Criterion, Reading, Term
 from losses.identity import IdentityLoss, IdentityTerm
@@ -22,19 +27,34 @@ def make_loss(cfg: CfgNode, num_classes: int, feat_dim: int) -> Criterion:
     Which losses act, and with which weights, comes with each call, from the phase. Raises ConfigError for an unknown
     MODEL.ID_LOSS_TYPE.
     """
-    dark = {"dark": Reading(DarkShare(cfg.LOSS.BRIGHTNESS.THRESH))} if cfg.LOSS.BRIGHTNESS.ENABLE else {}
-    return Criterion(make_terms(cfg, num_classes, feat_dim), {**dark, "acc": Reading(accuracy, of="id")})
+    readings = dark_reading(cfg) | {ACC: Reading(accuracy, of="id")}
+    return Criterion(make_terms(cfg, num_classes, feat_dim), readings)
 
 
-def make_terms(cfg: CfgNode, num_classes: int, feat_dim: int) -> dict[str, Term]:
-    """Return the terms by their names in the weights of a phase; arguments and errors as for `make_loss`."""
-    metric = _make_metric(cfg)
+def dark_reading(cfg: CfgNode) -> dict[str, Reading]:
+    """Return the reading `dark`, the share of dark images, where LOSS.BRIGHTNESS is on."""
+    return {"dark": Reading(DarkShare(cfg.LOSS.BRIGHTNESS.THRESH))} if cfg.LOSS.BRIGHTNESS.ENABLE else {}
+
+
+def make_terms(
+    cfg: CfgNode, num_classes: int, feat_dim: int, stage: str = "", further: Sequence[str] = ()
+) -> dict[str, Term]:
+    """Return the terms by their names in the weights of a phase of a stage ("" = the last one).
+
+    `further` are names of `MetricLosses`; other arguments and errors as for `make_loss`.
+    """
+    metric = _make_metric(cfg, further)
     terms: dict[str, Term] = {"id": _make_identity(cfg), "triplet": metric, "tripletx": metric}
     if cfg.LOSS.SUPCON.ENABLE:
         terms["supcon"] = _make_supcon(cfg)
-    if center_weight(cfg) > 0:
+    if center_weight(cfg, stage) > 0:
         terms["center"] = CenterTerm(CenterLoss(num_classes, feat_dim))
     return terms
+
+
+def smoothing_of(cfg: CfgNode) -> float:
+    """Return the label smoothing of the losses over classes, 0 = off."""
+    return cfg.LOSS.LABEL_SMOOTH_EPS if cfg.MODEL.IF_LABELSMOOTH == "on" else 0.0
 
 
 def _make_identity(cfg: CfgNode) -> IdentityTerm:
@@ -42,15 +62,19 @@ def _make_identity(cfg: CfgNode) -> IdentityTerm:
     if kind != "softmax" and kind not in MARGINS:
         raise ConfigError(f"MODEL.ID_LOSS_TYPE got '{kind}', allowed: softmax, {', '.join(MARGINS)}")
     loss = IdentityLoss(
-        smoothing=cfg.LOSS.LABEL_SMOOTH_EPS if cfg.MODEL.IF_LABELSMOOTH == "on" else 0.0,
+        smoothing=smoothing_of(cfg),
         margin=None if kind == "softmax" else MARGINS[kind],
         scale=cfg.SOLVER.COSINE_SCALE,
         margin_size=cfg.SOLVER.COSINE_MARGIN,
     )
-    return IdentityTerm(loss, cfg.LOSS.GLOBAL_WEIGHT)
+    return IdentityTerm(loss, _make_reduce(cfg))
 
 
-def _make_metric(cfg: CfgNode) -> MetricLosses:
+def _make_reduce(cfg: CfgNode) -> Reduce:
+    return Reduce(own_value(cfg, "LOSS.BRANCHES.REDUCE"), cfg.LOSS.GLOBAL_WEIGHT)
+
+
+def _make_metric(cfg: CfgNode, further: Sequence[str]) -> MetricLosses:
     triplet = TripletLoss(
         margin=None if cfg.MODEL.NO_MARGIN else cfg.SOLVER.MARGIN, hard_factor=cfg.LOSS.TRIPLET.HARD_FACTOR
     )
@@ -71,7 +95,7 @@ def _make_metric(cfg: CfgNode) -> MetricLosses:
         global_only=cfg.LOSS.BRIGHTNESS.BRANCHES == "global",
     )
     sources = {"triplet": cfg.LOSS.TRIPLET.FEAT_SRC, "tripletx": cfg.LOSS.TRIPLETX.FEAT_SRC}
-    return MetricLosses(triplet, tripletx, routing, sources, cfg.LOSS.GLOBAL_WEIGHT)
+    return MetricLosses(triplet, tripletx, routing, sources, _make_reduce(cfg), further)
 
 
 def _make_supcon(cfg: CfgNode) -> SupConTerm:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from torch import nn
 from yacs.config import CfgNode
 
+from configs.keys.clip_reid import NAMES as CLIP_REID
+from model.families.clip_reid import make_clip_reid
 from model.families.common import Counts
 from model.families.resnet50 import make_resnet50
 from model.families.transformer import make_transformer
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 FAMILIES: dict[str, Callable[[CfgNode, Counts, str], nn.Module]] = {
     "transformer": make_transformer,
     "resnet50": make_resnet50,
+    **dict.fromkeys(CLIP_REID, make_clip_reid),
 }
 
 

@@ -42,12 +42,12 @@ def rollout(
     value is the share (0..1) of the branch's feature that comes from a patch; what is missing to a sum of 1 comes from
     class and register tokens. A local branch starts from its own patches; others reach it through the shared blocks.
     `head_fusion` mean, max or min joins the heads, after which rows sum to 1 again. Only the trunk is looked at, not a
-    CLIP tower. Raises ConfigError for a backbone without such attention.
+    CLIP tower. Raises ConfigError for a model without such attention.
     """
     if head_fusion not in HEAD_FUSIONS:
         raise ConfigError(f"--head-fusion got '{head_fusion}', allowed: {', '.join(HEAD_FUSIONS)}")
+    base = _trunk(model)
     ends = _ends(model)
-    base = model.base
     shared = base.blocks[:-1]
     layers = [block.attn for block in shared]
     for block, _, *attn_pool in ends:
@@ -64,6 +64,22 @@ def rollout(
     maps = flow[..., base.num_prefix :].unflatten(-1, base.grid)
     names = ["global", *(f"local {number}" for number in range(1, maps.shape[1]))]
     return dict(zip(names, maps.unbind(1), strict=True))
+
+
+def patches_of(model: nn.Module) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Return (patch, stride, input size), each (y, x) in pixels; ConfigError for a model without patches to map."""
+    base = _trunk(model)
+    return base.patch_embed.proj.kernel_size, base.patch_embed.proj.stride, base.image_size
+
+
+def _trunk(model: nn.Module) -> VisionTransformer:
+    """Return the trunk whose attention is rolled out; ConfigError for a model that has none."""
+    base = model.base if isinstance(model, TransReID) else model
+    if not isinstance(base, VisionTransformer):
+        raise ConfigError(
+            f"the attention of {type(base).__name__} cannot be rolled out; use a model with MODEL.NAME transformer"
+        )
+    return base
 
 
 @contextmanager
@@ -116,10 +132,6 @@ def _watch_pool(
 def _ends(model: TransReID) -> list[list[nn.Module]]:
     """Return what follows the shared blocks, [block, norm, attention pooling if any]: global and, with a JPM, local."""
     base = model.base
-    if not isinstance(base, VisionTransformer):
-        raise ConfigError(
-            f"{type(base).__name__} has no attention to roll out; use a model with MODEL.NAME transformer"
-        )
     if model.jigsaw is not None:
         ends = [[*model.b1], [*model.b2]]
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from model.backbones.vit import side_counts
 from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens, seen_bias
 from model.layers.pooling import ends_in_groups
@@ -136,6 +137,27 @@ class TransReID(nn.Module):
         rotation = self.base.rotations()[-1]
         local = ends_in_groups(self.b2, tokens, self.local_tokens, self.local_bias, rotation)  # [B, n, D]
         return [self.b1(tokens, rotation), *local.unbind(1)]
+
+    @property
+    def side_counts(self) -> tuple[int, int]:
+        """The cameras and viewpoints that side information tells apart; 0 = that side is off."""
+        return side_counts(self.base)
+
+    @property
+    def side_rows(self) -> int:
+        """Rows of the side information, 0 = none."""
+        return getattr(self.base, "side_rows", 0)
+
+    def keep_neutral_side(self) -> None:
+        """Replace the table of side information by its mean, which is right for images without labels."""
+        self.base.keep_neutral_side()
+
+    def keep_embedding_only(self) -> None:
+        """Remove what training alone reads: classifiers and projection; `forward` then works in evaluation mode."""
+        for suffix in self._suffixes:
+            delattr(self, f"classifier{suffix}")
+        if self.projection_source is not None:
+            del self.supcon_head
 
     def part_of(self, name: str) -> Part:
         """Return the part of the model in which a parameter is; see `Part`."""

@@ -48,6 +48,7 @@ class Stage:
     save_every: int = 0  # epochs, 0 = after the last one alone
     test_every: int = 0  # epochs, 0 = never
     test: TestSet | None = None  # what picks the best epoch
+    measure: Callable[[], dict[str, float]] | None = None  # what the stage has reached, in shares: before and by epoch
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

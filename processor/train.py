@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from configs.phases import Phase, active_losses, describe_losses
+from configs.phase_words import describe_losses
+from configs.phases import Phase, active_losses
+from configs.readings import IN_LOG
 from configs.stages import last_stage, stages_of
 from datasets.make_dataloader import ReIDData
 from datasets.sampler import RandomIdentitySampler
@@ -120,6 +122,9 @@ def _train_stage(run: Run) -> None:
     trained = CompiledTraining(stage.trained) if settings.compile else stage.trained
     trained = wrap(trained, settings.device, run.ranks.world_size, settings.sync_bn)
     first = None if progress["epoch"] else FirstEpoch(stage)
+    if not progress["epoch"]:
+        _tell_what_is_trained(run)
+        _measure(run, 0)
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, trained, epoch)
@@ -127,6 +132,7 @@ def _train_stage(run: Run) -> None:
         check_finite(stage, epoch)
         if first is not None and first.check(epoch):
             first = None
+        _measure(run, epoch)
         progress["epoch"] = epoch
         save_state(run.cfg, stage, run.ranks, progress)
         _save_checkpoint_if_due(run)
@@ -134,6 +140,35 @@ def _train_stage(run: Run) -> None:
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
         logger.info("Epoch %d done in %.1f s (%s), about %s left", epoch, seconds, run.speed.end_epoch(), left)
+
+
+def _tell_what_is_trained(run: Run) -> None:
+    """Log and record which parts of the model a stage of several trains, and how many parameters."""
+    if len(stages_of(run.cfg)) == 1:
+        return
+    stage, trained = run.stage, {}
+    for name, weight in stage.model.named_parameters():
+        if weight.requires_grad:
+            part = name.split(".")[0]
+            trained[part] = trained.get(part, 0) + weight.numel()
+    total = sum(weight.numel() for weight in stage.model.parameters())
+    parts = ", ".join(f"{part} {count:,}" for part, count in trained.items())
+    share = f"{sum(trained.values()):,} of {total:,} parameters"
+    logger.info("stage %s trains %s: %s", stage.name, share, parts)
+    if run.recorder:
+        run.recorder.write("trains", 0, run.progress["iteration"], {"parameters": share, "parts": parts})
+
+
+def _measure(run: Run, epoch: int) -> None:
+    """Record what the stage has reached after `epoch`, 0 = before the first one."""
+    if run.stage.measure is None:
+        return
+    values = run.stage.measure()
+    shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in values.items())
+    when = f"after epoch {epoch}" if epoch else "before training"
+    logger.info("stage %s %s: %s", run.stage.name, when, shown)
+    if run.recorder:
+        run.recorder.write("fit", epoch, run.progress["iteration"], values)
 
 
 def _save_checkpoint_if_due(run: Run, goes_on: bool = False) -> None:
@@ -210,8 +245,8 @@ def _announce(run: Run, phase: Phase) -> None:
 
 def _log_step(run: Run, phase: Phase, step: int, means: dict[str, float]) -> None:
     lr = run.stage.scheduler.last_lr[0]
-    accuracy = f"Acc: {means['acc']:.3f}, " if "acc" in means else ""
-    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in run.stage.criterion.names(phase) if name != "acc")
+    accuracy = "".join(f"{title}: {means[name]:.3f}, " for name, title in IN_LOG.items() if name in means)
+    terms = ", ".join(f"{name}: {means[name]:.3f}" for name in run.stage.criterion.names(phase) if name not in IN_LOG)
     logger.info(
         "Epoch[%d] Iteration[%d/%d] Loss: %.3f, %sBase Lr: %.2e, %s, %s",
         *(phase.epoch, step, len(run.stage.loader), means["loss"], accuracy, lr, terms, describe_speed(means)),

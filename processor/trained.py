@@ -14,7 +14,6 @@ from configs import load_cfg, restore_cfg
 from datasets.labels import check_side_rows
 from datasets.read import Counts, Told
 from model import make_model
-from model.backbones.vit import VisionTransformer
 from model.layers.lora import merge_lora
 from processor.provenance import read_run, warn_of_other_settings
 from utils.checkpoint import read_weights
@@ -25,9 +24,8 @@ from utils.run_folder import open_run
 
 logger = logging.getLogger(__name__)
 
-SIDE_TABLE = "base.sie_embed"  # [cameras x views, 1, D]
+SIDE_TABLES = ("base.sie_embed", "cv_embed")  # [cameras x views, ...] of TransReID and of CLIP-ReID
 CLASSIFIER = "classifier.weight"  # [identities, D]
-NEUTRAL_ROWS = 1  # of a table that holds the mean alone; a trained one has more
 
 
 class Trained(NamedTuple):
@@ -85,8 +83,8 @@ def load_trained(weight: str | Path, config_file: str | Path | None = None, opts
     undivided = model_cfg.MODEL.SIE_CAMERA and model_cfg.MODEL.SIE_VIEW != cfg.MODEL.SIE_VIEW
     model = make_model(model_cfg, *_counts(cfg, weights, provenance, weight), pretrained=False).to(device)
     model.load_param(weight, "checkpoint")
-    if undivided and isinstance(model.base, VisionTransformer):
-        _keep_neutral_side(model.base, weight)
+    if undivided and model.side_rows:
+        _keep_neutral_side(model, weight)
     merge_lora(model)
     return Trained(cfg, model.eval(), device, weight, provenance)
 
@@ -117,7 +115,7 @@ def _with_known_sides(cfg: CfgNode, weights: dict[str, torch.Tensor], weight: Pa
     """
     known = cfg.clone()
     known.defrost()
-    if SIDE_TABLE in weights:
+    if any(name in weights for name in SIDE_TABLES):
         known.MODEL.SIE_VIEW = cfg.MODEL.SIE_VIEW and not cfg.MODEL.SIE_CAMERA
     elif cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW:
         logger.warning("'%s' holds no side information: MODEL.SIE_CAMERA and MODEL.SIE_VIEW are off here", weight)
@@ -125,15 +123,14 @@ def _with_known_sides(cfg: CfgNode, weights: dict[str, torch.Tensor], weight: Pa
     return known
 
 
-def _keep_neutral_side(base: VisionTransformer, weight: Path) -> None:
+def _keep_neutral_side(model: nn.Module, weight: Path) -> None:
     """Replace a table whose rows cannot be told apart by their mean, which is right for images without labels."""
     logger.warning(
         "'%s' does not tell how the %d rows of its side information divide into cameras and views: every image gets "
         "the neutral side information, their mean",
-        *(weight, base.side_rows),
+        *(weight, model.side_rows),
     )
-    base.sie_embed = nn.Parameter(base.sie_embed.detach().mean(0, keepdim=True))
-    base.camera_num, base.view_num, base.side_rows = 0, 0, NEUTRAL_ROWS
+    model.keep_neutral_side()
 
 
 def told_by(cfg: CfgNode, weight: Path) -> Told | None:
@@ -154,14 +151,15 @@ def _counts(cfg: CfgNode, weights: dict[str, torch.Tensor], provenance: dict[str
     Where it embeds cameras and viewpoints, only their product is known: they count as that many cameras. Raises
     DataError where a checkpoint tells other numbers than its weights have.
     """
-    classifier, table = weights.get(CLASSIFIER), weights.get(SIDE_TABLE)
+    side_table = next((name for name in SIDE_TABLES if name in weights), "")
+    classifier, table = weights.get(CLASSIFIER), weights.get(side_table)
     num_classes, rows = (1 if part is None or not part.ndim else len(part) for part in (classifier, table))
     if provenance is None:
         return Counts(num_classes, rows, 1) if cfg.MODEL.SIE_CAMERA else Counts(num_classes, 1, rows)
     told = Counts(provenance["num_classes"], provenance["camera_num"], provenance["view_num"])
     wrong = [CLASSIFIER] if classifier is not None and num_classes != told.num_class else []
     if table is not None and rows not in (told.camera_num, told.view_num, told.camera_num * told.view_num):
-        wrong.append(SIDE_TABLE)
+        wrong.append(side_table)
     if wrong:
         raise DataError(
             f"'{weight}' tells of {told.num_class:,} identities, {told.camera_num:,} cameras and "

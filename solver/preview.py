@@ -2,7 +2,8 @@
 
 from yacs.config import CfgNode
 
-from configs.phases import Phase, PhasePlan, describe_losses
+from configs.phase_words import describe_losses
+from configs.phases import Phase, PhasePlan
 from configs.stages import solver_of, stages_of
 from solver.scheduler import make_schedule
 from utils.tables import align

@@ -9,7 +9,9 @@ from functools import partial
 import torch
 from yacs.config import CfgNode
 
-from configs.stages import solver_of
+from configs.keys.solver import SCHEDULERS
+from configs.own_values import own_value
+from configs.stages import WITHOUT_IMAGES, last_stage, solver_of, warmup_epochs
 from utils.errors import ConfigError
 
 WARMUP_METHODS = ("linear", "constant")
@@ -54,10 +56,7 @@ def cosine_lr(epoch: float, peak: float, base_lr: float, max_epochs: int, min_fa
     if epoch < warmup.epochs:
         start = warmup.factor * base_lr
         return start + warmup.progress(epoch) * (peak - start)
-    lowest = min_factor * base_lr
-    if epoch >= max_epochs:
-        return lowest
-    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * epoch / max_epochs))
+    return _cosine(epoch, peak, min_factor * base_lr, max_epochs)
 
 
 def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, warmup: Warmup) -> float:
@@ -71,6 +70,25 @@ def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, 
         progress = warmup.progress(epoch)
         lr *= warmup.factor * (1 - progress) + progress
     return lr
+
+
+def prompt_lr(epoch: float, peak: float, first: float, lowest: float, warmup: int, max_epochs: int) -> float:
+    """Return CLIP-ReID's learning rate of stage 1 at `epoch` t >= 0.
+
+    t < W:      first + t (peak - first) / W                                   W = warmup
+    W <= t < E: lowest + (peak - lowest) (1 + cos(pi t / E)) / 2               E = max_epochs
+    t >= E:     lowest
+    Reference: Li et al., CLIP-ReID, AAAI 2023, section 4.2, and its code.
+    """
+    if epoch < warmup:
+        return first + epoch * (peak - first) / warmup
+    return _cosine(epoch, peak, lowest, max_epochs)
+
+
+def _cosine(epoch: float, peak: float, lowest: float, max_epochs: int) -> float:
+    if epoch >= max_epochs:
+        return lowest
+    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * epoch / max_epochs))
 
 
 class EpochScheduler:
@@ -120,30 +138,45 @@ def make_schedule(cfg: CfgNode, stage: str = "") -> Callable[[int, float], float
 
     Epochs are those of `stage`, "" = the last one.
     """
-    solver = solver_of(cfg, stage)
-    if solver.SCHEDULER == "cosine":
-        if solver.MAX_EPOCHS < 1:
-            raise ConfigError(f"SOLVER.MAX_EPOCHS got {solver.MAX_EPOCHS}, expected at least 1")
+    solver, kind = solver_of(cfg, stage), own_value(cfg, "SOLVER.SCHEDULER")
+    if solver.MAX_EPOCHS < 1:
+        raise ConfigError(f"SOLVER.MAX_EPOCHS got {solver.MAX_EPOCHS}, expected at least 1")
+    if _is_of_prompts(cfg, stage):
+        return partial(
+            prompt_lr,
+            first=solver.WARMUP_LR_INIT,
+            lowest=solver.LR_MIN,
+            warmup=solver.WARMUP_EPOCHS,
+            max_epochs=solver.MAX_EPOCHS,
+        )
+    if kind == "cosine":
         return partial(
             cosine_lr,
             base_lr=solver.BASE_LR,
             max_epochs=solver.MAX_EPOCHS,
             min_factor=solver.MIN_LR_FACTOR,
-            warmup=_make_warmup(solver),
+            warmup=_make_warmup(cfg, stage),
         )
-    if solver.SCHEDULER == "multistep":
+    if kind == "multistep":
         steps = tuple(solver.STEPS)
         if list(steps) != sorted(set(steps)):
             raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
-        return partial(multistep_lr, steps=steps, gamma=solver.GAMMA, warmup=_make_warmup(solver))
-    raise ConfigError(f"SOLVER.SCHEDULER got '{solver.SCHEDULER}', allowed: cosine, multistep")
+        return partial(multistep_lr, steps=steps, gamma=solver.GAMMA, warmup=_make_warmup(cfg, stage))
+    raise ConfigError(f"SOLVER.SCHEDULER got '{kind}', allowed: {', '.join(SCHEDULERS)}")
 
 
 def create_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, stage: str = "") -> EpochScheduler:
     """Return the schedule SOLVER.SCHEDULER of a stage for its `optimizer`; ConfigError names a key that cannot work."""
     solver = solver_of(cfg, stage)
-    return EpochScheduler(optimizer, make_schedule(cfg, stage), _make_warmup(solver).factor * solver.BASE_LR)
+    if _is_of_prompts(cfg, stage):
+        return EpochScheduler(optimizer, make_schedule(cfg, stage), solver.WARMUP_LR_INIT)
+    return EpochScheduler(optimizer, make_schedule(cfg, stage), _make_warmup(cfg, stage).factor * solver.BASE_LR)
 
 
-def _make_warmup(solver: CfgNode) -> Warmup:
-    return Warmup(solver.WARMUP_EPOCHS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+def _make_warmup(cfg: CfgNode, stage: str) -> Warmup:
+    solver = solver_of(cfg, stage)
+    return Warmup(warmup_epochs(cfg, stage), solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+
+
+def _is_of_prompts(cfg: CfgNode, stage: str) -> bool:
+    return (stage or last_stage(cfg)) in WITHOUT_IMAGES

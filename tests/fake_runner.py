@@ -107,7 +107,7 @@ class FakeRunner:
 
     def test(self, config: Path, opts: dict[str, str]) -> int:
         weight, folder = Path(opts["TEST.WEIGHT"]), Path(opts["OUTPUT_DIR"])
-        epoch = int(weight.stem.split("_")[1])
+        epoch = int(weight.stem.rpartition("_")[2])
         code = self.test_codes.get(epoch, 0)
         if code:
             return code

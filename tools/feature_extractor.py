@@ -30,9 +30,9 @@ from configs.keys import affects
 from datasets.decode import read_image, resize
 from datasets.loader import Loader
 from datasets.torch_datasets import NUM_EXAMPLES, damage_line, damaged_image
-from model.backbones.vit import VisionTransformer, side_counts
+from model.layers.sie import NEUTRAL_ROWS
 from processor.evaluation.embed import embed_batch, in_precision, make_embedding, precision_name
-from processor.trained import NEUTRAL_ROWS, Trained, find_weight, load_trained
+from processor.trained import Trained, find_weight, load_trained
 from utils.digest import sha256_of
 from utils.errors import DataError
 from utils.workers import num_workers
@@ -63,9 +63,8 @@ class FeatureExtractor:
     def __init__(self, trained: Trained) -> None:
         self.cfg, self.model, self.device, self.weight = trained.cfg, trained.model, trained.device, trained.weight
         self._how = make_embedding(self.cfg, self.device)._replace(unit=False)  # normalised on the CPU, when checked
-        base = self.model.base
-        self._counts = side_counts(base)
-        self._is_divided = not isinstance(base, VisionTransformer) or base.side_rows != NEUTRAL_ROWS
+        self._counts = self.model.side_counts
+        self._is_divided = self.model.side_rows != NEUTRAL_ROWS
         self._told: set[str] = set()
 
     @classmethod

@@ -17,7 +17,8 @@ from utils.paths import user_path, what_is_at
 from utils.test_folder import EPOCH
 from utils.yaml_text import plain_tree
 
-RECORD_KINDS = ("phase", "train", "eval", "val", "reference")  # val: on the held-out identities
+# val: on the held-out identities; trains, fit: what a stage trains, and has reached before epoch 1 and by epoch
+RECORD_KINDS = ("phase", "train", "eval", "val", "reference", "trains", "fit")
 PROBE_BYTES = 4096
 NUMBERED = re.compile(rf"(.+)_{EPOCH}")  # the stem of a checkpoint
 
@@ -158,7 +159,7 @@ class Position(NamedTuple):
         if stage not in self.stages or self.stages.index(stage) != own:
             return stage in self.stages[:own]
         kind = record["kind"]
-        if kind == "reference":
+        if kind == "reference" or record["epoch"] == 0:
             return self.epoch > 0
         return record["epoch"] <= (self.evaluated if kind in ("eval", "val") else self.epoch)
 

@@ -8,12 +8,12 @@ import copy
 
 from yacs.config import CfgNode
 
-from configs.keys import clip_fusion, data, loss, model, model_b, solver, test, transreid
+from configs.keys import clip_fusion, clip_reid, data, loss, model, model_b, solver, test, transreid
 from configs.keys.key import Key
 
 TABLES = (
     *(model.KEYS, transreid.KEYS, clip_fusion.KEYS, data.KEYS, solver.KEYS),
-    *(loss.KEYS, model_b.KEYS, test.KEYS),
+    *(loss.KEYS, model_b.KEYS, test.KEYS, clip_reid.KEYS),
 )
 KEYS: dict[str, Key] = {name: key for table in TABLES for name, key in table.items()}
 SECTIONS = {
@@ -26,10 +26,14 @@ SECTIONS = {
     "DATALOADER": "how batches are drawn and read",
     "DATALOADER.PHASED": "K from the losses that are active; P follows from IMS_PER_BATCH",
     "SOLVER": "optimizer, schedule and loop",
+    "SOLVER.STAGE1": "CLIP-ReID's first stage, prompts, in place of the keys of SOLVER",
+    "SOLVER.STAGE2": "CLIP-ReID's second stage, image tower, in place of the keys of SOLVER; epochs count anew",
     "LOSS": "shares of branches and classes",
+    "LOSS.BRANCHES": "how the values of a loss over the branches of a model add up",
     "LOSS.TRIPLET": "hardest positive and negative; weight MODEL.TRIPLET_LOSS_WEIGHT, margin SOLVER.MARGIN",
     "LOSS.TRIPLETX": "top-k mining, cross-camera positives, hardness weights",
     "LOSS.SUPCON": "supervised contrastive loss on a projection head of the global branch",
+    "LOSS.I2T": "CLIP-ReID's losses between images and prompts",
     "LOSS.PHASED": "losses and weights by phase; the last entry of a list serves all later phases",
     "LOSS.BRIGHTNESS": "dark images to TripletX, bright ones to the triplet loss, wherever TripletX is active",
     "TEST": "how checkpoints are tested",

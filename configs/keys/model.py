@@ -1,5 +1,6 @@
 """Keys of MODEL that every family of models shares: device, first weights, heads, losses."""
 
+from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.key import EMBEDS, MOST_WEIGHT, OUTWEIGHS, YES_NO, Key
 
 KEYS = {
@@ -13,7 +14,7 @@ KEYS = {
     "MODEL.NAME": Key(
         "resnet50",
         "family of the model; also the prefix of checkpoint files",
-        choices=("transformer", "resnet50"),
+        choices=("transformer", "resnet50", *CLIP_REID),
         affects=EMBEDS,
     ),
     "MODEL.LAST_STRIDE": Key(1, "stride of the last ResNet stage", low=1, high=2, affects=EMBEDS),
@@ -26,7 +27,8 @@ KEYS = {
     "MODEL.PRETRAIN_PATH": Key("", "file that PRETRAIN_CHOICE loads; '' with imagenet = timm's hub"),
     "MODEL.PRETRAIN_CHOICE": Key(
         "imagenet",
-        "first weights; self: trunk of a ReID file, finetune: all of it, resume: the run's own state",
+        "first weights (imagenet: CLIP-ReID's CLIP); self: trunk of a ReID file, finetune: all of it, resume: the "
+        "run's own state",
         choices=("none", "imagenet", "self", "finetune", "resume"),
     ),
     "MODEL.NECK": Key(

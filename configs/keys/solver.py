@@ -2,6 +2,7 @@
 
 from configs.keys.key import MOST_EPOCHS, MOST_IMAGES, MOST_WEIGHT, OUTWEIGHS, SLIP, Key
 
+SCHEDULERS = ("cosine", "multistep")
 AMP_MODES = ("auto", "off", "fp16", "bf16")
 
 KEYS = {
@@ -11,7 +12,11 @@ KEYS = {
         choices=("SGD", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"),
     ),
     "SOLVER.MAX_EPOCHS": Key(100, "last epoch, counted from 1", low=1, high=MOST_EPOCHS, why=SLIP),
-    "SOLVER.STAGES": Key((), "names of the stages in order, as far as they are trained; () = all of the system's"),
+    "SOLVER.STAGES": Key(
+        (),
+        "names of the stages that are trained, in order; () = the system's own (of CLIP-ReID stage1, stage2 where a "
+        "key of SOLVER.STAGE1 or STAGE2 is set, else main)",
+    ),
     "SOLVER.BASE_LR": Key(
         3e-4, "learning rate at the peak of the schedule", low=0, high=100, why="beyond, every step diverges"
     ),
@@ -44,12 +49,19 @@ KEYS = {
     "SOLVER.WEIGHT_DECAY_BIAS": Key(
         0.0005, "weight decay of parameters named *bias*", low=0, high=100, why="beyond, a step overshoots 0"
     ),
-    "SOLVER.SCHEDULER": Key("cosine", "learning rate as a pure function of the epoch", choices=("cosine", "multistep")),
+    "SOLVER.SCHEDULER": Key(
+        "",
+        "learning rate as a pure function of the epoch; '' = the system's own (cosine, of CLIP-ReID multistep)",
+        choices=("", *SCHEDULERS),
+    ),
     "SOLVER.MIN_LR_FACTOR": Key(0.002, "cosine: last learning rate / BASE_LR", low=0, high=1),
     "SOLVER.GAMMA": Key(0.1, "multistep: factor at each of STEPS", low=0, high=1),
     "SOLVER.STEPS": Key((40, 70), "multistep: epochs, ascending", low=0, high=MOST_EPOCHS, why="epochs"),
     "SOLVER.WARMUP_FACTOR": Key(0.01, "first learning rate / BASE_LR", low=0, high=1),
     "SOLVER.WARMUP_EPOCHS": Key(5, "epochs before the schedule proper, 0 = none", low=0, high=MOST_EPOCHS, why=SLIP),
+    "SOLVER.WARMUP_ITERS": Key(
+        0, "the same under CLIP-ReID's name, in epochs too; 0 = WARMUP_EPOCHS", low=0, high=MOST_EPOCHS, why=SLIP
+    ),
     "SOLVER.WARMUP_METHOD": Key(
         "linear", "constant: WARMUP_FACTOR throughout the warm-up", choices=("linear", "constant")
     ),

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.keys import KEYS
+from configs.own_values import own_value
 from configs.phases import SUPCON, TRIPLETX, segments_of, wants_center
 from configs.rules.clip_fusion import find_clip_notices
-from configs.stages import solver_key, solver_of
+from configs.rules.clip_reid import find_clip_reid_notices
+from configs.stages import solver_key, solver_of, warmup_epochs
 from configs.values import value_of
 from configs.weight_spec import parse_term_spec
 
@@ -15,7 +17,7 @@ from configs.weight_spec import parse_term_spec
 def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
     legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and _is_set(cfg, key)]
-    model = [*_model_notices(cfg), *find_clip_notices(cfg)]
+    model = [*_model_notices(cfg), *find_clip_notices(cfg), *find_clip_reid_notices(cfg)]
     return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
 
 
@@ -27,6 +29,7 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
     """Yield the keys that another switch leaves without effect."""
     phased, by_spec = cfg.LOSS.PHASED.ENABLE, bool(cfg.LOSS.PHASED.W_SUP_SPEC)
     decay = ("W0", "DECAY_TYPE", "DECAY_START", "DECAY_END")
+    reduce = own_value(cfg, "LOSS.BRANCHES.REDUCE")
     routed_hard = cfg.LOSS.BRIGHTNESS.ENABLE and cfg.LOSS.BRIGHTNESS.MODE == "hard"
     for keys, idle, why in (
         (("MODEL.TRIPLET_LOSS_WEIGHT", "LOSS.TRIPLETX.W"), phased, "LOSS.PHASED.W_METRIC_SEQ decides"),
@@ -36,6 +39,7 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
+        (("LOSS.GLOBAL_WEIGHT",), reduce != "halves", f"LOSS.BRANCHES.REDUCE {reduce} knows no halves"),
         ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
     ):
         for key in keys:
@@ -81,15 +85,14 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
                 yield f"{key} {value_of(cfg, key)} keeps weights that MODEL.PRETRAIN_CHOICE none leaves random"
     if cfg.MODEL.TRAINING_MODE == "self_supervised" and (cfg.MODEL.SIE_CAMERA or cfg.MODEL.SIE_VIEW):
         yield "MODEL.SIE_* True: both views carry their image's camera and viewpoint, a hint that needs no look at them"
-    if wants_center(cfg) and cfg.SOLVER.CENTER_LOSS_WEIGHT == 0:
-        yield "the centre loss is off: SOLVER.CENTER_LOSS_WEIGHT is 0"
     solver = solver_of(cfg)
-    if solver.WARMUP_EPOCHS >= solver.MAX_EPOCHS:
-        warmup, last, rate = (solver_key(cfg, name) for name in ("WARMUP_EPOCHS", "MAX_EPOCHS", "BASE_LR"))
-        yield (
-            f"{warmup} {solver.WARMUP_EPOCHS} covers all of {last} {solver.MAX_EPOCHS}: the learning rate never "
-            f"reaches {rate}"
-        )
+    if wants_center(cfg) and solver.CENTER_LOSS_WEIGHT == 0:
+        yield f"the centre loss is off: {solver_key(cfg, 'CENTER_LOSS_WEIGHT')} is 0"
+    epochs = warmup_epochs(cfg)
+    if epochs >= solver.MAX_EPOCHS:
+        name = "WARMUP_ITERS" if epochs == solver.WARMUP_ITERS else "WARMUP_EPOCHS"
+        warmup, last, rate = (solver_key(cfg, key) for key in (name, "MAX_EPOCHS", "BASE_LR"))
+        yield (f"{warmup} {epochs} covers all of {last} {solver.MAX_EPOCHS}: the learning rate never reaches {rate}")
 
 
 def _schedule_notices(cfg: CfgNode) -> Iterator[str]:

@@ -11,6 +11,7 @@ from configs.keys import KEYS
 from configs.keys.key import MOST_ITEMS, Key
 from configs.phases import Problem, find_schedule_problems
 from configs.rules.clip_fusion import find_clip_problems
+from configs.rules.clip_reid import find_clip_reid_problems
 from configs.rules.data import find_data_problems
 from configs.rules.model import find_model_problems
 from configs.rules.training import find_loss_problems, find_solver_problems, find_ssl_problems, find_stage_problems
@@ -26,8 +27,8 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     problems = list(find_stage_problems(cfg))
     if problems:  # what follows asks the stages for their epochs
         return problems
-    problems = [*find_model_problems(cfg), *find_clip_problems(cfg), *find_solver_problems(cfg)]
-    problems += find_data_problems(cfg)
+    problems = [*find_model_problems(cfg), *find_clip_problems(cfg), *find_clip_reid_problems(cfg)]
+    problems += [*find_solver_problems(cfg), *find_data_problems(cfg)]
     schedule = [*find_ssl_problems(cfg), *find_schedule_problems(cfg)]
     return [*problems, *(schedule or find_loss_problems(cfg))]
 

@@ -5,19 +5,23 @@ from itertools import chain, islice
 
 from yacs.config import CfgNode
 
+from configs.own_values import own_value
 from configs.phases import Problem, center_weight, segments_of
-from configs.stages import STAGES, solver_key, solver_of, stages_of
+from configs.stages import ALONE, ONE_STAGE, STAGES, solver_key, solver_of, stages_of
 
 SMALLEST_CENTER_WEIGHT = 1e-9
 
 
 def find_stage_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield what is wrong with SOLVER.STAGES, as (keys concerned, one line that says what to do)."""
-    known, names = STAGES.get(cfg.MODEL.NAME, ("main",)), tuple(cfg.SOLVER.STAGES)
-    if not set(names) <= set(known) or len(set(names)) < len(names):
+    name, names = cfg.MODEL.NAME, tuple(cfg.SOLVER.STAGES)
+    known, alone = STAGES.get(name, ONE_STAGE), ALONE.get(name, ())
+    if names != tuple(stage for stage in known if stage in names) and names not in {(stage,) for stage in alone}:
+        other = f", or {' or '.join(alone)} alone" if alone else ""
         yield (
             ("MODEL.NAME", "SOLVER.STAGES"),
-            f"SOLVER.STAGES got {names}, allowed for MODEL.NAME {cfg.MODEL.NAME}: {', '.join(known)}, each once",
+            f"SOLVER.STAGES got {names}, allowed for MODEL.NAME {name}: {', '.join(known)}, each once and in this "
+            f"order{other}",
         )
 
 
@@ -29,14 +33,16 @@ def find_solver_problems(cfg: CfgNode) -> Iterator[Problem]:
 def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
     solver = solver_of(cfg, stage)
     steps, steps_key, rate_key = solver.STEPS, solver_key(cfg, "STEPS", stage), solver_key(cfg, "BASE_LR", stage)
-    if solver.SCHEDULER == "multistep" and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
+    is_multistep = own_value(cfg, "SOLVER.SCHEDULER") == "multistep"
+    if is_multistep and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
         yield (steps_key,), f"{steps_key} got {steps}, expected ascending epochs from 1"
     if solver.BASE_LR == 0:
         yield (rate_key,), f"{rate_key} is 0, so nothing would be learnt"
+    center_key = solver_key(cfg, "CENTER_LOSS_WEIGHT", stage)
     if 0 < solver.CENTER_LOSS_WEIGHT < SMALLEST_CENTER_WEIGHT:
         yield (
-            ("SOLVER.CENTER_LOSS_WEIGHT",),
-            f"SOLVER.CENTER_LOSS_WEIGHT {solver.CENTER_LOSS_WEIGHT} overflows: the centres' gradient is divided by it; "
+            (center_key,),
+            f"{center_key} {solver.CENTER_LOSS_WEIGHT} overflows: the centres' gradient is divided by it; "
             f"allowed: 0, or {SMALLEST_CENTER_WEIGHT:g} and above",
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.archives.common import load_person_archive
 from datasets.bases import Published, ReIDDataset
 
-FOLDERS = ("dukemtmcreid", "DukeMTMC-reID", "dukemtmc-reid", "DukeMTMCReID")
+FOLDERS = ("dukemtmcreid", "DukeMTMC-reID", "dukemtmc-reid", "DukeMTMCReID", "dukemtmcreid/DukeMTMC-reID")
 NUM_CAMERAS = 8
 PUBLISHED = {
     "train": Published(images=(16_522,), ids=(702,)),

@@ -8,7 +8,10 @@ from pathlib import Path
 from datasets.archives.common import load_person_archive
 from datasets.bases import Published, ReIDDataset
 
-FOLDERS = ("Occluded_Duke", "Occluded-DukeMTMC", "Occluded-Duke", "Occluded-DukeMTMC-reID", "occluded_duke")
+FOLDERS = (
+    *("Occluded_Duke", "Occluded-DukeMTMC", "Occluded-Duke", "Occluded-DukeMTMC-reID", "occluded_duke"),
+    "dukemtmcreid/Occluded_Duke",
+)
 NUM_CAMERAS = 8
 PUBLISHED = {
     "train": Published(images=(15_618,), ids=(702,)),

@@ -50,15 +50,13 @@ def open_clip_tower(
     (height, width) in pixels. `weights` False leaves the random first ones, for a checkpoint to replace. Raises
     ConfigError for names, sizes and downloads that do not work, DataError for a file that does not fit.
     """
-    open_clip = _import_open_clip()
-    config = _open_clip_config(open_clip, backbone)
-    published = open_clip.get_pretrained_cfg(backbone, tag) if tag else {}
-    if tag and not published and not (local_path and backbone.endswith(".json")):
-        raise ConfigError(_unknown_tag(open_clip, backbone, tag))
+    open_clip = import_open_clip()
+    config = open_clip_config(open_clip, backbone)
+    published = published_cfg(open_clip, backbone, tag, local_path)
     vision, size = _sized_vision(open_clip, config, backbone, size)
-    quick_gelu = bool(published.get("quick_gelu") or config.get("quick_gelu"))  # optional in both formats
+    quick_gelu = uses_quick_gelu(config, published)
     smallest_text = open_clip.CLIPTextCfg(context_length=1, vocab_size=1, width=8, heads=1, layers=1)
-    with _understood(f"{BACKBONE_KEY} {backbone} cannot be built at {SIZE_KEY} {list(size)}"):
+    with understood(f"{BACKBONE_KEY} {backbone} cannot be built at {SIZE_KEY} {list(size)}"):
         visual = open_clip.CLIP(config["embed_dim"], vision, smallest_text, quick_gelu=quick_gelu).visual
     if isinstance(visual, open_clip.transformer.VisionTransformer):
         visual.output_tokens = False  # of CoCa towers, which return their patches too
@@ -68,9 +66,26 @@ def open_clip_tower(
     info = TowerInfo(config["embed_dim"], size, normalisation, source, reloadable=bool(local_path or tag))
     tower = OpenClipTower(visual, info)
     if weights and info.reloadable:
-        path = user_path(local_path, PATH_KEY) if local_path else _fetch_tag(open_clip, backbone, tag, published)
-        load_open_clip(tower, path, source)
+        load_open_clip(tower, weight_file(open_clip, backbone, tag, published, local_path), source)
     return tower
+
+
+def published_cfg(open_clip: Any, backbone: str, tag: str, local_path: str) -> dict[str, Any]:
+    """Return what open_clip knows of the weights `tag`, {} for none; ConfigError for a tag that the model lacks."""
+    published = open_clip.get_pretrained_cfg(backbone, tag) if tag else {}
+    if tag and not published and not (local_path and backbone.endswith(".json")):
+        raise ConfigError(_unknown_tag(open_clip, backbone, tag))
+    return published
+
+
+def uses_quick_gelu(config: dict[str, Any], published: dict[str, Any]) -> bool:
+    """Return the activation of a model's towers: QuickGELU where its description or that of its weights says so."""
+    return bool(published.get("quick_gelu") or config.get("quick_gelu"))  # optional in both formats
+
+
+def weight_file(open_clip: Any, backbone: str, tag: str, published: dict[str, Any], local_path: str) -> Path:
+    """Return the file of a model's weights: `local_path`, or that of the tag from the hub."""
+    return user_path(local_path, PATH_KEY) if local_path else fetch_tag(open_clip, backbone, tag, published)
 
 
 def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights: bool = True) -> HfTower:
@@ -96,7 +111,7 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
     config = _hf_config(transformers, folder, source)
     size = check_patches(size, config.patch_size, source)
     info = TowerInfo(config.hidden_size, size, _hf_normalisation(transformers, folder), source, reloadable=True)
-    with _understood(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built"):
+    with understood(f"{source}: {CONFIG_FILES[0]} describes no CLIP that can be built"):
         _check_depth(config.num_hidden_layers)
         vision = transformers.CLIPVisionModel(config)
     tower = HfTower(_unwrapped(vision), info)
@@ -106,7 +121,7 @@ def hf_tower(model_id: str, local_path: str, size: tuple[float, float], weights:
 
 
 @contextmanager
-def _understood(what: str) -> Iterator[None]:
+def understood(what: str) -> Iterator[None]:
     """Turn what a library raises over a description that it cannot use, which may be anything, into ConfigError."""
     try:
         yield
@@ -122,7 +137,8 @@ def _check_depth(layers: Any) -> None:
         raise ValueError(f"it has {layers} layers")
 
 
-def _import_open_clip() -> Any:
+def import_open_clip() -> Any:
+    """Return open_clip; ConfigError where it is not installed."""
     try:
         import open_clip
     except ImportError as error:
@@ -138,7 +154,7 @@ def _import_transformers() -> Any:
     return transformers
 
 
-def _open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
+def open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
     """Return embed_dim, vision_cfg and what else open_clip's description of a model holds."""
     if not backbone.endswith(".json"):
         if backbone in open_clip.list_models():
@@ -150,7 +166,7 @@ def _open_clip_config(open_clip: Any, backbone: str) -> dict[str, Any]:
             f"open_clip's format{hint}"
         )
     text = read_text(backbone, BACKBONE_KEY, ConfigError)
-    with _understood(f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg)"):
+    with understood(f"{BACKBONE_KEY}: '{backbone}' does not describe an open_clip model (embed_dim, vision_cfg)"):
         config = json.loads(text)
         return {**config, "embed_dim": int(config["embed_dim"]), "vision_cfg": dict(config["vision_cfg"])}
 
@@ -159,7 +175,7 @@ def _sized_vision(
     open_clip: Any, config: dict[str, Any], backbone: str, size: tuple[float, float]
 ) -> tuple[Any, tuple[int, int]]:
     """Return open_clip's vision settings and size in integers; only its own ViT can see another size than its own."""
-    with _understood(f"{BACKBONE_KEY} {backbone}"):
+    with understood(f"{BACKBONE_KEY} {backbone}"):
         vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
         _check_depth(vision.layers)
         own = vision.image_size
@@ -187,7 +203,8 @@ def _unknown_tag(open_clip: Any, backbone: str, tag: str) -> str:
     )
 
 
-def _fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any]) -> Path:
+def fetch_tag(open_clip: Any, backbone: str, tag: str, published: dict[str, Any]) -> Path:
+    """Return the weight file of a tag from the Hugging Face hub or its cache; ConfigError where it cannot be had."""
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     what = f"{TAG_KEY} '{tag}' of {backbone}"
@@ -203,7 +220,7 @@ def _hf_config(transformers: Any, folder: Path, source: str) -> Any:
     """Return the CLIPVisionConfig in a folder; ConfigError when it describes no CLIP."""
     if not (folder / CONFIG_FILES[0]).is_file():
         raise ConfigError(f"{source}: '{folder}' has no {CONFIG_FILES[0]}")
-    with _understood(f"{source}: {CONFIG_FILES[0]} is not readable"):
+    with understood(f"{source}: {CONFIG_FILES[0]} is not readable"):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if config.model_type not in ("clip", "clip_vision_model"):
         raise ConfigError(f"{source} is a model of type {config.model_type}; MODEL.CLIP_IMPL hf takes clip")
@@ -217,7 +234,7 @@ def _hf_normalisation(transformers: Any, folder: Path) -> Normalisation:
         own = Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
         logger.warning("'%s' has no %s: CLIP's images are normalised as OpenAI's, %s", folder, PROCESSOR_FILE, own)
         return own
-    with _understood(f"'{folder / PROCESSOR_FILE}' does not say how images are normalised; copy it again"):
+    with understood(f"'{folder / PROCESSOR_FILE}' does not say how images are normalised; copy it again"):
         processor = transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         mean, std = (tuple(map(float, row)) for row in (processor.image_mean, processor.image_std))
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:

@@ -207,6 +207,11 @@ class VisionTransformer(nn.Module):
             self.blocks[: self.frozen_blocks].eval()
         return self
 
+    def keep_neutral_side(self) -> None:
+        """Replace the table of side information by its mean, which is right for images without labels."""
+        self.sie_embed = nn.Parameter(self.sie_embed.detach().mean(0, keepdim=True))
+        self.camera_num, self.view_num, self.side_rows = 0, 0, sie.NEUTRAL_ROWS
+
     @property
     def depth(self) -> int:
         """Number of blocks."""

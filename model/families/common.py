@@ -1,8 +1,11 @@
 """What the families share: the counts of a data set, and the settings of heads."""
 
+import logging
 from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 
 class Counts(NamedTuple):
@@ -21,3 +24,10 @@ def head_settings(cfg: CfgNode, num_class: int) -> dict[str, Any]:
         "neck_feat": cfg.TEST.NECK_FEAT,
         "projection": cfg.LOSS.SUPCON.FEAT_SRC if cfg.LOSS.SUPCON.ENABLE else None,
     }
+
+
+def side_count(switch: bool, count: int, key: str, side: str) -> int:
+    """Return the number of rows for one side of the side information: 0 = off, also when there is nothing to tell."""
+    if switch and count <= 1:
+        logger.warning("%s True, but the training data has %d %s: side information on it is off", key, count, side)
+    return count if switch and count > 1 else 0

@@ -8,7 +8,7 @@ from model.backbones.timm_trunks import pixel_statistics
 from model.backbones.vit import Trunk, VisionTransformer
 from model.backbones.vit_types import TIMM_PREFIX, Dropping, build_trunk, published_weights
 from model.families.clip_fusion import make_fused
-from model.families.common import Counts, head_settings
+from model.families.common import Counts, head_settings, side_count
 from model.layers.jigsaw import Jigsaw
 from model.transreid import TransReID
 from model.weights.imagenet import imagenet_trunk
@@ -32,8 +32,8 @@ def make_transformer(cfg: CfgNode, counts: Counts, choice: str) -> TransReID:
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
         stride=tuple(cfg.MODEL.STRIDE_SIZE),
         drop_out=cfg.MODEL.DROP_OUT,
-        camera_num=_side_count(cfg.MODEL.SIE_CAMERA, counts.camera_num, "MODEL.SIE_CAMERA", "camera"),
-        view_num=_side_count(cfg.MODEL.SIE_VIEW, counts.view_num, "MODEL.SIE_VIEW", "view"),
+        camera_num=side_count(cfg.MODEL.SIE_CAMERA, counts.camera_num, "MODEL.SIE_CAMERA", "camera"),
+        view_num=side_count(cfg.MODEL.SIE_VIEW, counts.view_num, "MODEL.SIE_VIEW", "view"),
         sie_coe=cfg.MODEL.SIE_COE,
         imagenet_head=not kind.startswith(TIMM_PREFIX),
     )
@@ -99,10 +99,3 @@ def _limit_training(cfg: CfgNode, base: VisionTransformer) -> None:
         base.freeze(frozen)
     if cfg.MODEL.LORA.RANK:
         base.adapt(cfg.MODEL.LORA.RANK, cfg.MODEL.LORA.ALPHA, tuple(cfg.MODEL.LORA.TARGETS))
-
-
-def _side_count(switch: bool, count: int, key: str, side: str) -> int:
-    """Return the number of rows for one side of the side information: 0 = off, also when there is nothing to tell."""
-    if switch and count <= 1:
-        logger.warning("%s True, but the training data has %d %s: side information on it is off", key, count, side)
-    return count if switch and count > 1 else 0

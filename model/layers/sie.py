@@ -7,6 +7,8 @@ import torch
 
 from utils.errors import DataError
 
+NEUTRAL_ROWS = 1  # of a table that holds the mean alone; a trained one has more
+
 
 def count_rows(camera_num: int, view_num: int) -> int:
     """Return the rows of the embedding for these numbers of cameras and viewpoints; 0 = that side is off."""

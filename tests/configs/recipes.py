@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
-from configs import load_cfg
+from configs import get_cfg_defaults, load_cfg
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs").rglob("*.yml"))
@@ -37,6 +37,11 @@ def flat(node: CfgNode | dict, prefix: str = "") -> dict:
     for key, value in node.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return values
+
+
+def transreid_defaults() -> dict:
+    """Return {dotted key: value} of the defaults, with what TransReID's systems have of their own in place of ''."""
+    return flat(get_cfg_defaults()) | {"SOLVER.SCHEDULER": "cosine", "LOSS.BRANCHES.REDUCE": "halves"}
 
 
 def resolve_recipe(name: str) -> dict:

@@ -28,9 +28,12 @@ def test_a_recipe_differs_from_its_base_in_what_it_sets():
     assert base.settings == flatten(load_cfg(base.name))
 
 
+OWN = {"SOLVER.SCHEDULER": "cosine", "LOSS.BRANCHES.REDUCE": "halves"}  # what '' stands for, of this model
+
+
 def test_a_recipe_without_a_base_is_compared_with_the_defaults(tmp_path):
     base = base_of(write(tmp_path / "a.yml", "MODEL: {NAME: transformer}\n"))
-    assert base == (DEFAULTS_NAME, flatten(get_cfg_defaults()))
+    assert base == (DEFAULTS_NAME, flatten(get_cfg_defaults()) | OWN)
 
 
 @pytest.mark.parametrize("text", [None, "- a\n- b\n", "a: [", "\xff"])

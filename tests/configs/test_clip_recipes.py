@@ -6,11 +6,21 @@ import re
 import pytest
 import torch
 
-from configs import find_notices, get_cfg_defaults, load_cfg
+from configs import find_notices, load_cfg
 from configs.phases import PhasePlan
 from model import make_model
 from model.clip_transreid import GatedFusion, MinimalFusion, RefineFusion
-from tests.configs.recipes import RECIPE_FILES, ROOT, flat, header, load, name_of, opts_of, read_plan, resolve_recipe
+from tests.configs.recipes import (
+    RECIPE_FILES,
+    ROOT,
+    header,
+    load,
+    name_of,
+    opts_of,
+    read_plan,
+    resolve_recipe,
+    transreid_defaults,
+)
 from tests.configs.test_model_b_recipes import MODEL_B, PREFIX, SETTINGS
 
 # recipe; its losses; tower or fusion; pixels of the model, of CLIP; CLIP_LR_SCALE; tower trained or frozen; AFEM or -
@@ -107,7 +117,7 @@ def test_every_recipe_of_model_b_with_clip_is_in_the_table_once():
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_recipe_resolves_to_its_row_and_to_model_b_elsewhere(row):
-    assert resolve_recipe(f"{PREFIX}{row[0]}") == flat(get_cfg_defaults()) | expected_values(row)
+    assert resolve_recipe(f"{PREFIX}{row[0]}") == transreid_defaults() | expected_values(row)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)

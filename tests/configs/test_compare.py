@@ -61,6 +61,19 @@ def test_a_key_younger_than_the_run_counts_with_its_default():
     assert find_differences(saved, changed("SOLVER.GRAD_CLIP", 1.0)) == ["SOLVER.GRAD_CLIP 0.0 -> 1.0"]
 
 
+@pytest.mark.parametrize(("name", "own"), [("transformer", ("cosine", "halves")), ("clip_reid", ("multistep", "sum"))])
+def test_a_value_of_the_system_is_the_same_by_its_name_as_left_open_or_not_yet_known(name, own):
+    left_open = changed("MODEL.NAME", name)
+    by_name = changed("MODEL.NAME", name, "SOLVER.SCHEDULER", own[0], "LOSS.BRANCHES.REDUCE", own[1])
+    older = changed("MODEL.NAME", name)
+    del older["LOSS"]["BRANCHES"], older["SOLVER"]["SCHEDULER"]
+    assert [find_differences(saved, now) for saved in (left_open, by_name, older) for now in (left_open, by_name)] == (
+        [[]] * 6
+    )
+    other = changed("MODEL.NAME", name, "LOSS.BRANCHES.REDUCE", "mean")
+    assert find_differences(older, other) == [f"LOSS.BRANCHES.REDUCE {own[1]} -> mean"]
+
+
 @pytest.mark.parametrize("choice", ["self", "finetune"])
 def test_another_pretrained_run_is_another_training(choice):
     one, other = (changed("MODEL.PRETRAIN_CHOICE", choice, "MODEL.PRETRAIN_PATH", path) for path in ("a", "b"))

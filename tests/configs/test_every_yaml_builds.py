@@ -42,8 +42,9 @@ def test_a_recipe_builds_all_that_a_training_needs(path, request):
     cfg = load(path, request)
     with torch.device("meta"):
         model = make_model(cfg, CLASSES, CAMERAS, VIEWS, pretrained=False)
-        stages = [make_stage(cfg, name, model) for name in stages_of(cfg)]
-    for stage in stages:
+    for name in stages_of(cfg):  # one after the other: a stage says what of the model learns
+        with torch.device("meta"):
+            stage = make_stage(cfg, name, model)
         assert stage.max_epochs == stage.plan.max_epochs >= 1
         weights = {name for first, _ in segments_of(cfg, stage.name) for name in first.weights}
         trained = {id(weight) for group in stage.optimizer.param_groups for weight in group["params"]}

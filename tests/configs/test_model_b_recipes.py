@@ -4,9 +4,18 @@ import re
 
 import pytest
 
-from configs import find_notices, get_cfg_defaults
+from configs import find_notices
 from configs.phases import PhasePlan
-from tests.configs.recipes import RECIPE_FILES, ROOT, flat, header, load, name_of, read_plan, resolve_recipe
+from tests.configs.recipes import (
+    RECIPE_FILES,
+    ROOT,
+    header,
+    load,
+    name_of,
+    read_plan,
+    resolve_recipe,
+    transreid_defaults,
+)
 from tests.configs.test_recipes import CONSTANTS
 
 PREFIX = "VeRi/deit_transreid_stride_"
@@ -154,7 +163,7 @@ NOTICES = {
 
 
 def test_model_b_base_differs_from_the_defaults_exactly_as_its_table_says():
-    assert resolve_recipe("VeRi/_model_b") == flat(get_cfg_defaults()) | MODEL_B
+    assert resolve_recipe("VeRi/_model_b") == transreid_defaults() | MODEL_B
 
 
 def test_model_b_baseline_is_transreids_veri_recipe():
@@ -170,7 +179,7 @@ def test_every_recipe_of_model_b_without_clip_is_in_the_table_once():
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_recipe_resolves_to_its_row_and_to_model_b_elsewhere(row):
     name, words, _ = row
-    wanted = flat(get_cfg_defaults()) | MODEL_B
+    wanted = transreid_defaults() | MODEL_B
     for word in words.split():
         wanted |= SETTINGS[word]
     assert resolve_recipe(f"{PREFIX}{name}") == wanted | {"OUTPUT_DIR": f"logs/veri_deit_transreid_stride_{name}"}

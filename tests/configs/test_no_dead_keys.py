@@ -13,8 +13,10 @@ from configs.keys import KEYS
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("datasets", "losses", "model", "processor", "solver", "tools", "utils")
 ASKED = [
-    ROOT / "configs" / name for name in ("phases.py", "stages.py", "titles.py")
+    ROOT / "configs" / name for name in ("clip_reid.py", "phases.py", "stages.py", "titles.py")
 ]  # what training and tests ask of configs/
+
+STAGE_SECTIONS = ("STAGE1", "STAGE2")
 
 LEGACY = {name for name, key in KEYS.items() if key.instead}
 
@@ -33,15 +35,28 @@ SECTIONS = {key.rsplit(".", depth)[0] for key in leaf_keys(get_cfg_defaults()) f
 def chains_from_cfg(source: str) -> set[str]:
     """Return all dotted keys that are read, e.g. SOLVER.BASE_LR for cfg.SOLVER.BASE_LR.
 
-    They are read below a variable or an attribute called cfg, below `solver` or a call of solver_of (SOLVER with the
-    keys of a stage laid over), or below a name that a section was given: `supcon = cfg.LOSS.SUPCON`.
+    They are read by `own_value(cfg, key)`, below a variable or an attribute called cfg, below `solver` or a call of
+    solver_of (SOLVER with the keys of a stage laid over), or below a name that a section was given:
+    `supcon = cfg.LOSS.SUPCON`.
     """
     tree = ast.parse(source)
     roots = {"cfg": "", "solver": "SOLVER"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             roots |= {name: chain for name, chain in assigned(node, roots) if name not in roots}
-    return {chain for node in ast.walk(tree) if (chain := chain_of(node, roots))}
+    return {chain for node in ast.walk(tree) if (chain := chain_of(node, roots) or own_of(node))}
+
+
+def own_of(node: ast.AST) -> str:
+    """The key that a call own_value(cfg, "A.B") reads, "" for any other node."""
+    is_own = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "own_value"
+    return node.args[1].value if is_own and isinstance(node.args[1], ast.Constant) else ""
+
+
+def of_stages(chains: set[str]) -> set[str]:
+    """The keys SOLVER.<STAGE>.X for each SOLVER.X of `chains`: solver_of lays the former over the latter."""
+    leaves = {chain.removeprefix("SOLVER.") for chain in chains if chain.startswith("SOLVER.")}
+    return {f"SOLVER.{stage}.{leaf}" for stage in STAGE_SECTIONS for leaf in leaves} & set(KEYS)
 
 
 def assigned(node: ast.Assign, roots: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -87,6 +102,7 @@ def test_the_scan_finds_a_chain_and_only_below_cfg():
     [
         ("run.cfg.TEST.REFERENCE", "TEST.REFERENCE"),
         ("x = solver_of(cfg, 'warm').BASE_LR", "SOLVER.BASE_LR"),
+        ("own_value(cfg, 'SOLVER.SCHEDULER')", "SOLVER.SCHEDULER"),
         ("def f(solver): return solver.STEPS", "SOLVER.STEPS"),
         ("supcon, x = cfg.LOSS.SUPCON, 1\nsupcon.T", "LOSS.SUPCON.T"),
     ],
@@ -96,7 +112,8 @@ def test_the_scan_knows_sections_by_other_names(source, key):
 
 
 def test_every_key_is_read_by_code_that_acts_on_it():
-    dead = set(KEYS) - read_keys() - LEGACY
+    read = read_keys()
+    dead = set(KEYS) - read - of_stages(read) - LEGACY
     assert not dead, f"nothing reads {sorted(dead)}"
 
 
@@ -106,6 +123,7 @@ def test_no_legacy_key_is_read():
 
 def test_code_reads_no_key_that_does_not_exist():
     keys = set(leaf_keys(get_cfg_defaults()))
+    keys |= {name.replace(f".{stage}.", ".") for name in keys for stage in STAGE_SECTIONS}  # solver_of's
     methods = {"dump", "get", "items", "update", "clone", "freeze", "defrost", "merge_from_list", "merge_from_file"}
     unknown = {chain for chain in read_keys() if chain not in keys | SECTIONS and chain.split(".")[-1] not in methods}
     assert not {chain for chain in unknown if chain.rsplit(".", 1)[0] not in keys}

@@ -17,6 +17,7 @@ from tests.configs.recipes import (
     on_timm_trunk,
     raw,
     resolve_recipe,
+    transreid_defaults,
 )
 
 # recipe, data set, type, stride, SIE (cam, both, -), JPM (shift or -), size, RE_PROB, LR, batch, mean/std (.5 or IN)
@@ -116,7 +117,7 @@ def expected_values(row: list[str]) -> dict:
 def test_recipe_resolves_to_the_table_and_to_the_defaults_elsewhere(row):
     resolved = resolve_recipe(row[0])
     assert resolved.pop("OUTPUT_DIR").startswith("logs/")
-    wanted = flat(get_cfg_defaults()) | expected_values(row)
+    wanted = transreid_defaults() | expected_values(row)
     del wanted["OUTPUT_DIR"]
     assert resolved == wanted
 

@@ -6,9 +6,17 @@ import pytest
 import timm
 import torch
 
-from configs import find_notices, get_cfg_defaults
+from configs import find_notices
 from model import make_model
-from tests.configs.recipes import RECIPE_FILES, flat, header, load, name_of, on_timm_trunk, resolve_recipe
+from tests.configs.recipes import (
+    RECIPE_FILES,
+    header,
+    load,
+    name_of,
+    on_timm_trunk,
+    resolve_recipe,
+    transreid_defaults,
+)
 from tests.configs.test_recipes import CONSTANTS
 
 # recipe, trunk and weights by timm's name, patch = stride, size, mean/std (IN, .5, CLIP), tokens before the patches
@@ -85,7 +93,7 @@ def test_every_recipe_on_a_timm_trunk_is_in_the_table_once():
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_recipe_resolves_to_the_table_and_to_the_defaults_elsewhere(row):
-    assert resolve_recipe(row[0]) == flat(get_cfg_defaults()) | expected_values(row)
+    assert resolve_recipe(row[0]) == transreid_defaults() | expected_values(row)
 
 
 @pytest.mark.parametrize("name", NAMES)

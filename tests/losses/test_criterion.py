@@ -8,7 +8,7 @@ from torch import nn
 
 from configs import get_cfg_defaults
 from losses import make_loss
-from losses.branches import combine_branches
+from losses.branches import Reduce, combine_branches
 from losses.criterion import Criterion, Reading
 from losses.margin_softmax import MARGINS
 from losses.numeric import attached_zero
@@ -214,7 +214,7 @@ def test_gradient_of_the_total_matches_finite_differences():
 
 def test_loss_without_a_branch_is_refused():
     with pytest.raises(ValueError, match="no branch"):
-        combine_branches(lambda branch, labels: branch.sum(), [], PIDS, 0.5)
+        combine_branches(lambda branch, labels: branch.sum(), [], PIDS, Reduce())
 
 
 def test_unknown_identity_loss_lists_the_choices():

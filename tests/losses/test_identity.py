@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from losses.branches import Reduce
 from losses.identity import IdentityLoss, IdentityTerm, identity_loss
 from losses.margin_softmax import MARGINS, arcface, circle
 from model import ModelOutput
@@ -118,7 +119,9 @@ def test_defaults_are_a_plain_softmax_and_are_printed():
 @pytest.mark.parametrize("weight", [None, 0.0, 0.3, 1.0])
 def test_term_weighs_the_global_branch_against_the_mean_of_the_others(weight):
     branches = [random_logits(scale) for scale in (1.0, 2.0, 5.0)]
-    term = IdentityTerm(IdentityLoss()) if weight is None else IdentityTerm(IdentityLoss(), weight)
+    term = (
+        IdentityTerm(IdentityLoss()) if weight is None else IdentityTerm(IdentityLoss(), Reduce(global_weight=weight))
+    )
     value = term(ModelOutput(branches, [], [], None), {"pids": LABELS}, None)
     each = [slow_losses.cross_entropy(logits.tolist(), LABELS.tolist()) for logits in branches]
     expected = slow_losses.combine(each, 0.5 if weight is None else weight)
@@ -128,4 +131,17 @@ def test_term_weighs_the_global_branch_against_the_mean_of_the_others(weight):
 @pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan")])
 def test_share_of_the_global_branch_outside_its_range_is_refused(weight):
     with pytest.raises(ValueError, match="global_weight"):
-        IdentityTerm(IdentityLoss(), weight)
+        Reduce(global_weight=weight)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("sum", 1.0), ("mean", 1 / 3)])
+def test_term_adds_the_branches_up_or_takes_their_mean(kind, share):
+    branches = [random_logits(scale) for scale in (1.0, 2.0, 5.0)]
+    value = IdentityTerm(IdentityLoss(), Reduce(kind))(ModelOutput(branches, [], [], None), {"pids": LABELS}, None)
+    each = [slow_losses.cross_entropy(logits.tolist(), LABELS.tolist()) for logits in branches]
+    assert value["id"].item() == pytest.approx(share * sum(each), abs=1e-9)
+
+
+def test_an_unknown_way_to_add_branches_up_is_refused():
+    with pytest.raises(ValueError, match="kind got 'product', expected halves, sum, mean"):
+        Reduce("product")

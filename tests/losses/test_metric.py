@@ -5,6 +5,7 @@ import torch
 
 from configs.phases import Phase
 from losses import TripletLoss, TripletXLoss
+from losses.branches import Reduce
 from losses.metric import MetricLosses
 from losses.routing import Routing
 from tests.losses.model_b import CAMIDS, PIDS, make_batch, make_output
@@ -53,5 +54,6 @@ def test_an_unknown_source_is_refused(wrong):
 
 
 def test_settings_are_printed():
-    text = repr(MetricLosses(TripletLoss(), TripletXLoss(), Routing(soft=True), CROSSED, 0.7))
-    assert f"sources={CROSSED}, global_weight=0.7, {Routing(soft=True)}" in text
+    text = repr(MetricLosses(TripletLoss(), TripletXLoss(), Routing(soft=True), CROSSED, Reduce("halves", 0.7)))
+    assert f"sources={CROSSED}, {Reduce('halves', 0.7)}, {Routing(soft=True)}" in text
+    assert "kind='halves', global_weight=0.7" in text

@@ -225,7 +225,7 @@ def test_a_failing_forward_leaves_the_model_as_it_was():
 
 def test_a_resnet_has_no_attention():
     model = make_model(make_cfg("MODEL.NAME", "resnet50"), 5, 0, 0).eval()
-    with pytest.raises(ConfigError, match="ResNet50 has no attention to roll out; use a model with MODEL.NAME"):
+    with pytest.raises(ConfigError, match="attention of ResNet50 cannot be rolled out; use a model with MODEL.NAME"):
         rollout(model, images(1))
 
 

@@ -2,9 +2,14 @@
 
 PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
     "losses": {
-        "losses/branches.py": ("tests/losses/test_criterion.py",),
+        "losses/branches.py": ("tests/losses/test_branches.py", "tests/losses/test_criterion.py"),
         "losses/center.py": ("tests/losses/test_center.py", "tests/losses/test_criterion.py"),
+        "losses/clip_reid.py": (
+            "tests/processor/test_clip_reid_options.py",
+            "tests/processor/test_clip_reid_steps.py",
+        ),
         "losses/criterion.py": ("tests/losses/test_criterion.py", "tests/losses/test_model_b_criterion.py"),
+        "losses/cross_modal.py": ("tests/losses/test_cross_modal.py", "tests/processor/test_clip_reid_steps.py"),
         "losses/distance.py": ("tests/losses/test_triplet.py",),
         "losses/identity.py": ("tests/losses/test_identity.py", "tests/losses/test_criterion.py"),
         "losses/margin_softmax.py": ("tests/losses/test_identity.py",),

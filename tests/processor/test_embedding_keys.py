@@ -55,7 +55,10 @@ SOURCES = (
     "LOCAL_PATH",
     "FINETUNE",
 )  # which weights a tower has: its fingerprint tells
-ELSEWHERE = {f"MODEL.CLIP_{name}" for name in SOURCES} | {"MODEL.DEVICE", "MODEL.DEVICE_ID", "INPUT.SIZE_TRAIN"}
+OF_PROMPTS = {"MODEL.PROMPT", "MODEL.PROMPT_TOKENS", "MODEL.I2T_LOSS_WEIGHT"}  # no embedding reads a text
+ELSEWHERE = (
+    {f"MODEL.CLIP_{name}" for name in SOURCES} | {"MODEL.DEVICE", "MODEL.DEVICE_ID", "INPUT.SIZE_TRAIN"} | OF_PROMPTS
+)
 ROUNDING = 1e-5
 
 

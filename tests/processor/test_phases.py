@@ -3,7 +3,8 @@
 import pytest
 
 from configs import get_cfg_defaults, phases, stages
-from configs.phases import TITLES, Phase, PhasePlan, active_losses, describe_losses, phase_tag, resolve
+from configs.phase_words import describe_losses
+from configs.phases import TITLES, Phase, PhasePlan, active_losses, phase_tag, resolve
 from tests.cfgs import cfg_with
 from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, load, model_b_with
 from utils.errors import ConfigError
@@ -171,7 +172,8 @@ def test_phases_count_the_epochs_of_the_last_stage_and_an_earlier_one_has_one_ph
 
 def test_code_elsewhere_names_terms_that_tables_know():
     assert (phases.TRIPLET, phases.TRIPLETX, phases.SUPCON) == phases.PAIR_LOSSES == ("triplet", "tripletx", "supcon")
-    assert TITLES == {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
+    of_images = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
+    assert {**of_images, "i2t": "I2T", "t2i": "T2I"} == TITLES
 
 
 def test_a_plan_has_the_batch_and_the_epochs_of_its_solver():

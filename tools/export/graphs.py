@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones.vit import side_counts
 from utils.errors import ConfigError
 
 METADATA = "preprocessing"  # name of the JSON text in either format
@@ -39,6 +38,7 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
+        self.model.keep_embedding_only()
         self.flip, self.unit, self.normalise = flip, unit, pixels is not None
         if pixels is not None:
             mean, std = (torch.tensor(row, dtype=torch.float32).reshape(3, 1, 1) for row in pixels)
@@ -79,7 +79,7 @@ class WithDefaults(nn.Module):
 
 def label_inputs(model: nn.Module) -> dict[str, int]:
     """Return the side information that a model reads: {"camids": cameras, "viewids": viewpoints} of the sides on."""
-    return {name: count for name, count in zip(("camids", "viewids"), side_counts(model.base), strict=True) if count}
+    return {name: count for name, count in zip(("camids", "viewids"), model.side_counts, strict=True) if count}
 
 
 def check_packages(fmt: str) -> None:

@@ -41,10 +41,14 @@ def main(argv: list[str] | None = None) -> int:
 
     folder = make_folder(args.out, "--out")
     trained = load_source(args)
+
+    from model.rollout import patches_of
+
+    geometry = patches_of(trained.model)  # before any image is read
     images, number = _choose(args, trained)
     for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
         path = images.samples[row].path
-        draw_maps(path, maps, _geometry(trained), folder / f"{row + 1:03d}_{file_stem(path)}.png")
+        draw_maps(path, maps, geometry, folder / f"{row + 1:03d}_{file_stem(path)}.png")
     images.tell_damage()
     print(f"{number} attention maps in {folder}")
     return 0
@@ -123,12 +127,6 @@ def _choose(args: argparse.Namespace, trained: "Trained") -> tuple["ImageDataset
     samples = [Sample(path, UNKNOWN, UNKNOWN, UNKNOWN) for path in paths]
     reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
     return ImageDataset(samples, *reading, broken=settings.BROKEN_IMAGES), len(samples)
-
-
-def _geometry(trained: "Trained") -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Return (patch, stride, input size), each (y, x) in pixels."""
-    base = trained.model.base
-    return base.patch_embed.proj.kernel_size, base.patch_embed.proj.stride, base.image_size
 
 
 def _roll_out(

@@ -195,7 +195,7 @@ def test_a_resnet_has_no_attention_maps(tiny_root, tmp_path, capsys):
     run = make_run(tmp_path, text, *keys)
     capsys.readouterr()
     assert visualize("attention", "--run", run, "--out", tmp_path / "o") == 2
-    assert "ResNet50 has no attention to roll out" in one_error(capsys)
+    assert "the attention of ResNet50 cannot be rolled out" in one_error(capsys)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["ranks", "--help"], ["attention", "--help"], ["embedding", "--help"]])
