@@ -1,4 +1,4 @@
-"""The benchmarks of mining and start-up, what benchmarks share, and the tables: results and output, not timings."""
+"""The benchmarks of mining, prompts and start-up, what they share, and the tables: results and output, not timings."""
 
 import json
 import subprocess
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import extraction, measure, mining, startup, tables
+from benchmarks import clip_reid, extraction, measure, mining, startup, tables
 from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads
+from model import ModelOutput
+from tests.model.clip_reids import assert_near, in_float64
+from tests.reference import slow_clip_reid
 from tests.reference.slow_losses import triplet
 from utils.errors import ConfigError
 
@@ -30,6 +33,37 @@ def test_mining_compares_equal_losses_and_prints_every_ratio(results, capsys):
         *(("tripletx", "loop"), ("tripletx", "ours"), ("supcon", "loop"), ("supcon", "ours")),
     ]
     assert all(row["forward ms"] > 0 for row in rows)
+
+
+def test_stage_one_compares_equal_forms_and_keeps_the_ratio(results, monkeypatch, capsys):
+    size = (16, 2, 5, 24, 8)
+    monkeypatch.setitem(clip_reid.SIZES, "small", size)
+    clip_reid.main([])
+    said = capsys.readouterr().out
+    assert "equal: loss and gradient of both forms" in said and "bar: epoch of stage 1" in said
+    plain, ours = json.loads((results / "clip_reid.json").read_text())["facts"]["rows"]
+    assert (plain["sentences"], plain["positions"], ours["positions"]) == (24, 77, 12)
+    assert 3 * 1 <= ours["sentences"] <= 3 * 5 and min(plain["s an epoch"], ours["s an epoch"]) > 0
+
+
+def test_plain_form_of_stage_one_is_the_text_tower_by_its_formula():
+    stage = clip_reid.make_parts(16, 2, 5)
+    pids = torch.tensor([3, 0, 3])
+    output = clip_reid.plain_forward(stage, {"features": torch.zeros(3, 16), "pids": pids})
+    exact = slow_clip_reid.texts(in_float64(stage.model), pids.tolist(), 1)
+    assert_near(output.extra["text"], exact)
+
+
+def test_forms_of_stage_one_that_differ_stop_the_benchmark():
+    stage = clip_reid.make_parts(16, 2, 5)
+    batch = {"features": torch.randn(3, 16), "pids": torch.tensor([1, 2, 4])}
+
+    def shifted(batch: dict) -> ModelOutput:
+        return clip_reid.plain_forward(stage, batch | {"pids": batch["pids"] - 1})
+
+    forms = {"plain": lambda batch: clip_reid.plain_forward(stage, batch), "shifted": shifted}
+    with pytest.raises(AssertionError):
+        clip_reid.check_equal(stage, forms, batch)
 
 
 def test_loop_of_the_baseline_is_the_triplet_loss_by_its_formula():

@@ -103,6 +103,9 @@ def test_records_name_their_stage_and_count_iterations_over_both(unbroken):
     assert steps == sorted(set(steps)) and steps[-1] == 2 * WARM_STEPS + 2 * MAIN_STEPS
     assert {record["stage"] for record in records if record["kind"] == "eval"} == {"main"}
     assert all(set(record) >= {"id", "acc"} for record in records if record["kind"] == "train")
+    assert [(record["stage"], record["epoch"]) for record in records if record["kind"] == "trains"] == [
+        *(("warm", 0), ("main", 0))
+    ]
     warm = [record for record in records if record["stage"] == "warm" and record["kind"] == "train"]
     assert all("triplet" not in record for record in warm) and warm[-1]["loss"] < warm[0]["loss"]
 
@@ -208,7 +211,7 @@ def test_the_launcher_trains_tests_and_reports_both_stages(tiny_root, tmp_path, 
     result = read_result(TestFolder(tmp_path / "veri776_two_seed0_test" / "epoch_1"))
     assert result is not None and result["epoch"] == 1
     page = (tmp_path / "report.html").read_text()
-    assert "Stage warm" in page and "Stage main" in page
+    assert "Stage 1 of 2: warm" in page and "Stage 2 of 2: main" in page
     capfd.readouterr()
     assert run_phased_loss.main(["--config", str(YAML), *flags, "--opts", *pairs], scripts) == 0
     assert "already trained to epoch 1" in capfd.readouterr().out

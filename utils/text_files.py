@@ -35,6 +35,7 @@ def read_text(path: str | Path, what: str = "", error: type[ValueError] = DataEr
 
 def numbered_lines(path: str | Path, what: str = "") -> Iterator[tuple[str, str]]:
     """Yield ("file:line", text without its end) of every line that is not blank; errors as `read_text`."""
-    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+    lines = read_text(path, what).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # a name may hold U+2028
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}:{number}", line

@@ -83,9 +83,9 @@ def explain_refusal(error: Exception, path: Path, source: str) -> str:
     more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
     return (
         f"{refused} holds more than tensors and plain values ({', '.join(classes[:SHOWN])}{more}), and making such "
-        "objects runs code of the file's choice; where you trust it, save its weights alone: content = "
-        "torch.load(FILE, map_location='cpu', weights_only=False), then torch.save(WEIGHTS, 'weights.pth') with its "
-        "entry that holds them, as content['state_dict'], or content.state_dict() of a whole model"
+        "objects runs code of the file's choice; where you trust it, open it in the project that wrote it and save its "
+        "weights alone: torch.save(WEIGHTS, 'weights.pth') with its entry that holds them, as content['state_dict'], "
+        "or content.state_dict() of a whole model"
     )
 
 

@@ -29,6 +29,7 @@ TEXT_SETTINGS = ("hf_model_name", "hf_tokenizer_name", "embed_cls", "proj_bias")
 STUMP = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # of a text tower nobody reads
 UNUSED = ("logit_scale", "logit_bias")
 VISUAL = "visual."
+TEXT_BLOCKS = "transformer.resblocks."
 
 
 def clip_pair(
@@ -97,7 +98,7 @@ def _load(clip: nn.Module, path: Path, source: str, text: bool) -> torch.Tensor:
         return "" if weight == name or weight in UNUSED else f"{BACKBONE_KEY} decides it"
 
     report = load_weights(clip, weights, source, deciding_keys, prefixes=prefixes)
-    unknown = [weight for weight in report.surplus if weight.startswith(VISUAL)]
+    unknown = [weight for weight in report.surplus if weight.startswith((VISUAL, TEXT_BLOCKS) if text else VISUAL)]
     if unknown or table is None or table.dim() != 2 or len(table) < 2:
         wrong = (
             f"{unknown[0]} is in the file, but not in this CLIP" if unknown else f"{name} is not a table in the file"

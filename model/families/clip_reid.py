@@ -98,6 +98,9 @@ def _check_text(cfg: CfgNode, model: ClipReID, weights: Weights) -> None:
             "need its text tower and sentence; name a file of stage 1 or of both stages, with its MODEL.PROMPT, or set "
             "SOLVER.STAGES ['main']"
         )
+    deeper = [name for name in weights if name.startswith(TEXT) and name not in ours]
+    if deeper:
+        raise DataError(f"{source}: {deeper[0]} is in the file, but not in this model; MODEL.CLIP_BACKBONE decides it")
     if STAGE1 in stages_of(cfg) or cfg.MODEL.PRETRAIN_CHOICE != "finetune":
         return
     prompts, wanted = weights.get(CLS_CTX), ours[CLS_CTX]

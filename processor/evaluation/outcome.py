@@ -43,6 +43,7 @@ def describe_test(cfg: CfgNode, weight: Path, data: ReIDData, origin: dict[str, 
     provenance = read_run(weight)
     return {
         "epoch": epoch_of(weight) if provenance is None else provenance["epoch"],
+        "stage": None if provenance is None else provenance.get("stage"),  # of a checkpoint of an earlier stage alone
         "run": None if provenance is None else provenance.get("run"),
         "weight": str(weight),
         "weight_sha256": sha256_of(weight),

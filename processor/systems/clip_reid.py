@@ -3,6 +3,7 @@
 Reference: Li et al., CLIP-ReID, AAAI 2023, section 3.3.
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from solver import create_scheduler
 from solver.update import make_updater
 from utils.distributed import find_ranks
 from utils.errors import DataError
+from utils.paths import user_path
+
+logger = logging.getLogger(__name__)
 
 TEXT_SIDE = ("text_encoder.", "prompt_learner.")
 PROMPTS = "prompt_learner.cls_ctx"
@@ -139,7 +143,7 @@ def _forward_pairs(model: nn.Module, batch: Batch) -> ModelOutput:
 def _image_stage(cfg: CfgNode, name: str, model: nn.Module, data: ReIDData | None) -> Stage:
     device = next(model.parameters()).device
     if data is not None and list(stages_of(cfg)) == [STAGE2] and cfg.MODEL.PRETRAIN_CHOICE == "finetune":
-        _check_identities(Path(cfg.MODEL.PRETRAIN_PATH), data)
+        _check_identities(user_path(cfg.MODEL.PRETRAIN_PATH, "MODEL.PRETRAIN_PATH"), data)
     criterion = make_image_loss(cfg, name, model.num_class, model.feat_dim).to(device)
     updater = make_updater(cfg, name, model, criterion, device)
     stage = assemble(cfg, name, model, data, criterion, updater, create_scheduler(cfg, updater.optimizer, name))
@@ -155,9 +159,20 @@ def _forward_with_texts(model: nn.Module, batch: Batch, texts: torch.Tensor, cfg
 
 
 def _check_identities(path: Path, data: ReIDData) -> None:
-    """Raise DataError where a file tells that its prompts are of other training images than these."""
-    told = read_run(path) if path.is_file() else None
-    if told is not None and told["train_fingerprint"] != data.fingerprint:
+    """Raise DataError where a file tells that its prompts are of other training images than these.
+
+    One that does not tell may number the identities in another order, of which a warning is logged.
+    """
+    if not path.is_file():
+        return
+    told = read_run(path)
+    if told is None:
+        logger.warning(
+            "MODEL.PRETRAIN_PATH '%s' does not tell on which images it was trained: that its prompts number the %d "
+            "identities as this training set does, in the order of their sorted names, cannot be verified",
+            *(path, data.num_classes),
+        )
+    elif told["train_fingerprint"] != data.fingerprint:
         raise DataError(
             f"MODEL.PRETRAIN_PATH '{path}' was trained on {', '.join(told['datasets'])} with the fingerprint "
             f"{told['train_fingerprint']}, the training set here has {data.fingerprint}: its prompts are of other "

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from model import make_model
-from model.rollout import HEAD_FUSIONS, captured, rollout
+from model.rollout import HEAD_FUSIONS, captured, patches_of, rollout
 from tests.model.builds import images, make_cfg, make_tiny
+from tests.model.clip_reids import VIT, clip_reid_cfg, make_clip_reid, write_clip
 from tests.model.trunks import KINDS, kind_cfg
 from tests.reference import slow_rollout
 from tests.tolerance import bounds, rounding
@@ -223,10 +224,16 @@ def test_a_failing_forward_leaves_the_model_as_it_was():
     assert attention.fused_attn and not attention.attn_drop._forward_pre_hooks
 
 
-def test_a_resnet_has_no_attention():
-    model = make_model(make_cfg("MODEL.NAME", "resnet50"), 5, 0, 0).eval()
-    with pytest.raises(ConfigError, match="attention of ResNet50 cannot be rolled out; use a model with MODEL.NAME"):
-        rollout(model, images(1))
+@pytest.mark.parametrize("name", ["ResNet50", "ClipReID"])
+def test_models_without_attention_that_can_be_rolled_out_are_named(name, tmp_path):
+    if name == "ClipReID":
+        model = make_clip_reid(clip_reid_cfg(write_clip(tmp_path, VIT), "SOLVER.STAGES", ["main"]))
+    else:
+        model = make_model(make_cfg("MODEL.NAME", "resnet50"), 5, 0, 0).eval()
+    said = f"the attention of {name} cannot be rolled out; use a model with MODEL.NAME transformer"
+    for refused in (lambda: rollout(model, images(1)), lambda: patches_of(model)):
+        with pytest.raises(ConfigError, match=said):
+            refused()
 
 
 def test_an_unknown_head_fusion_is_named():

@@ -15,6 +15,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert [where for where, _ in numbered_lines(file)] == [f"{file}:1", f"{file}:3"]
 
 
+def test_lines_end_where_an_editor_ends_them_and_not_at_characters_within_a_name(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes("a\u2028b.jpg 1\r\nc\fd\x85e.jpg 2\rf.jpg 3".encode())
+    lines = [("1", "a\u2028b.jpg 1"), ("2", "c\fd\x85e.jpg 2"), ("3", "f.jpg 3")]
+    assert list(numbered_lines(file)) == [(f"{file}:{number}", line) for number, line in lines]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

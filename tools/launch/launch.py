@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.phases import PhasePlan
 from tools.launch.children import say
 from tools.launch.older import count_results, kept_line, may_replace
 from tools.launch.places import check_gpus
@@ -40,7 +39,7 @@ def plan_launch(args: argparse.Namespace) -> list[Experiment]:
         try:
             cfg, opts = load_with_switches(config, args.switches, args.opts, args.solver)
             check_gpus(cfg, opts, args.gpus)
-            experiments.append(make_experiment(args, config, opts, cfg, PhasePlan(cfg)))
+            experiments.append(make_experiment(args, config, opts, cfg))
         except ConfigError as error:
             if len(args.configs) == 1 or config in str(error):
                 raise

@@ -7,10 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from configs.phases import TITLES
+from configs.readings import CHANCE, FIT, IN_CHARTS
 from tools import charts
-from tools.report.page import details, join, missing, paragraph, pictures, table
+from tools.report.page import details, join, missing, paragraph, part, pictures, table
 from tools.study.summary import SeedResults
 from utils.ranking.slices import LEFT_OUT, Slice
+from utils.run_folder import of_stage
 
 Record = Mapping[str, Any]
 NO_SLICES = "The test set cannot be divided: one camera, one viewpoint."
@@ -60,8 +62,23 @@ def roc(curve: Mapping[str, Sequence[float]], points: Mapping[str, float], of: s
     return charts.roc_chart(curve["fpr"], curve["tpr"], dots, f"ROC of query-gallery pairs{of}")
 
 
+def stages(records: Mapping[int, Sequence[Record]], names: Sequence[str], of: str = "", level: int = 3) -> str:
+    """Return the training of every stage of a run, its parts titled at the heading `level` where there are several."""
+    if len(names) == 1:
+        return training(records, of)
+    parts = []
+    for number, stage in enumerate(names, start=1):
+        own = {seed: of_stage(lines, names, stage) for seed, lines in records.items()}
+        title = f"Stage {number} of {len(names)}: {stage}"
+        parts.append(part(title, training(own, f"{of}, {stage}"), level))
+    return join(parts)
+
+
 def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:
-    """Return loss by seed, terms of the loss as means over the seeds, and learning rate, by epoch."""
+    """Return what is trained, and by epoch loss, terms of the loss, accuracies and learning rate.
+
+    Terms are means over the seeds, what else is measured has a line for each.
+    """
     by_seed = {seed: [one for one in lines if one["kind"] == "train"] for seed, lines in records.items()}
     by_seed = {seed: lines for seed, lines in by_seed.items() if lines}
     if not by_seed:
@@ -77,10 +94,55 @@ def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:
     drawn = [charts.line_chart(losses, f"Training loss{of}", "epoch", "loss", marks)]
     if len(terms) > 1:
         drawn.append(charts.line_chart(terms, f"Terms of the loss, before their weights{of}", "epoch", "loss", marks))
+    drawn += accuracy_charts(records, of, marks)
     drawn.append(charts.line_chart(rates, f"Learning rate{of}", "epoch", "learning rate", marks))
+    trains = [f"Trained are {one['parameters']}: {one['parts']}." for one in phases if one["kind"] == "trains"]
     note = "Losses are means over the records of an epoch; dashed lines: a phase begins."
     speeds = [f"Seed {seed}: {speed(lines)}." for seed, lines in by_seed.items() if any(map(_is_timed, lines))]
-    return join([pictures(drawn), paragraph(note, "note"), *(paragraph(line, "note") for line in speeds)])
+    notes = [note, *reached(records), *speeds]
+    return join([*map(paragraph, trains), pictures(drawn), *(paragraph(line, "note") for line in notes)])
+
+
+def accuracy_charts(
+    records: Mapping[int, Sequence[Record]], of: str, marks: Sequence[tuple[float, str]]
+) -> list[Figure]:
+    """Return the accuracies by epoch, a line for each seed: what a stage has reached, then those of its batches."""
+    fitted = _by_seed(records, "fit", FIT)
+    drawn = []
+    if fitted:
+        first = next(iter(records.values()))
+        chance = {CHANCE: epoch_means([one for one in first if one["kind"] == "fit"], CHANCE)}
+        series = fitted | {name: line for name, line in chance.items() if len(line[0])}
+        title = f"{FIT.capitalize()} over all training images{of}"
+        drawn.append(charts.line_chart(series, title, "epoch, 0 = before training", "accuracy", marks, percent=True))
+    for name, title in IN_CHARTS.items():
+        read = _by_seed(records, "train", name)
+        if read:
+            title = f"{title} in training batches{of}"
+            drawn.append(charts.line_chart(read, title, "epoch", "accuracy", marks, percent=True))
+    return drawn
+
+
+def reached(records: Mapping[int, Sequence[Record]]) -> list[str]:
+    """Return a line for each seed with what its stage had reached before training and has now."""
+    lines = []
+    for seed, own in records.items():
+        fits = [one for one in own if one["kind"] == "fit" and FIT in one]
+        if not fits:
+            continue
+        first, last = (min(fits, key=lambda one: one["epoch"]), max(fits, key=lambda one: one["epoch"]))
+        values = [f"{100 * one[FIT]:.1f} % after epoch {one['epoch']}" for one in (first, last)]
+        chance = f"; chance: {100 * last[CHANCE]:.1f} %" if CHANCE in last else ""
+        lines.append(f"Seed {seed}: {FIT} {values[0]}, {values[1]}{chance}.")
+    return [line.replace("after epoch 0", "before training") for line in lines]
+
+
+def _by_seed(records: Mapping[int, Sequence[Record]], kind: str, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the epoch means of `name` in records of a kind, by seed; seeds without it are left out."""
+    lines = {
+        f"seed {seed}": epoch_means([one for one in own if one["kind"] == kind], name) for seed, own in records.items()
+    }
+    return {seed: line for seed, line in lines.items() if len(line[0])}
 
 
 def speed(records: Sequence[Record]) -> str:

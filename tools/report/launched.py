@@ -68,7 +68,7 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
         make_section("result", "Result", tables, launched),
         make_section("settings", "Settings", settings_part, launched),
         make_section("schedule", "Schedule", _each, launched, schedule),
-        make_section("training", "Training", _each, launched, training),
+        make_section("training", "Training", _each, launched, training, several),
         make_section("progress", "mAP over epochs", progress, launched),
         make_section("cmc", "CMC curves" if several else "CMC curve", mean_cmc, launched),
     ]
@@ -84,12 +84,12 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
     return make_page(f"Report of {names}", subtitle, sections, count)
 
 
-def _each(launched: Sequence[Launched], make: Callable[[Launched], str]) -> str:
-    """Return `make(experiment)` of each experiment, titled where there are several."""
+def _each(launched: Sequence[Launched], make: Callable[..., str], *args: Any) -> str:
+    """Return `make(experiment, *args)` of each experiment, titled where there are several."""
     if len(launched) == 1:
-        return make(launched[0])
+        return make(launched[0], *args)
     titles = [_title(number, one) for number, one in enumerate(launched, start=1)]
-    return join(part(title, try_part(title, make, one)) for title, one in zip(titles, launched, strict=True))
+    return join(part(title, try_part(title, make, one, *args)) for title, one in zip(titles, launched, strict=True))
 
 
 def _title(number: int, one: Launched) -> str:
@@ -136,28 +136,20 @@ def schedule(one: Launched) -> str:
     return code(schedule_table(load_cfg(one.experiment.config, one.experiment.opts)))
 
 
-def training(one: Launched) -> str:
-    """Return loss, terms of the loss and learning rate by epoch."""
-    stages = one.experiment.stages
-    if len(stages) == 1:
-        return figures.training(one.records, f", {one.name}")
-    return join(
-        part(f"Stage {stage}", figures.training(_of_stage(one, stage), f", {one.name}, stage {stage}"))
-        for stage in stages
-    )
-
-
-def _of_stage(one: Launched, stage: str) -> dict[int, list[dict[str, Any]]]:
-    """Return the records of one stage, by seed."""
-    return {seed: of_stage(records, one.experiment.stages, stage) for seed, records in one.records.items()}
+def training(one: Launched, titled: bool) -> str:
+    """Return what each stage trained and its curves; `titled`: below a title of the experiment's own."""
+    return figures.stages(one.records, one.experiment.stages, f", {one.name}", level=4 if titled else 3)
 
 
 def progress(launched: Sequence[Launched]) -> str:
     """Return mAP over epochs of each experiment's seeds."""
-    return pictures(
-        figures.progress_chart(one.results, _of_stage(one, one.experiment.stages[-1]), f", {one.name}")
-        for one in launched
-    )
+    return pictures(figures.progress_chart(one.results, _of_last_stage(one), f", {one.name}") for one in launched)
+
+
+def _of_last_stage(one: Launched) -> dict[int, list[dict[str, Any]]]:
+    """Return the records of the stage whose epochs are tested, by seed."""
+    stages = one.experiment.stages
+    return {seed: of_stage(records, stages, stages[-1]) for seed, records in one.records.items()}
 
 
 def mean_cmc(launched: Sequence[Launched]) -> str:

@@ -132,9 +132,9 @@ def details(summary: str, body: str, is_open: bool = False) -> str:
     return f"<details{' open' if is_open else ''}>\n<summary>{text(summary)}</summary>\n{body}\n</details>"
 
 
-def part(title: str, body: str) -> str:
-    """Return a titled part of a section."""
-    return f"<h3>{text(title)}</h3>\n{body}"
+def part(title: str, body: str, level: int = 3) -> str:
+    """Return a titled part of a section, or at `level` 4 of such a part."""
+    return f"<h{level}>{text(title)}</h{level}>\n{body}"
 
 
 def join(parts: Iterable[str]) -> str:

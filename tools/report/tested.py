@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tools.report import figures, result
@@ -9,6 +10,9 @@ from tools.report.files import Tested
 from tools.report.page import join, make_page, make_section, missing, pictures
 from tools.report.settings import base_changes
 from tools.report.thumbnails import worst_queries
+from utils.run_folder import RunFolder, read_metrics
+from utils.run_record import read_record
+from utils.yaml_text import plain_tree
 
 FEWEST_WORST = 3  # worst queries that each of many experiments shows
 ENVIRONMENT = ("python", "torch", "torchvision", "timm", "platform", "device", "device_name", "threads", "git_commit")
@@ -18,11 +22,13 @@ def make_test_page(tested: Tested) -> str:
     """Return the page of one test."""
     summary = tested.summary
     epoch = summary.get("epoch")
-    title = f"Test of {summary.get('dataset', 'a checkpoint')}" + (f", epoch {epoch}" if epoch is not None else "")
+    places = (summary.get("stage"), None if epoch is None else f"epoch {epoch}")
+    title = ", ".join(filter(None, (f"Test of {summary.get('dataset', 'a checkpoint')}", *places)))
     sections = [
         make_section("result", "Result", result.headline, summary),
         make_section("tests", "Further test sets", result.further_tests, summary),
         make_section("settings", "Settings", settings_part, summary),
+        make_section("training", "Training", training_part, summary),
         make_section("slices", "Slices", slices_part, tested),
         make_section("cmc", "CMC curve", cmc_part, summary),
         make_section("pairs", "Distances and ROC", _from_analysis, tested, pairs_part),
@@ -40,6 +46,23 @@ def settings_part(summary: dict[str, Any]) -> str:
     if not summary.get("config_file") or not summary.get("config"):
         return missing("summary.json does not record the configuration.")
     return base_changes(summary["config_file"], summary["config"])
+
+
+def training_part(summary: dict[str, Any]) -> str:
+    """Return the training of the stages that led to the checkpoint, from the run's records beside it.
+
+    Nothing for a run of one stage, whose curves the report of the launch shows.
+    """
+    run = RunFolder(Path(summary.get("weight", "")).parent, "")
+    record = read_record(run)
+    if record is None or record.run != summary.get("run"):
+        several = len(summary.get("config", {}).get("SOLVER", {}).get("STAGES", ())) > 1
+        return missing("The records of the training do not lie beside the checkpoint.") if several else ""
+    if not record.config:  # a run of an older version, which had one stage
+        return ""
+    solver = plain_tree(record.config)["SOLVER"]  # of the training: the test may have another seed
+    stages = solver.get("STAGES", ())
+    return figures.stages({solver["SEED"]: read_metrics(run.metrics)}, stages) if len(stages) > 1 else ""
 
 
 def slices_part(tested: Tested) -> str:

@@ -1,6 +1,6 @@
 """One table over the experiments of a launch: recipe, losses, P x K, and what the last epoch reached."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ MARK_NOTE = "*: mAP differs from ID 1, p < 0.05 over test identities (paired per
 ONE_SEED_NOTE = "(*): over test identities alone; with one seed on a side, training again could turn it round"
 
 Summary = dict[str, Any]
+
+
+def describe_stages(plans: Mapping[str, PhasePlan], k: int) -> dict[str, Any]:
+    """Return the facts of `describe_plan` about the last of some stages, given by name, with the losses of all."""
+    facts = {name: describe_plan(plan, k) for name, plan in plans.items()}
+    *_, last = facts.values()
+    if len(facts) == 1:
+        return last
+    return last | {"losses": "; ".join(f"{name}: {own['losses']}" for name, own in facts.items())}
 
 
 def describe_plan(plan: PhasePlan, k: int) -> dict[str, Any]:

@@ -4,24 +4,22 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from configs import find_notices, load_cfg
 from configs.compare import find_differences, flatten, result_settings
+from configs.phases import PhasePlan
 from configs.stages import solver_of, stages_of
 from configs.titles import dataset_title, names_of_tests
-from tools.study.ablation import describe_plan
+from tools.study.ablation import describe_stages
 from tools.study.names import config_label, default_prefix, experiment_name
 from utils.errors import ConfigError
 from utils.run_folder import RunFolder
 from utils.run_record import read_record
 from utils.test_folder import TestFolder, epoch_folder
 from utils.yaml_text import plain_tree
-
-if TYPE_CHECKING:
-    from processor.phases import PhasePlan
 
 
 class Experiment(NamedTuple):
@@ -51,10 +49,8 @@ class Experiment(NamedTuple):
         return epoch_folder(self.tests_of(seed), epoch)
 
 
-def make_experiment(
-    args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode, plan: "PhasePlan"
-) -> Experiment:
-    """Return the experiment of one config of the command line; `cfg` is that YAML with `opts`, `plan` its plan.
+def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode) -> Experiment:
+    """Return the experiment of one config of the command line; `cfg` is that YAML with `opts`.
 
     Raises ConfigError for a name that cannot be a folder.
     """
@@ -74,7 +70,7 @@ def make_experiment(
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
         "recipe": "_".join((label, *words)),
-        **describe_plan(plan, cfg.LOSS.TRIPLETX.K),
+        **describe_stages({stage: PhasePlan(cfg, stage) for stage in stages_of(cfg)}, cfg.LOSS.TRIPLETX.K),
     }
     return Experiment(
         root=Path(os.path.abspath(args.output_root)),

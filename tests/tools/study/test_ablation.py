@@ -12,7 +12,15 @@ import pytest
 from configs import load_cfg
 from processor import PhasePlan
 from tests.fake_runner import PHASED, ROUTED, queries, score, summary_of, write_config
-from tools.study.ablation import compare_to_first, describe_plan, format_ablation, recipe_names, table_note, table_rows
+from tools.study.ablation import (
+    compare_to_first,
+    describe_plan,
+    describe_stages,
+    format_ablation,
+    recipe_names,
+    table_note,
+    table_rows,
+)
 from tools.study.summary import SeedResults, build_summary
 from utils.statistics.bootstrap import PerQuery
 from utils.statistics.paired import compare_tables
@@ -55,6 +63,14 @@ def describe(tmp_path: Path, more: str, *opts: str) -> tuple[str, str, int | Non
 )
 def test_a_plan_is_described_by_its_losses_its_batches_and_the_width_of_tripletx(tmp_path, more, opts, expected):
     assert describe(tmp_path, more, *opts) == expected
+
+
+def test_the_losses_of_all_stages_stand_in_the_table_and_the_batches_of_the_last():
+    cfg = load_cfg("configs/Synthetic/clip_reid.yml")
+    plans = {name: PhasePlan(cfg, name) for name in ("stage1", "stage2")}
+    facts = describe_stages(plans, 5)
+    assert facts == {"losses": "stage1: I2T+T2I; stage2: CE+Triplet+I2T", "pxk": "16x4", "tripletx_k": None}
+    assert describe_stages({"stage2": plans["stage2"]}, 5) == describe_plan(plans["stage2"], 5)
 
 
 def test_self_supervised_training_is_supcon_alone(tmp_path):
