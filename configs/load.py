@@ -97,9 +97,12 @@ def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:
         set_value(cfg, name, "")
         return []
     try:
-        set_value(cfg, name, parse_value(value, key.default, key.choices, key.length if key.fills else 1))
+        parsed = parse_value(value, key.default, key.choices, key.length if key.fills else 1)
     except ValueError as error:
         return [f"{where}: {name} {error}"]
+    if key.joined_by:
+        parsed = type(parsed)(part.strip() for item in parsed for part in item.split(key.joined_by))
+    set_value(cfg, name, parsed)
     return []
 
 

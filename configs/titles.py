@@ -12,7 +12,12 @@ TITLES = {
     "VehicleID": "VehicleID",
     "table": "table",
     "synthetic": "synthetic VeRi",
+    "CUHK-PEDES": "CUHK-PEDES",
+    "ICFG-PEDES": "ICFG-PEDES",
+    "RSTPReid": "RSTPReid",
+    "synthetic_text": "synthetic vehicles with captions",
 }
+CAPTIONED = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "synthetic_text")  # of images with captions, and "table" may be
 
 
 def dataset_title(name: str, vehicleid_test_size: int) -> str:

@@ -38,20 +38,27 @@ def hold_out(train: Sequence[Sample], share: float, has_cameras: bool) -> HeldOu
         for pid, samples in sorted(by_pid.items())
         if len({sample.camid for sample in samples} if has_cameras else samples) >= 2
     ]
-    count = max(MIN_IDS, round(share * len(by_pid)))
-    if len(fits) < count or len(by_pid) - count < MIN_IDS:
-        raise DataError(
-            f"DATASETS.VAL_IDS {share} asks for {count} held-out identities, but {len(fits)} of the {len(by_pid)} "
-            f"training identities have {'images of two cameras' if has_cameras else 'two images'} and {MIN_IDS} must "
-            "be left to train on; choose another share, or 0"
-        )
-    drawn = set(np.random.default_rng(SEED).permutation(fits)[:count].tolist())
+    drawn = draw_identities(fits, len(by_pid), share, "images of two cameras" if has_cameras else "two images")
     query, gallery = [], []
     for pid in sorted(drawn):
         own_query, own_gallery = _split(by_pid[pid], has_cameras)
         query += own_query
         gallery += own_gallery
     return HeldOut([sample for sample in train if sample.pid not in drawn], query, gallery)
+
+
+def draw_identities(fits: Sequence[int], total: int, share: float, need: str) -> set[int]:
+    """Return `share` of `total` training identities, drawn among those that fit, which have what they `need`.
+
+    Raises DataError when fewer than two identities can be drawn or are left.
+    """
+    count = max(MIN_IDS, round(share * total))
+    if len(fits) < count or total - count < MIN_IDS:
+        raise DataError(
+            f"DATASETS.VAL_IDS {share} asks for {count} held-out identities, but {len(fits)} of the {total} training "
+            f"identities have {need} and {MIN_IDS} must be left to train on; choose another share, or 0"
+        )
+    return set(np.random.default_rng(SEED).permutation(fits)[:count].tolist())
 
 
 def _split(samples: list[Sample], has_cameras: bool) -> tuple[list[Sample], list[Sample]]:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,19 +29,41 @@ def make_train_loaders(cfg: CfgNode, train: list[Sample], num_instance: int | No
 
     `num_instance` as in `make_dataloader`.
     """
-    decoder, broken = cfg.INPUT.DECODER, cfg.INPUT.BROKEN_IMAGES
-    images = ImageDataset(train, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder, broken=broken)
-    plain_images = ImageDataset(train, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder, broken=broken)
-    if num_instance is not None:
+    trains = num_instance is not None
+    if trains:
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
-    plan = PhasePlan(cfg)
-    sampler = _make_sampler(cfg, train, plan.batch_size, num_instance or plan.at(1).num_instance)
-    if num_instance is not None:  # a test reads no training image
+    images, in_order = make_training_images(cfg, train, trains)
+    sampler = make_sampler(cfg, train, num_instance)
+    share = PhasePlan(cfg).batch_size // sampler.world_size
+    return ImageLoader(images, batch_size=share, sampler=sampler, **loader_options(cfg, len(images), share)), in_order
+
+
+def make_training_images(cfg: CfgNode, samples: list[Sample], trains: bool) -> tuple[ImageDataset, ImageLoader]:
+    """Return the images as training reads them, and the loader of them in order, as for testing, in shards.
+
+    Not `trains`: none of them will be trained on, so no cache of decoded images is made.
+    """
+    decoder, broken = cfg.INPUT.DECODER, cfg.INPUT.BROKEN_IMAGES
+    images = ImageDataset(samples, cfg.INPUT.SIZE_TRAIN, cfg.INPUT.FILTER_TRAIN, decoder, broken=broken)
+    plain_images = ImageDataset(samples, cfg.INPUT.SIZE_TEST, cfg.INPUT.FILTER_TEST, decoder, broken=broken)
+    if trains:
         images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
         plain_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=False)  # few ask for them
-    share = plan.batch_size // sampler.world_size
-    shard = ShardSampler(len(plain_images), own_rank(), num_processes())
-    return _make_loader(cfg, images, share, sampler), _make_loader(cfg, plain_images, cfg.TEST.IMS_PER_BATCH, shard)
+    return images, _loader_in_order(cfg, plain_images)
+
+
+def make_test_images(
+    cfg: CfgNode, samples: list[Sample], told: Sequence[Sample] | None = None, use_cache: bool = True
+) -> ImageLoader:
+    """Return the loader of test images in order; of several processes each gets a shard. `told` as in `ImageDataset`.
+
+    `use_cache` False: a cache of decoded images that is not there is not built.
+    """
+    settings = cfg.INPUT
+    reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+    images = ImageDataset(samples, *reading, told, settings.BROKEN_IMAGES)
+    images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=use_cache)
+    return _loader_in_order(cfg, images)
 
 
 def make_test_set(
@@ -55,17 +78,12 @@ def make_test_set(
     samples = dataset.query + dataset.gallery
     told = told_labels(samples, tested.cameras, view_num)
     _warn_of_unknown_sides(cfg, dataset.name, told)
-    settings = cfg.INPUT
-    reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
-    images = ImageDataset(samples, *reading, told, settings.BROKEN_IMAGES)
-    images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=use_cache)
-    shard = ShardSampler(len(images), own_rank(), num_processes())
     trials = _trials(dataset)
     query, gallery = ([samples[row] for row in rows] for rows in (trials[0].query, trials[0].gallery))
     return TestSet(
         name=name,
         title=title,
-        loaders=(_make_loader(cfg, images, cfg.TEST.IMS_PER_BATCH, shard),),
+        loaders=(make_test_images(cfg, samples, told, use_cache),),
         labels=labels_of(samples),
         trials=trials,
         junk=None if dataset.trials else same_camera,
@@ -94,29 +112,37 @@ def _warn_of_unknown_sides(cfg: CfgNode, name: str, told: Sequence[Sample]) -> N
             )
 
 
-def _make_sampler(cfg: CfgNode, train: list[Sample], batch_size: int, num_instance: int) -> EpochSampler:
-    ranks, seed = find_ranks(cfg.MODEL.DIST_TRAIN), cfg.SOLVER.SEED
+def make_sampler(
+    cfg: CfgNode, rows: Sequence[tuple], num_instance: int | None = None, smallest: int = 2
+) -> EpochSampler:
+    """Return what draws the rows (path, pid, ...) of an epoch for this process: P x K, or shuffled.
+
+    `num_instance` None = the K of epoch 1. `smallest` as in `ShuffleSampler`.
+    """
+    ranks, seed, plan = find_ranks(cfg.MODEL.DIST_TRAIN), cfg.SOLVER.SEED, PhasePlan(cfg)
+    drawn = (plan.batch_size, num_instance or plan.at(1).num_instance)
     if draws_pxk(cfg):
-        sampler = RandomIdentitySampler(train, batch_size, num_instance, seed, ranks.rank, ranks.world_size)
+        sampler = RandomIdentitySampler(rows, *drawn, seed, ranks.rank, ranks.world_size)
     else:
         drop_last = cfg.DATALOADER.SAMPLER == "random"
-        sampler = ShuffleSampler(train, batch_size, seed, ranks.rank, ranks.world_size, drop_last)
+        sampler = ShuffleSampler(rows, drawn[0], seed, ranks.rank, ranks.world_size, drop_last, smallest)
     logger.info("sampler: %s", sampler.describe())
     return sampler
 
 
-def _make_loader(
-    cfg: CfgNode, dataset: ImageDataset, batch_size: int, sampler: EpochSampler | ShardSampler | None = None
-) -> ImageLoader:
-    """Return a loader; workers start at the first iteration and are kept."""
-    workers = num_workers(cfg.DATALOADER.NUM_WORKERS, math.ceil(len(dataset) / batch_size))
-    return ImageLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=cfg.MODEL.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # the loader's own draws leave the training's random state alone
-    )
+def loader_options(cfg: CfgNode, rows: int, batch_size: int) -> dict[str, Any]:
+    """Return how a loader of this many rows works; its workers start at the first iteration and are kept."""
+    workers = num_workers(cfg.DATALOADER.NUM_WORKERS, math.ceil(rows / batch_size))
+    return {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "pin_memory": cfg.MODEL.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
+        "persistent_workers": workers > 0,
+        "generator": torch.Generator(),  # the loader's own draws leave the training's random state alone
+    }
+
+
+def _loader_in_order(cfg: CfgNode, images: ImageDataset) -> ImageLoader:
+    size = cfg.TEST.IMS_PER_BATCH
+    shard = ShardSampler(len(images), own_rank(), num_processes())
+    return ImageLoader(images, batch_size=size, sampler=shard, **loader_options(cfg, len(images), size))

@@ -6,7 +6,7 @@ What needs torch is in `datasets.loaders`, imported when it is called: whoever o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from configs.titles import dataset_title, names_of_tests
 from datasets.read import HELD_OUT_TITLE, Samples, TellCounts, arrange, make_datasets, names_to_read
+from datasets.read_captions import READ_CAPTIONS, CaptionSamples, arrange_captions, make_caption_datasets
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -39,7 +40,7 @@ class ReIDData:
     camera_num: int
     view_num: int
     tests: dict[str, TestSet]  # by name, the one that decides first
-    held_out: TestSet | None  # identities held out of training, where DATASETS.VAL_IDS is above 0
+    held_out: TestSet | None  # identities held out of training (DATASETS.VAL_IDS), or a val split (EVAL_SPLIT)
     fingerprint: str  # of the training samples, '' for none
 
     @property
@@ -49,7 +50,8 @@ class ReIDData:
 
     @property
     def val_loader(self) -> DataLoader:
-        """The (first) loader of the test set that decides; of images, query, then gallery."""
+        """The (first) loader of the test set that decides: of images, query, then gallery; where there are captions
+        to search with, of the gallery."""
         return self.test.loaders[0]
 
     @property
@@ -75,10 +77,14 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None, counts: TellC
     tells those of a checkpoint, asked where a test has to do without training images. Raises DataError when files are
     missing and as `datasets.read.arrange`.
     """
+    make = _caption_data if cfg.MODEL.NAME in READ_CAPTIONS else _image_data
+    return make(cfg, names_of_tests(cfg)[: 1 if num_instance is not None else None], num_instance, counts)
+
+
+def _image_data(cfg: CfgNode, tests: Sequence[str], num_instance: int | None, counts: TellCounts | None) -> ReIDData:
     from datasets.loaders import make_test_set, make_train_loaders
 
     trains = num_instance is not None
-    tests = names_of_tests(cfg)[: 1 if trains else None]
     names = names_to_read(cfg, tests)
     samples = arrange(cfg, dict(zip(names, make_datasets(cfg, names), strict=True)), tests, counts)
     loaders = make_train_loaders(cfg, samples.train, num_instance) if samples.train else (None, None)
@@ -96,10 +102,36 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None, counts: TellC
     return ReIDData(*loaders, *samples.counts, test_sets, held_out, samples.fingerprint)
 
 
+def _caption_data(cfg: CfgNode, tests: Sequence[str], num_instance: int | None, counts: TellCounts | None) -> ReIDData:
+    from datasets.caption_loaders import make_caption_test_set, make_pair_loaders
+
+    trains = num_instance is not None
+    names = names_to_read(cfg, tests)
+    datasets = dict(zip(names, make_caption_datasets(cfg, names), strict=True))
+    titles = {name: dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE) for name in tests}
+    samples = arrange_captions(cfg, datasets, titles, trains, counts)
+    loaders = make_pair_loaders(cfg, samples.train, num_instance) if samples.train else (None, None)
+    test_sets = {name: make_caption_test_set(cfg, name, tested) for name, tested in samples.tests.items()}
+    held_out = None
+    if samples.held_out is not None:
+        if trains:
+            _log_held_out_captions(samples)
+        held_out = make_caption_test_set(cfg, HELD_OUT, samples.held_out, use_cache=trains)
+    return ReIDData(*loaders, *samples.counts, test_sets, held_out, samples.fingerprint)
+
+
 def _log_held_out(samples: Samples) -> None:
     dataset = samples.held_out.dataset
     num_ids = len({sample.pid for sample in dataset.query})
     logger.info(
         "held out to pick the epoch by: %d of the %d training identities, %d query and %d gallery images",
         *(num_ids, samples.counts.num_class + num_ids, len(dataset.query), len(dataset.gallery)),
+    )
+
+
+def _log_held_out_captions(samples: CaptionSamples) -> None:
+    title, test, _ = samples.held_out
+    logger.info(
+        "held out to pick the epoch by: %s, %d identities, %d images and %d captions",
+        *(title, len({*test.pids.tolist()}), len(test.paths), len(test.captions)),
     )

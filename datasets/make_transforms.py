@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTransform]:
     """Return the device transforms of training (two views of each image when self-supervised) and of testing."""
-    from datasets.transforms import BatchTransform
+    from datasets.transforms import BatchTransform, Erasing
     from datasets.two_views import TwoViews
 
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
@@ -29,5 +29,6 @@ def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTrans
             cfg.INPUT.SSL.GREY_PROB,
         )
     else:
-        train = BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB)
+        erasing = Erasing(tuple(cfg.INPUT.RE_AREA), cfg.INPUT.RE_VALUE)
+        train = BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB, erasing)
     return train, BatchTransform(mean, std)

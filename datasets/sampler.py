@@ -95,8 +95,8 @@ class RandomIdentitySampler(EpochSampler):
         batches = len(self) * self.world_size // self.batch_size
         return (
             f"PxK = {self.num_identities}x{self.num_instances}, {batches} batches, "
-            f"{len(np.unique(self._epoch_rows()))} different images on this rank, "
-            f"{repeated} identities with fewer than {self.num_instances} images (drawn with replacement)"
+            f"{len(np.unique(self._epoch_rows()))} different samples on this rank, "
+            f"{repeated} identities with fewer than {self.num_instances} samples (drawn with replacement)"
         )
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
@@ -172,7 +172,7 @@ class ShuffleSampler(EpochSampler):
         """Return one line on the current epoch's plan."""
         used = len(self) * self.world_size
         batches = math.ceil(len(self) / self.share)
-        return f"shuffled images, {batches} batches, {used} of {self.size} images an epoch"
+        return f"shuffled, {batches} batches, {used} of {self.size} samples an epoch"
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         order = rng.permutation(self.size)

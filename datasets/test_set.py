@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from datasets.bases import Sample
 
 
+OWN_IMAGE = "own_image"  # of `Labels.more`: row of the image that a caption was written for, -1 = it is not there
+
+
 class Labels(NamedTuple):
     """The labels of the N rows of a test set."""
 

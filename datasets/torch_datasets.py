@@ -116,9 +116,14 @@ class ImageDataset(Dataset):
 class ImageLoader(Loader):
     """A loader of an `ImageDataset`, which so learns what the workers' copies of it find damaged."""
 
+    @property
+    def images(self) -> ImageDataset:
+        """The images that are read."""
+        return self.dataset
+
     def __iter__(self) -> Iterator[Batch]:
         for batch in super().__iter__():
-            self.dataset.damaged.update(batch.pop(DAMAGED, ()))
+            self.images.damaged.update(batch.pop(DAMAGED, ()))
             yield batch
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
-from configs.phases import PAIR_LOSSES, PhasePlan, supcon_across_cameras
+from configs.loss_weights import supcon_across_cameras
+from configs.phases import PAIR_LOSSES, PhasePlan
 from configs.stages import draws_pxk
 from datasets.bases import Sample
 from datasets.sampler import check_pxk
@@ -40,7 +41,7 @@ def _check_every_k(cfg: CfgNode, identities: int, world_size: int) -> None:
     plan, first_epoch = PhasePlan(cfg), {}
     batch = plan.batch_size
     for phase, _ in plan.segments():
-        wants_pairs = any(phase.weights[name] > 0 for name in PAIR_LOSSES)
+        wants_pairs = any(phase.weights.get(name, 0) > 0 for name in PAIR_LOSSES)
         first_epoch.setdefault((phase.num_instance, phase.k_key, wants_pairs), phase.epoch)
     for (k, key, wants_pairs), epoch in first_epoch.items():
         check_pxk(batch, k, world_size, identities, f"{key}, epoch {epoch}")

@@ -1,12 +1,13 @@
 """Batched image transforms that run where the model runs: one implementation for CPU, CUDA and MPS, free of syncs.
 
 Same distribution as the lineage's per-image chain: flip, pad with black, crop, normalise, random erasing (Zhong et al.,
-Random Erasing Data Augmentation, AAAI 2020, in timm's 'pixel' mode). Every sample draws its own parameters.
+Random Erasing Data Augmentation, AAAI 2020, by default in timm's 'pixel' mode). Every sample draws its own parameters.
 """
 
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,16 @@ ERASE_AREA = (0.02, 1 / 3)  # share of the image
 ERASE_LOG_ASPECT = math.log(1 / 0.3)  # height / width lies in exp(+-this)
 ERASE_TRIES = 10
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of R, G, B
+
+
+class Erasing(NamedTuple):
+    """What random erasing does to an image that it hits."""
+
+    area: tuple[float, float] = ERASE_AREA  # lowest, highest share of the image
+    value: str = "noise"  # noise, mean, black or raw_mean, see `fill_of`
+
+
+OF_THE_LINEAGE = Erasing()
 
 
 class BatchTransform:
@@ -30,18 +41,21 @@ class BatchTransform:
         flip_prob: float = 0.0,
         padding: int = 0,
         erase_prob: float = 0.0,
+        erasing: Erasing = OF_THE_LINEAGE,
     ) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
         self.flip_prob = flip_prob
         self.padding = padding
         self.erase_prob = erase_prob
+        self.erasing = erasing
+        self._fill = fill_of(erasing.value, self.mean, self.std)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         if self.flip_prob > 0 or self.padding > 0:
             images = flip_pad_crop(images, self.flip_prob, self.padding)
         images = normalise(images.float(), self.mean, self.std, 255)
-        return random_erase(images, self.erase_prob) if self.erase_prob > 0 else images
+        return random_erase(images, self.erase_prob, self.erasing.area, self._fill) if self.erase_prob > 0 else images
 
     @torch.no_grad()
     def luma(self, images: torch.Tensor) -> torch.Tensor:
@@ -86,19 +100,41 @@ def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch
     return padded.gather(2, index.view(count, 1, -1).expand(-1, images.shape[1], -1)).view(images.shape)
 
 
-def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
-    """Fill one rectangle of each image with N(0, 1) noise, with the given probability.
+def fill_of(value: str, mean: Sequence[float], std: Sequence[float]) -> tuple[float, ...] | None:
+    """Return the number that an erased pixel of each channel gets, in normalised units; None for noise.
 
-    Area U(0.02, 1/3) of the image, log aspect U(+-log(1/0.3)); up to 10 draws until the rectangle is smaller than the
-    image in both directions, else the image stays whole. Takes and returns float [B, 3, H, W].
+    mean and black are what a pixel of the mean colour and a black one become, raw_mean is the numbers of the mean as
+    they are: IRRA (Jiang & Ye, CVPR 2023) erases after the normalisation and writes those. ValueError for another name.
+    """
+    fills = {
+        "noise": None,
+        "mean": (0.0,) * len(mean),
+        "black": tuple(-low / spread for low, spread in zip(mean, std, strict=True)),
+        "raw_mean": tuple(mean),
+    }
+    if value not in fills:
+        raise ValueError(f"an erased pixel can be {', '.join(fills)}, got '{value}'")
+    return fills[value]
+
+
+def random_erase(
+    images: torch.Tensor,
+    probability: float,
+    area: tuple[float, float] = ERASE_AREA,
+    fill: tuple[float, ...] | None = None,
+) -> torch.Tensor:
+    """Fill one rectangle of each image with a number a channel, None = with N(0, 1) noise, with a given probability.
+
+    Area U(*area) of the image, log aspect U(+-log(1/0.3)); up to 10 draws until the rectangle is smaller than the image
+    in both directions, else the image stays whole. Takes float [B, C, H, W], returns such a tensor of its own.
     """
     count, _, height, width = images.shape
     device = images.device
     tries = (ERASE_TRIES, count)
-    area = torch.empty(tries, device=device).uniform_(*ERASE_AREA) * (height * width)
+    pixels = torch.empty(tries, device=device).uniform_(*area) * (height * width)
     aspect = torch.empty(tries, device=device).uniform_(-ERASE_LOG_ASPECT, ERASE_LOG_ASPECT).exp()
-    box_height = (area * aspect).sqrt().round()
-    box_width = (area / aspect).sqrt().round()
+    box_height = (pixels * aspect).sqrt().round()
+    box_width = (pixels / aspect).sqrt().round()
     fits = (box_height < height) & (box_width < width)  # [tries, B]
     first = fits.int().argmax(0, keepdim=True)  # the first draw that fits
     chosen = fits.any(0) & (torch.rand(count, device=device) < probability)
@@ -110,6 +146,8 @@ def random_erase(images: torch.Tensor, probability: float) -> torch.Tensor:
     in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])  # [B, H]
     in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])  # [B, W]
     box = chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]  # [B, H, W]
+    if fill is not None:
+        return torch.where(box[:, None], per_channel(fill, device).to(images.dtype), images)
     noise = torch.randn_like(images)
     return torch.where(box[:, None], noise, images, out=noise)
 

@@ -2,9 +2,20 @@
 
 from losses.center import CenterLoss
 from losses.cross_modal import cross_modal_contrast
+from losses.image_text import cmpm_loss, itc_loss, sdm_loss
 from losses.supcon import SupConLoss
 from losses.transreid import make_loss
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
 
-__all__ = ["CenterLoss", "SupConLoss", "TripletLoss", "TripletXLoss", "cross_modal_contrast", "make_loss"]
+__all__ = [
+    "CenterLoss",
+    "SupConLoss",
+    "TripletLoss",
+    "TripletXLoss",
+    "cmpm_loss",
+    "cross_modal_contrast",
+    "itc_loss",
+    "make_loss",
+    "sdm_loss",
+]

@@ -30,3 +30,13 @@ def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return sum(weight values) / sum(weight) for [N] each, weight >= 0 or bool; 0 where the weights sum to 0."""
     weight = weight.to(values.dtype)
     return (weight * values).sum() / weight.sum().clamp(min=MIN_WEIGHT)
+
+
+def unit_rows(feat: torch.Tensor) -> torch.Tensor:
+    """Return the rows of `feat` [N, D], at least float32, over their Euclidean lengths; a zero row stays zero.
+
+    The gradient of a zero row is that of a row of length 1, where a clamped length would blow it up by its inverse.
+    """
+    feat = at_least_float32(feat)
+    length = torch.linalg.vector_norm(feat, dim=1, keepdim=True)
+    return feat / length.masked_fill(length == 0, 1)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
+from configs.loss_weights import center_weight, supcon_across_cameras
 from configs.own_values import own_value
-from configs.phases import center_weight, supcon_across_cameras
 from configs.readings import ACC
 from losses.branches import Reduce
 from losses.center import CenterLoss, CenterTerm

@@ -7,8 +7,10 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.keys.irra import NAME as IRRA
 from model.families.clip_reid import make_clip_reid
 from model.families.common import Counts
+from model.families.irra import make_irra
 from model.families.resnet50 import make_resnet50
 from model.families.transformer import make_transformer
 from utils.errors import ConfigError
@@ -21,6 +23,7 @@ FAMILIES: dict[str, Callable[[CfgNode, Counts, str], nn.Module]] = {
     "transformer": make_transformer,
     "resnet50": make_resnet50,
     **dict.fromkeys(CLIP_REID, make_clip_reid),
+    IRRA: make_irra,
 }
 
 
@@ -34,7 +37,8 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
     Every model has `feat_dim`, the width of what metric losses see of its first branch, `num_class`, `branches` (name
     -> width, in the order of the embedding), `embed_batch(batch)` -> [B, D], `load_param(path, key)` and
     `part_of(name)` -> Part. An image model is called with (images, cam_label=None, view_label=None) and has
-    `forward_output` with the same arguments -> ModelOutput in either mode.
+    `forward_output` with the same arguments -> ModelOutput in either mode. IRRA is called with (images, caption_ids,
+    mlm_ids, mlm_labels) and embeds captions too.
     """
     if cfg.MODEL.NAME not in FAMILIES:
         raise ConfigError(f"MODEL.NAME got '{cfg.MODEL.NAME}', allowed: {', '.join(FAMILIES)}")

@@ -3,6 +3,7 @@
 import logging
 
 from datasets.test_set import TestSet
+from processor.evaluation.cautions import image_sets
 from processor.evaluation.embed import embed
 from processor.evaluation.evaluate import evaluate, log_results, rank_options
 from processor.evaluation.reference import raw_pixel_results
@@ -21,7 +22,8 @@ def is_due(epoch: int, period: int, at_end: bool) -> bool:
 def evaluate_if_due(run: Run) -> None:
     """Evaluate the epoch just finished where the stage asks for it and it is not done yet.
 
-    With DATASETS.VAL_IDS that is on the held-out identities: the test set is left to test.py.
+    With DATASETS.VAL_IDS that is on the held-out identities, with EVAL_SPLIT val on that split: the test set is left to
+    test.py.
     """
     stage, progress = run.stage, run.progress
     epoch, period = progress["epoch"], stage.test_every
@@ -31,7 +33,7 @@ def evaluate_if_due(run: Run) -> None:
     results = _evaluate(run, stage.test)
     if results is not None:
         held_out = stage.test is run.data.held_out
-        on = " on the held-out training identities" if held_out else ""
+        on = f" on the {stage.test.title}" if held_out else ""
         log_results(results, f"Validation Results{on} - Epoch: {epoch}")
         run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
         score = (results.metrics["mAP"], results.metrics["Rank-1"])
@@ -42,16 +44,20 @@ def evaluate_if_due(run: Run) -> None:
 
 
 def evaluate_references(run: Run) -> None:
-    """Evaluate what a trained model has to beat, on the test set that decides: raw pixels, and the model as it is."""
+    """Evaluate what a trained model has to beat, on the test set that decides: raw pixels, and the model as it is.
+
+    Where captions are searched with there are no pixels to compare.
+    """
     test = run.data.test
     untrained = _evaluate(run, test)
     if untrained is None:
         return
-    raw_pixels = raw_pixel_results(test, run.cfg.TEST.MAX_RANK)
-    for name, title, results in (
-        ("raw_pixels", "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)", raw_pixels),
-        ("untrained", "Reference: the model before training", untrained),
-    ):
+    references = [("untrained", "Reference: the model before training", untrained)]
+    if len(image_sets(test.loaders)) == len(test.loaders):
+        raw_pixels = raw_pixel_results(test, run.cfg.TEST.MAX_RANK)
+        title = "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)"
+        references.insert(0, ("raw_pixels", title, raw_pixels))
+    for name, title, results in references:
         log_results(results, title)
         run.recorder.write("reference", 0, 0, {"name": name, **results.metrics})
 

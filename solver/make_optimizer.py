@@ -3,13 +3,14 @@
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from configs.keys.solver import ADAMS
 from configs.stages import solver_of
 from solver.centers import find_centers
 from solver.layer_decay import layer_scale
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNSUITABLE = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # abstract, one group only, sparse only, matrices only
-KINDS = ("weight", "bias", "classifier weight", "classifier bias", "CLIP weight", "CLIP bias")
+KINDS = (
+    *("weight", "bias", "trunk weight", "trunk bias", "new layers weight", "new layers bias"),
+    *("classifier weight", "classifier bias", "CLIP weight", "CLIP bias"),
+)
 FUSED_CLASSES = ("SGD", "Adam", "AdamW")
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 
@@ -34,18 +38,29 @@ class GroupRule(NamedTuple):
     bias_lr_factor: float = 1.0  # on base_lr, of biases
     weight_decay_bias: float = 0.0  # of biases
     fc_lr_factor: float | None = None  # on base_lr, of heads; wins over bias_lr_factor
-    clip_lr_scale: float | None = None  # on the schedule from base_lr, of a tower; wins over both
+    new_lr_factor: float | None = None  # on base_lr, of heads and of new weights; wins over fc_lr_factor
+    clip_lr_scale: float | None = None  # on the schedule from base_lr, of a tower; wins over all three
     layer_decay: float = 1.0  # each layer of the trunk below the heads learns slower by this factor, 1 = equally fast
 
     def settings(self, part: "Part", is_bias: bool) -> tuple[str, float, float]:
         """Return (kind, one of KINDS; lr; weight decay) for a parameter."""
         kind = "bias" if is_bias else "weight"
-        lr = self.base_lr * (self.bias_lr_factor if is_bias else 1)
-        if self.fc_lr_factor is not None and part.kind == "head":
-            kind, lr = f"classifier {kind}", self.base_lr * self.fc_lr_factor
+        place, factor = self._place_and_factor(part, is_bias)
+        return place + kind, self.base_lr * factor, self.weight_decay_bias if is_bias else self.weight_decay
+
+    def _place_and_factor(self, part: "Part", is_bias: bool) -> tuple[str, float]:
+        """Return (what a kind begins with, factor on base_lr)."""
+        usual = self.bias_lr_factor if is_bias else 1
+        head = self.fc_lr_factor if self.new_lr_factor is None else self.new_lr_factor
         if self.clip_lr_scale is not None and part.tower:
-            kind, lr = "CLIP bias" if is_bias else "CLIP weight", self.base_lr
-        return kind, lr, self.weight_decay_bias if is_bias else self.weight_decay
+            return "CLIP ", 1
+        if head is not None and part.kind == "head":
+            return "classifier ", head
+        if self.new_lr_factor is None:
+            return "", usual
+        if part.kind == "new":
+            return "new layers ", usual if is_bias else self.new_lr_factor
+        return "trunk ", usual
 
     def scale(self, part: "Part", last: int) -> float:
         """Return the factor on what the schedule gives for a parameter of a model whose last layer is `last`."""
@@ -69,11 +84,13 @@ def make_optimizer(
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         fc_lr_factor=solver.FC_LR_FACTOR if solver.LARGE_FC_LR else None,
+        new_lr_factor=solver.NEW_LR_FACTOR if solver.NEW_LR_FACTOR != 1 else None,
         clip_lr_scale=cfg.MODEL.CLIP_LR_SCALE if cfg.MODEL.CLIP_SEPARATE_LR else None,
         layer_decay=solver.LAYER_DECAY,
     )
     groups = group_parameters(model.named_parameters(), model.part_of, rule)
-    optimizer = build_optimizer(solver.OPTIMIZER_NAME, groups, solver.BASE_LR, solver.MOMENTUM)
+    adam = (solver.BETAS, solver.ADAM_EPS)
+    optimizer = build_optimizer(solver.OPTIMIZER_NAME, groups, solver.BASE_LR, solver.MOMENTUM, *adam)
     for line in describe_groups(groups):
         logger.info(line)
     centers = find_centers(criterion)
@@ -128,8 +145,15 @@ def describe_groups(groups: list[dict]) -> list[str]:
     return lines
 
 
-def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:
-    """Return the torch.optim class `name` over `groups`; momentum goes to SGD only.
+def build_optimizer(
+    name: str,
+    groups: list[dict],
+    lr: float,
+    momentum: float = 0.0,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> torch.optim.Optimizer:
+    """Return the torch.optim class `name` over `groups`; momentum goes to SGD only, betas and eps to ADAMS.
 
     SGD, Adam and AdamW run fused (one kernel per group) where the parameters' device has that. Raises ConfigError
     naming SOLVER.OPTIMIZER_NAME for any other class than torch's dense, groupwise ones.
@@ -144,6 +168,8 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float = 
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"SOLVER.OPTIMIZER_NAME got '{name}', allowed: {', '.join(sorted(choices))}{hint}")
     options = {"momentum": momentum} if name == "SGD" else {}
+    if name in ADAMS:
+        options |= {"betas": tuple(betas), "eps": eps}
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     if name in FUSED_CLASSES:
         options["fused"] = devices <= set(FUSED_DEVICES)

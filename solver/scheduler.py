@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from yacs.config import CfgNode
 
-from configs.keys.solver import SCHEDULERS
+from configs.keys.solver import AFTER_WARMUP, SCHEDULERS, STEPPED
 from configs.own_values import own_value
 from configs.stages import WITHOUT_IMAGES, last_stage, solver_of, warmup_epochs
 from utils.errors import ConfigError
@@ -42,6 +42,11 @@ class Warmup:
         """Return the share of the warm-up that has passed at `epoch` < epochs, in [0, 1)."""
         return epoch / self.epochs if self.method == "linear" else 0.0
 
+    def factor_at(self, epoch: float) -> float:
+        """Return f (1 - t/W) + t/W at t = `epoch` < W = epochs for linear, f for constant; f = factor."""
+        progress = self.progress(epoch)
+        return self.factor * (1 - progress) + progress
+
 
 def cosine_lr(epoch: float, peak: float, base_lr: float, max_epochs: int, min_factor: float, warmup: Warmup) -> float:
     """Return the learning rate at `epoch` t >= 0 of a group whose own rate is `peak`.
@@ -62,14 +67,55 @@ def cosine_lr(epoch: float, peak: float, base_lr: float, max_epochs: int, min_fa
 def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, warmup: Warmup) -> float:
     """Return peak * gamma^(number of `steps` <= epoch), times the warm-up's factor while epoch < warmup.epochs.
 
-    That factor is f (1 - t/W) + t/W for linear and f for constant; steps ascend.
+    Steps ascend.
     Reference: Luo et al., Bag of Tricks for Deep Person Re-identification, CVPRW 2019, section 3.1.
     """
     lr = peak * gamma ** bisect_right(steps, epoch)
     if epoch < warmup.epochs:
-        progress = warmup.progress(epoch)
-        lr *= warmup.factor * (1 - progress) + progress
+        lr *= warmup.factor_at(epoch)
     return lr
+
+
+@dataclass(frozen=True)
+class AfterWarmup:
+    """IRRA's schedules, whose curve begins where the warm-up ends: (epoch from 1, peak of a group) -> learning rate.
+
+    With t = epoch - 1, K = warmup.epochs, E = max_epochs, p = peak, c = target_lr: while t < K the warm-up's factor
+    times p, then with r = (t - K) / (E - K), 1 from t = E on,
+    after_warmup_cosine: c + (p - c) (1 + cos(pi r)) / 2
+    after_warmup_step:   p * gamma^(number of `steps` <= t)
+    after_warmup_linear: p (1 - r)
+    after_warmup_exp:    p * power^r
+    after_warmup_poly:   c + (p - c) (1 - r)^power
+    Reference: Jiang & Ye, IRRA, CVPR 2023, and its code, whose poly has power^(1 - r) and so rises.
+    """
+
+    curve: str  # one of AFTER_WARMUP
+    max_epochs: int
+    warmup: Warmup
+    target_lr: float = 0.0
+    power: float = 0.9
+    steps: Sequence[int] = ()
+    gamma: float = 0.1
+
+    def __call__(self, epoch: int, peak: float) -> float:
+        """Return the learning rate at `epoch`; ValueError for a curve that is none of AFTER_WARMUP."""
+        passed, rest = epoch - 1, self.max_epochs - self.warmup.epochs
+        if passed < self.warmup.epochs:
+            return peak * self.warmup.factor_at(passed)
+        share = (passed - self.warmup.epochs) / rest if passed < self.max_epochs else 1.0
+        match self.curve.removeprefix("after_warmup_"):
+            case "cosine":
+                return self.target_lr + 0.5 * (peak - self.target_lr) * (1 + math.cos(math.pi * share))
+            case "step":
+                return peak * self.gamma ** bisect_right(self.steps, passed)
+            case "linear":
+                return peak * (1 - share)
+            case "exp":
+                return peak * self.power**share
+            case "poly":
+                return self.target_lr + (peak - self.target_lr) * (1 - share) ** self.power
+        raise ValueError(f"'{self.curve}' is none of {', '.join(AFTER_WARMUP)}")
 
 
 def prompt_lr(epoch: float, peak: float, first: float, lowest: float, warmup: int, max_epochs: int) -> float:
@@ -157,11 +203,14 @@ def make_schedule(cfg: CfgNode, stage: str = "") -> Callable[[int, float], float
             min_factor=solver.MIN_LR_FACTOR,
             warmup=_make_warmup(cfg, stage),
         )
+    steps = tuple(solver.STEPS)
+    if kind in STEPPED and list(steps) != sorted(set(steps)):
+        raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
     if kind == "multistep":
-        steps = tuple(solver.STEPS)
-        if list(steps) != sorted(set(steps)):
-            raise ConfigError(f"SOLVER.STEPS got {steps}, expected ascending epochs")
         return partial(multistep_lr, steps=steps, gamma=solver.GAMMA, warmup=_make_warmup(cfg, stage))
+    if kind in AFTER_WARMUP:
+        curve = (solver.TARGET_LR, solver.POWER, steps, solver.GAMMA)
+        return AfterWarmup(kind, solver.MAX_EPOCHS, _make_warmup(cfg, stage), *curve)
     raise ConfigError(f"SOLVER.SCHEDULER got '{kind}', allowed: {', '.join(SCHEDULERS)}")
 
 

@@ -21,32 +21,46 @@ import torch
 from PIL import Image
 
 from benchmarks.startup import find_commands
+from datasets import synthetic_text
 from datasets.synthetic import load as synthetic
 from datasets.synthetic.plan import plan_identities, plan_shots
 from tests.fake_runner import FakeRunner, queries
 from tests.pages import PAGES, README, ROOT, Block, blocks_of, inline_commands, prose_of, words_of
 from tests.test_docs import ids, section
+from tests.tools.irra_runs import write_irra_run
 from utils.errors import USER_ERROR_CODE, run_command
 from utils.test_folder import METRICS
 
 QUERY = "0081_c010_00066990_0.jpg"
 COMPARED = {"baseline": 0.40, "supcon": 0.45}  # experiments and their mAP
 MISSING = "/path/to/data"
-PICTURES = ("ranks", "attention", "embedding")  # commands of tools.visualize
+PICTURES = ("ranks", "attention", "words", "embedding")  # commands of tools.visualize
 FOREIGN_FLAGS = {"--nproc_per_node", "--logdir"}  # of torchrun and tensorboard
 
 
+@pytest.fixture(scope="module")
+def irra_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of a tiny IRRA; read only."""
+    return write_irra_run(tmp_path_factory.mktemp("irra") / "run")
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, trained_run: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(
+    tmp_path: Path, trained_run: Path, irra_run: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The working directory: configs/, small data, a trained run and results under the names of the pages."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     small = partial(synthetic.draw_synthetic_veri, num_train_ids=1, num_test_ids=2)
     monkeypatch.setattr(synthetic, "draw_synthetic_veri", small)
+    captioned = partial(synthetic_text.draw_synthetic_text, num_train_ids=2, num_val_ids=1, num_test_ids=1)
+    monkeypatch.setattr(synthetic_text, "draw_synthetic_text", captioned)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "logs").mkdir()
-    for name in ("synthetic_baseline_seed0_run", "my_run"):
+    for name in ("synthetic_baseline_seed0_run", "my_run", "clip_reid_person_vit_clipreid_seed0_run"):
         (tmp_path / "logs" / name).symlink_to(trained_run)
+    (tmp_path / "logs" / "synthetic_irra_seed0_run").symlink_to(irra_run)
+    (tmp_path / "captions.txt").write_text("a red pickup\na yellow bus\n")
     for name, mean_ap in COMPARED.items():
         for seed in range(3):
             folder = tmp_path / "logs" / f"veri776_{name}_seed{seed}_test" / "epoch_120"
@@ -54,10 +68,13 @@ def workplace(tmp_path: Path, trained_run: Path, runner: FakeRunner, monkeypatch
             np.savez(folder / "per_query.npz", **queries(mean_ap + 0.01 * seed))
             content = dict.fromkeys(METRICS, 0.5) | {"data_fingerprint": "d"}
             (folder / "summary.json").write_text(json.dumps(content))
+    synthetic_text.load_synthetic_text(tmp_path / "data")
     synthetic.load_synthetic(tmp_path / "data")
     drawn = tmp_path / "data" / "synthetic_veri"
     image = next((drawn / "image_query").glob("*.jpg"))
-    for copy in (drawn / "image_query" / QUERY, drawn / "image_test" / QUERY, tmp_path / "a.jpg", tmp_path / "b.jpg"):
+    (tmp_path / "photos").mkdir()
+    loose = (tmp_path / name for name in ("a.jpg", "b.jpg", "photos/a.jpg"))
+    for copy in (drawn / "image_query" / QUERY, drawn / "image_test" / QUERY, *loose):
         shutil.copy(image, copy)
     monkeypatch.chdir(tmp_path)
     return tmp_path

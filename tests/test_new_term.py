@@ -7,7 +7,7 @@ import torch
 from yacs.config import CfgNode
 
 import train
-from configs import load_cfg, phases
+from configs import load_cfg, loss_weights, phases
 from losses import transreid
 from losses.criterion import Term
 from model import ModelOutput
@@ -27,8 +27,8 @@ def length(output: ModelOutput, batch: dict, phase: phases.Phase) -> dict[str, t
 
 @pytest.fixture
 def new_term(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give TransReID the term `length`, as one line each of configs/phases.py and losses/transreid.py would."""
-    weights, terms = phases.WEIGHTS["transformer"], transreid.make_terms
+    """Give TransReID the term `length`, as one line each of configs/ and losses/transreid.py would."""
+    weights, terms = loss_weights.WEIGHTS["transformer"], transreid.make_terms
 
     def weights_with_length(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
         return weights(cfg, epoch, stage) | {"length": WEIGHT * epoch}
@@ -37,7 +37,7 @@ def new_term(monkeypatch: pytest.MonkeyPatch) -> None:
         return terms(cfg, num_classes, feat_dim) | {"length": length}
 
     monkeypatch.setitem(phases.TITLES, "length", "Length")
-    monkeypatch.setitem(phases.WEIGHTS, "transformer", weights_with_length)
+    monkeypatch.setitem(loss_weights.WEIGHTS, "transformer", weights_with_length)
     monkeypatch.setattr(transreid, "make_terms", terms_with_length)
 
 

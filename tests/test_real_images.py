@@ -20,7 +20,7 @@ def scores_of(config: str, folder: Path, *opts: object) -> dict[str, float]:
 
 
 @needs_emoji
-@pytest.mark.parametrize("config", ["VeRi/tiny_scratch", "Market/tiny_scratch"])
+@pytest.mark.parametrize("config", ["VeRi/tiny_scratch", pytest.param("Market/tiny_scratch", marks=pytest.mark.slow)])
 def test_a_few_epochs_on_real_images_beat_the_untrained_model(config, tmp_path):
     short = ["SOLVER.MAX_EPOCHS", 3, "SOLVER.WARMUP_EPOCHS", 1, "MODEL.VIT.DEPTH", 2]
     scores = scores_of(config, tmp_path / "run", "DATASETS.ROOT_DIR", EMOJI, *short)

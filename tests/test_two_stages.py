@@ -13,7 +13,7 @@ import torch
 
 import run_phased_loss
 import train
-from configs import keys, load_cfg, phases, stages
+from configs import keys, load_cfg, loss_weights, phases, stages
 from model import make_model
 from model.make_model import FAMILIES
 from processor import make_stage
@@ -34,7 +34,7 @@ WARM_STEPS, MAIN_STEPS = 6, 3  # of an epoch: 48 images in batches of 8 features
 @pytest.fixture(autouse=True)
 def two_stages() -> Iterator[None]:
     """The system is known in this process until the test ends."""
-    tables = (keys.KEYS, stages.STAGES, phases.WEIGHTS, FAMILIES, SYSTEMS)
+    tables = (keys.KEYS, stages.STAGES, loss_weights.WEIGHTS, FAMILIES, SYSTEMS)
     kept = [dict(table) for table in tables]
     system.enter()
     yield
@@ -199,6 +199,7 @@ def test_a_rule_between_solver_keys_looks_at_each_stage(tiny_root, tmp_path):
         load_cfg(*split(words(tiny_root, tmp_path, "SOLVER.WARM.BASE_LR", 0)))
 
 
+@pytest.mark.slow
 def test_the_launcher_trains_tests_and_reports_both_stages(tiny_root, tmp_path, capfd):
     scripts = {name: f"tests/two_stages/{name}.py" for name in ("train", "test")}
     flags = ["--seeds", "0", "--epochs", "1", "--save-every", "1", "--output-root", str(tmp_path), "--tag", "two"]

@@ -1,7 +1,8 @@
-"""A user's own images to embeddings, with exactly the pre-processing of the tests:
+"""A user's own images and sentences to embeddings, with exactly the pre-processing of the tests:
 
 extractor = FeatureExtractor.from_run("logs/my_run")
 feat = extractor(["a.jpg", Image.open("b.png")])  # [2, D]
+text = extractor.embed_texts(["a woman in a red coat"])  # [1, D], where the model was trained on captions
 
 Stands with the commands above processor, which it imports; nothing below may import it.
 """
@@ -10,37 +11,35 @@ import hashlib
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from yacs.config import CfgNode
 
 from configs.compare import flatten
 from configs.keys import affects
-from datasets.decode import read_image, resize
+from datasets.batch import Batch
 from datasets.loader import Loader
-from datasets.torch_datasets import NUM_EXAMPLES, damage_line, damaged_image
+from datasets.read_captions import READ_CAPTIONS
+from datasets.tokens import SHORTEST, count_tokens, length_notes, tokenize_all
+from datasets.torch_datasets import NUM_EXAMPLES, damage_line
 from model.layers.sie import NEUTRAL_ROWS
 from processor.evaluation.embed import embed_batch, in_precision, make_embedding, precision_name
 from processor.trained import Trained, find_weight, load_trained
+from tools.image_rows import FilePath, ImageLike, LooseImages, gather
 from utils.digest import sha256_of
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
 
-FilePath = str | os.PathLike
-ImageLike = FilePath | Image.Image | np.ndarray | torch.Tensor
 Labels = Sequence[int | None] | np.ndarray | torch.Tensor
 SIDES = ("camera", "view")
 ANY_PRECISION = "TEST.AMP"  # an index says itself in which precision it was made
@@ -51,7 +50,7 @@ class BrokenImageError(DataError):
 
 
 class FeatureExtractor:
-    """Embeds images with a trained model; they need no labels and may have any size.
+    """Embeds images with a trained model; they need no labels and may have any size. Of a model of captions, texts too.
 
     An image is a path, a PIL image, a numpy array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB. It is resized and
     normalised by the code that test.py runs, with INPUT.SIZE_TEST, FILTER_TEST, DECODER and TEST.FLIP of the model's
@@ -83,7 +82,7 @@ class FeatureExtractor:
     def feat_dim(self) -> int:
         """The number of values D of an embedding, those of all branches together."""
         black = torch.zeros(1, 3, *self.cfg.INPUT.SIZE_TEST, dtype=torch.uint8)
-        return self._embed(black, None, None).shape[1]
+        return self._embed({"images": black}).shape[1]
 
     @property
     def flip(self) -> bool:
@@ -141,10 +140,9 @@ class FeatureExtractor:
         With `skip_broken` an image that cannot be read is logged and left out. So is a damaged one where
         INPUT.BROKEN_IMAGES is error; by default these are counted in one warning at the end.
         """
-        labels = [
-            self._labels(values, side, count, len(images))
-            for values, side, count in zip((camids, viewids), SIDES, self._counts, strict=True)
-        ]
+        given = zip(("camids", "viewids"), (camids, viewids), SIDES, self._counts, strict=True)
+        all_labels = {key: self._labels(values, side, count, len(images)) for key, values, side, count in given}
+        labels = {key: ids for key, ids in all_labels.items() if ids is not None}
         hidden, damaged = not sys.stderr.isatty(), []
         with tqdm(total=len(images), desc="embed", unit="image", disable=hidden, leave=False) as progress:
             for rows, pixels, broken, incomplete in self._loader(images):
@@ -154,10 +152,40 @@ class FeatureExtractor:
                 for message in broken:
                     logger.warning("left out: %s", message)
                 if rows:
-                    yield rows, self._embed(pixels, *(None if values is None else values[rows] for values in labels))
+                    yield rows, self._embed({"images": pixels, **{key: ids[rows] for key, ids in labels.items()}})
                 progress.update(len(rows) + len(broken))
         if damaged:
             logger.warning("%s", damage_line(len(damaged), len(images), damaged[:NUM_EXAMPLES]))
+
+    def embed_texts(self, texts: str | Sequence[str]) -> torch.Tensor:
+        """Return the L2-normalised embeddings float32 [N, D], on the CPU, of one sentence or of a sequence of N.
+
+        They compare with those of images by inner product. A text of more than INPUT.TEXT.LENGTH tokens loses its last
+        words; how many do is logged. Raises ConfigError for a model that reads no captions, DataError naming the first
+        text that is none or has no words.
+        """
+        self.check_reads_texts()
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        counts = np.array([_tokens_in(text, row) for row, text in enumerate(texts)], dtype=np.int64)
+        length, size = self.cfg.INPUT.TEXT.LENGTH, self.cfg.TEST.IMS_PER_BATCH
+        for note in length_notes(counts.tolist(), length):
+            logger.warning("%s", note)
+        order = counts.argsort(kind="stable")  # alike lengths together: no short one is padded for a long one
+        feat = torch.empty(len(texts), self.feat_dim)
+        hidden = not sys.stderr.isatty()
+        for start in tqdm(range(0, len(texts), size), desc="embed", unit="batch", disable=hidden, leave=False):
+            rows = order[start : start + size].tolist()
+            longest = min(int(counts[rows[-1]]), length)
+            feat[rows] = self._embed({"caption_ids": tokenize_all([texts[row] for row in rows], longest)})
+        return feat
+
+    def check_reads_texts(self) -> None:
+        """Raise ConfigError where the model reads no captions."""
+        if self.cfg.MODEL.NAME not in READ_CAPTIONS:
+            raise ConfigError(
+                f"'{self.weight}' is of MODEL.NAME {self.cfg.MODEL.NAME}, which reads no sentences; use a model that "
+                f"was trained on captions (MODEL.NAME {', '.join(READ_CAPTIONS)})"
+            )
 
     def _labels(self, values: Labels | None, side: str, count: int, num_images: int) -> torch.Tensor | None:
         """Return int64 [N] with -1 for unknown, or None where the model has no side information of this kind."""
@@ -197,74 +225,22 @@ class FeatureExtractor:
             generator=torch.Generator(),  # the loader's own draws leave the caller's random state alone
         )
 
-    def _embed(self, pixels: torch.Tensor, camids: torch.Tensor | None, viewids: torch.Tensor | None) -> torch.Tensor:
-        labels = {name: values for name, values in (("camids", camids), ("viewids", viewids)) if values is not None}
-        feat = embed_batch(self.model, self._how.prepare({"images": pixels, **labels}), self._how).cpu()
+    def _embed(self, batch: Batch) -> torch.Tensor:
+        feat = embed_batch(self.model, self._how.prepare(batch), self._how).cpu()
         if not feat.isfinite().all():
             raise DataError(f"'{self.weight}' gives embeddings with NaN or infinity; its weights are damaged")
         return F.normalize(feat, dim=1)
 
 
-class LooseImage(NamedTuple):
-    """One of many images: its pixels uint8 [3, H, W], or None and why there are none."""
-
-    row: int
-    pixels: torch.Tensor | None
-    broken: str = ""
-    damaged: str = ""  # what it is called where its file is damaged, but part of it decoded
-
-
-class LooseImages(Dataset):
-    """Images of any kind as `LooseImage`, read as cfg.INPUT says."""
-
-    def __init__(self, images: Sequence[ImageLike], settings: CfgNode) -> None:
-        self.images = images
-        self.reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
-        self.broken = settings.BROKEN_IMAGES
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> LooseImage:
-        image, damaged = self.images[row], []
-        name = os.fspath(image) if isinstance(image, FilePath) else f"number {row} (from 0)"
-        try:
-            if isinstance(image, FilePath):
-                pixels = read_image(name, *self.reading, damaged)
-            else:
-                pixels = resize(_as_pillow(image), *self.reading, damaged)
-        except DataError as error:
-            return LooseImage(row, None, _what_is_wrong(name, error.__cause__))
-        except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used
-            return LooseImage(row, None, f"image {row} (from 0) cannot be used: {error}")
-        if damaged and self.broken == "error":
-            return LooseImage(row, None, str(damaged_image(name)))
-        return LooseImage(row, pixels, damaged=name if damaged else "")
-
-
-def _what_is_wrong(path: str, reason: BaseException | None) -> str:
-    """Return why `read_image` failed, without its advice on data sets."""
-    if isinstance(reason, FileNotFoundError):
-        return f"image '{path}' is missing; check the path, or copy it again"
-    return f"image '{path}' does not decode ({getattr(reason, 'strerror', None) or reason}); copy it again or remove it"
-
-
-def _as_pillow(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"it is of type {type(image).__name__}; give a path, a PIL image, an array or a tensor")
-    is_array = isinstance(image, np.ndarray)
-    pixels = image if is_array else image.detach().cpu().numpy()
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2 if is_array else 0] != 3:
-        needed = "an array must be uint8 [H, W, 3]" if is_array else "a tensor must be uint8 [3, H, W]"
-        raise ValueError(f"it is {pixels.dtype} {list(pixels.shape)}; {needed}")
-    return Image.fromarray(pixels if is_array else pixels.transpose(1, 2, 0))
-
-
-def gather(items: list[LooseImage]) -> tuple[list[int], torch.Tensor | None, list[str], list[str]]:
-    """Return a batch: rows and images uint8 [B, 3, H, W], why others have none, and which are damaged."""
-    usable = [item for item in items if item.pixels is not None]
-    broken = [item.broken for item in items if item.pixels is None]
-    pixels = torch.stack([item.pixels for item in usable]) if usable else None
-    return [item.row for item in usable], pixels, broken, [item.damaged for item in usable if item.damaged]
+def _tokens_in(text: str, row: int) -> int:
+    """Return how many tokens the text number `row` has; DataError where it is none, or has no words."""
+    if not isinstance(text, str):
+        raise DataError(f"text {row} (from 0) is of type {type(text).__name__}; give a sentence")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a character, as bytes that are no UTF-8 leave it
+        raise DataError(f"text {row} (from 0), {text!r}, is no Unicode text ({error.reason}); correct it") from error
+    count = count_tokens(text)
+    if count <= SHORTEST:
+        raise DataError(f"text {row} (from 0), {text!r}, has no words; leave it out")
+    return count

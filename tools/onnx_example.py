@@ -1,7 +1,10 @@
 """Compare images with an exported ONNX model: python -m tools.onnx_example MODEL.onnx IMAGE IMAGE [IMAGE ...]
 
-An example to copy: it needs onnxruntime, numpy and Pillow alone, and nothing of this repository. All that it knows of
-the model stands in the file's metadata, which `python -m tools.export` wrote.
+Of a model that reads captions, images and captions too: MODEL.onnx IMAGE [IMAGE ...] --text "CAPTION" ["CAPTION" ...]
+
+An example to copy: it needs onnxruntime, numpy and Pillow alone, for captions open_clip (open_clip_torch) too, and
+nothing of this repository. All that it knows of the model stands in the metadata of the file, or of both files, which
+`python -m tools.export` wrote.
 """
 
 import json
@@ -15,6 +18,7 @@ from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")  # closed: Pillow starts other programs for some others
 MAX_PIXELS = 89_478_485
+TEXT = "--text"  # captions follow
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -29,17 +33,20 @@ def end(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def load(path: str) -> tuple[onnxruntime.InferenceSession, dict]:
-    """Return the model and its metadata; SystemExit for a file that is none of ours."""
+def load(path: str, needed: str) -> tuple[onnxruntime.InferenceSession, dict]:
+    """Return the model and its metadata, which has the entry `needed`; SystemExit for a file that is none of ours."""
     if not os.path.isfile(path):
         end(f"no file '{path}'; python -m tools.export --format onnx writes one")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; the inputs that may be left out cause a warning
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return session, json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     except Exception as error:  # onnxruntime has errors of its own
         end(f"'{path}' is no file of python -m tools.export --format onnx ({error})")
+    if needed not in metadata:
+        end(f"'{path}' is not the tower of {'images' if needed == 'size' else 'captions'} of a model")
+    return session, metadata
 
 
 def read_image(path: str, metadata: dict) -> np.ndarray:
@@ -70,22 +77,47 @@ def embed(session: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarr
     return session.run(["embedding"], {"images": images})[0]
 
 
+def tokenize(captions: list[str], metadata: dict) -> np.ndarray:
+    """Return captions as the text tower takes them: int64 [B, length]."""
+    try:
+        from open_clip.tokenizer import SimpleTokenizer
+    except ImportError:
+        end("captions need the tokenizer of open_clip: pip install open_clip_torch")
+    tokenizer = SimpleTokenizer()
+    del tokenizer.bpe_ranks[max(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)]  # its number is that of the mask
+    tokens = np.full((len(captions), metadata["length"]), metadata["padding"], dtype=np.int64)
+    for row, caption in zip(tokens, captions, strict=True):
+        words = tokenizer.encode(caption)[: metadata["length"] - 2]
+        row[: len(words) + 2] = (metadata["start"], *words, metadata["end"])
+    return tokens
+
+
+def embed_captions(model: str, captions: list[str]) -> np.ndarray:
+    """Return the embeddings float32 [B, D] of captions by the text tower beside the file `model`."""
+    stem, suffix = os.path.splitext(model)
+    session, metadata = load(f"{stem}_text{suffix}", "length")
+    return session.run(["embedding"], {"caption_ids": tokenize(captions, metadata)})[0]
+
+
 def main(arguments: list[str]) -> int:
-    """Print the cosine similarity of each image to each."""
+    """Print the cosine similarity of each image, and of each caption, to each."""
     for stream in (sys.stdout, sys.stderr):  # a file name may be no text of the terminal's code page
         stream.reconfigure(errors="backslashreplace")
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    if len(arguments) < 3:
+    stop = arguments.index(TEXT) if TEXT in arguments else len(arguments)
+    paths, captions = arguments[1:stop], arguments[stop + 1 :]
+    if not paths or len(paths) + len(captions) < 2:
         print(__doc__.splitlines()[0], file=sys.stderr)
         return 2
-    session, metadata = load(arguments[0])
-    paths = arguments[1:]
+    session, metadata = load(arguments[0], "size")
     feat = embed(session, np.stack([read_image(path, metadata) for path in paths]))
+    if captions:
+        feat = np.concatenate([feat, embed_captions(arguments[0], captions)])
     feat /= np.linalg.norm(feat, axis=1, keepdims=True)
-    for path, row in zip(paths, feat @ feat.T, strict=True):
-        print(" ".join(f"{cosine:7.4f}" for cosine in row), path)
+    for name, row in zip([*paths, *captions], feat @ feat.T, strict=True):
+        print(" ".join(f"{cosine:7.4f}" for cosine in row), name)
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Rank a folder of images by similarity: python -m tools.search --run logs/my_run --query a.jpg --gallery photos
+"""Rank a folder of images by similarity to images, or to sentences where the model was trained on captions:
+
+python -m tools.search --run logs/my_run --query a.jpg --gallery photos
+python -m tools.search --run logs/my_run --text "a woman in a red coat" --gallery photos
 
 Prints the nearest images of each query and draws them. The folder's embeddings stay in an index, see `tools.index`.
 """
@@ -17,9 +20,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tools.loose_images import SKIP_HINT, add_paths, add_skip_broken, check_paths, list_images
+from tools.sentences import check_quotes, sentence
 from tools.source import load_source, source_parser
 from utils.commands import need_packages, path_flag, whole_number
 from utils.errors import DataError, run_command
@@ -27,12 +31,21 @@ from utils.errors import DataError, run_command
 if TYPE_CHECKING:
     import numpy as np
 
+    from tools.feature_extractor import FeatureExtractor
+
 logger = logging.getLogger(__name__)
 
 FAISS_FROM = 100_000  # gallery images; below it a matrix product is as fast
 SPARE = 64  # rows that FAISS is asked for beyond the wanted ones, so that near ties are among them
 MAX_DRAWN = 100  # results in a picture
 COLUMNS = 5  # results beside each other
+
+
+class Query(NamedTuple):
+    """What is searched for by itself: an image file, or a sentence."""
+
+    words: str  # the path, or the sentence
+    is_image: bool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,29 +62,39 @@ def main(argv: list[str] | None = None) -> int:
     out = make_folder(args.out, "--out")
     from tools.feature_extractor import BrokenImageError, FeatureExtractor
     from tools.index import check_file, choose_file, read_index, update_index
-    from tools.visualize.grid import file_stem
 
     if args.index is not None:
         check_file(args.index)  # before the gallery is embedded
     extractor = FeatureExtractor(load_source(args))
     file = choose_file(gallery, extractor, args.index)
     old = read_index(file, gallery, extractor)  # says in which precision to embed
-    query = extractor(args.query).numpy()  # first, so that a mistake in a query shows at once
+    feat = embed_queries(extractor, args.query, args.text)  # first, so that a mistake in a query shows at once
     try:
         index = update_index(extractor, gallery, file, old, args.skip_broken)
     except BrokenImageError as error:
         raise DataError(f"{error}; {SKIP_HINT}") from error
-    rows, similarity = nearest(query, index.feat, args.topk)
-    for number, path in enumerate(args.query):
+    rows, similarity = nearest(feat, index.feat, args.topk)
+    queries = [*(Query(path, True) for path in args.query), *(Query(text, False) for text in args.text)]
+    for number, query in enumerate(queries):
         found = [str(gallery / index.names[row]) for row in rows[number]]
-        picture = out / f"{number + 1}_{file_stem(path)}.png"
-        show(path, found, similarity[number], picture)
+        show(query, found, similarity[number], out / f"{number + 1}_{stem_of(query)}.png")
     return 0
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = source_parser("python -m tools.search", "Rank a folder of images by similarity to query images.")
-    add_paths(parser, "--query", metavar="IMG", what="image files")
+    parser = source_parser(
+        "python -m tools.search",
+        "Rank a folder of images by similarity to images, to sentences, or to both, each by itself.",
+    )
+    add_paths(parser, "--query", metavar="IMG", what="image files", required=False)
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        type=sentence,
+        metavar='"WORDS"',
+        help="a sentence in quotes, for a model that was trained on captions; give --text again for each further one",
+    )
     parser.add_argument(
         "--gallery", required=True, type=path_flag, metavar="DIR", help="folder of images, with all folders below it"
     )
@@ -86,7 +109,21 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--out", default="logs/search", type=path_flag, metavar="DIR", help="folder of the pictures (%(default)s)"
     )
     add_skip_broken(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.query = args.query or []
+    if not args.query and not args.text:
+        parser.error('name what to search for: --query IMG ..., --text "WORDS", or both')
+    check_quotes(args.text, args.opts, ", or --text again for each sentence")
+    return args
+
+
+def embed_queries(extractor: FeatureExtractor, images: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """Return the embeddings float32 [Q, D] of image files, then of sentences; errors as those of the extractor."""
+    import numpy as np
+
+    parts = [extractor.embed_texts(texts)] if texts else []  # first: a model without a text tower is told at once
+    parts = [extractor(images), *parts] if images else parts
+    return np.concatenate([part.numpy() for part in parts])
 
 
 def nearest(query: np.ndarray, gallery: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,8 +197,8 @@ def faiss_candidates(query: np.ndarray, gallery: np.ndarray, topk: int) -> list[
     return [found[number] for number in range(len(query))]
 
 
-def show(query: str, found: Sequence[str], similarity: np.ndarray, picture: Path) -> None:
-    """Print the results of one query and draw the first MAX_DRAWN of them as PNG."""
+def show(query: Query, found: Sequence[str], similarity: np.ndarray, picture: Path) -> None:
+    """Print the results of one query and draw the first MAX_DRAWN of them as PNG, a sentence as its title."""
     from tools.visualize.grid import Tile, draw_grid, printable
     from utils.tables import align
 
@@ -170,8 +207,16 @@ def show(query: str, found: Sequence[str], similarity: np.ndarray, picture: Path
     shown = [(rank, value, printable(path)) for rank, value, path in lines]
     table = align([("rank", "similarity", "image"), *shown], left=(2,))
     tiles = [Tile(path, rank, (value, os.path.basename(path))) for rank, value, path in lines[:MAX_DRAWN]]
-    draw_grid(Tile(query, "query", (os.path.basename(query),)), tiles, picture, columns=COLUMNS)
-    print(f"query {printable(query)}\n{table}\npicture: {picture}\n")
+    tile = Tile(query.words, "query", (os.path.basename(query.words),)) if query.is_image else None
+    draw_grid(tile, tiles, picture, columns=COLUMNS, title="" if query.is_image else query.words)
+    print(f"{'query' if query.is_image else 'text'} {printable(query.words)}\n{table}\npicture: {picture}\n")
+
+
+def stem_of(query: Query) -> str:
+    """Return what a query is called in the name of its picture."""
+    from tools.visualize.grid import file_stem, text_stem
+
+    return file_stem(query.words) if query.is_image else text_stem(query.words)
 
 
 if __name__ == "__main__":

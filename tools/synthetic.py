@@ -1,4 +1,4 @@
-"""Draw synthetic VeRi, or a picture of it: python -m tools.synthetic --help"""
+"""Draw synthetic VeRi or the vehicles with captions, or a picture of them: python -m tools.synthetic --help"""
 
 from utils.interrupts import take_over
 
@@ -8,13 +8,13 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from datasets.synthetic import FOLDER
+from datasets.synthetic import FOLDER, TEXT_FOLDER
 from utils.commands import OneLineParser, path_flag
 from utils.errors import DataError, run_command
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Save the contact sheet, draw the set, or both."""
+    """Save the contact sheet of a synthetic set, draw the set, or both."""
     parser = OneLineParser(prog="python -m tools.synthetic", description=main.__doc__)
     parser.add_argument(
         "--sheet", type=path_flag, metavar="PNG", help="save a picture: rows are identities, columns are cameras"
@@ -22,20 +22,28 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--root_dir", type=path_flag, metavar="DIR", help=f"draw the set into DIR/{FOLDER}, unless it is there"
     )
+    parser.add_argument(
+        "--captions", action="store_true", help=f"the vehicles with captions, DIR/{TEXT_FOLDER}, not synthetic VeRi"
+    )
     args = parser.parse_args(argv)
     if args.sheet is None and args.root_dir is None:
         parser.error("nothing to do: give --sheet, --root_dir or both")
-    from datasets.synthetic.load import load_synthetic
-
     if args.sheet is not None:
-        _save_sheet(Path(args.sheet))
-    if args.root_dir is not None:
+        _save_sheet(Path(args.sheet), args.captions)
+    if args.root_dir is not None and args.captions:
+        from datasets.synthetic_text import load_synthetic_text
+
+        load_synthetic_text(args.root_dir)
+    elif args.root_dir is not None:
+        from datasets.synthetic.load import load_synthetic
+
         load_synthetic(args.root_dir)
 
 
-def _save_sheet(path: Path) -> None:
+def _save_sheet(path: Path, captions: bool) -> None:
     from PIL import Image
 
+    from datasets.synthetic.caption_sheet import caption_sheet
     from datasets.synthetic.contact_sheet import contact_sheet
     from utils.atomic import replacing
     from utils.run_folder import make_place
@@ -45,7 +53,8 @@ def _save_sheet(path: Path) -> None:
         raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
     make_place(str(path), "--sheet")
     with replacing(path) as temporary, open(temporary, "wb") as stream:
-        contact_sheet().save(stream, format=kind, optimize=True)
+        sheet = caption_sheet() if captions else contact_sheet()
+        sheet.save(stream, format=kind, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CMC and mAP under TransReID's names, on `utils.ranking.rank`."""
+"""CMC and mAP of matrices: under TransReID's names, and of similarities; on `utils.ranking.rank`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.errors import ConfigError, DataError
-from utils.ranking.distance import as_array
+from utils.ranking.distance import Distances, as_array
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import Array, make_distances, rank, rank_distances
 
@@ -24,6 +24,29 @@ def eval_func(
     """
     ranking = rank_distances(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
     return ranking.cmc.astype(np.float32), ranking.mAP
+
+
+def eval_similarity(similarity: Array, q_pids: Any, g_pids: Any, max_rank: int = 10) -> dict[str, Any]:
+    """Return how well similarities [Q, G], larger = more alike, rank a gallery; no pair is junk.
+
+    Keys, as fractions: cmc float64 [max_rank], mAP, mINP (means over the queries with a match in the gallery), ap and
+    inp float64 [Q] (NaN without a match), num_valid_query. Ties go to the smaller gallery index. pids are integer
+    arrays or lists. Raises DataError where shapes disagree, a similarity is not finite or no query has a match,
+    ConfigError for max_rank below 1. Reference: Jiang and Ye, IRRA, CVPR 2023, section 4 (the protocol).
+    """
+    if similarity.ndim != 2:
+        raise DataError(f"the similarities have shape {list(similarity.shape)}; need [queries, gallery]")
+    num_query, num_gallery = similarity.shape
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        values = as_array(similarity[start:stop])
+        # nothing below 0 is known to unsigned integers
+        return -values if values.dtype.kind == "f" else -values.astype(np.float64)
+
+    cameras = (np.zeros(num_query, dtype=np.int64), np.ones(num_gallery, dtype=np.int64))  # of their own: no junk
+    ranking = rank(Distances((num_query, num_gallery), rows), Protocol(q_pids, g_pids, *cameras), max_rank)
+    figures = {name: getattr(ranking, name) for name in ("cmc", "mAP", "mINP", "ap", "inp")}
+    return figures | {"num_valid_query": int((ranking.num_pos > 0).sum())}
 
 
 class R1_mAP_eval:

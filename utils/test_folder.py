@@ -107,8 +107,8 @@ class TestResult:
 
     `per_query` has, per query of every trial: ap, inp (float), first_hit (0-based rank, -1 = no match, query excluded),
     num_pos, pid, camid, viewid, brightness (of the clean image, 0..1, NaN where there is none), path (unicode; or the
-    caption, or what the query is made of), trial (the draw), and, where there are several, `set` (unicode) and the
-    `weight` of that set.
+    caption, or what the query is made of), trial (the draw), where there are several, `set` (unicode) and the `weight`
+    of that set, and what else the test set knows of its rows (`words` and `own_image` of a caption).
     """
 
     metrics: dict[str, float]  # METRICS: means over the draws of a set where it has several

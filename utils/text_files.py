@@ -35,7 +35,11 @@ def read_text(path: str | Path, what: str = "", error: type[ValueError] = DataEr
 
 def numbered_lines(path: str | Path, what: str = "") -> Iterator[tuple[str, str]]:
     """Yield ("file:line", text without its end) of every line that is not blank; errors as `read_text`."""
-    lines = read_text(path, what).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # a name may hold U+2028
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(path, what), start=1):
         if line.strip():
             yield f"{path}:{number}", line
+
+
+def lines_of(path: str | Path, what: str = "") -> list[str]:
+    """Return all lines of a text file without their ends; errors as `read_text`."""
+    return read_text(path, what).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # a name may hold U+2028

@@ -8,12 +8,12 @@ import copy
 
 from yacs.config import CfgNode
 
-from configs.keys import clip_fusion, clip_reid, data, loss, model, model_b, solver, test, transreid
+from configs.keys import clip_fusion, clip_reid, data, irra, loss, model, model_b, solver, test, transreid
 from configs.keys.key import Key
 
 TABLES = (
     *(model.KEYS, transreid.KEYS, clip_fusion.KEYS, data.KEYS, solver.KEYS),
-    *(loss.KEYS, model_b.KEYS, test.KEYS, clip_reid.KEYS),
+    *(loss.KEYS, model_b.KEYS, test.KEYS, clip_reid.KEYS, irra.KEYS),
 )
 KEYS: dict[str, Key] = {name: key for table in TABLES for name, key in table.items()}
 SECTIONS = {
@@ -21,6 +21,7 @@ SECTIONS = {
     "MODEL.VIT": "size of the transformer; 0 = the value of TRANSFORMER_TYPE",
     "MODEL.LORA": "low-rank adapters in the transformer's blocks; its own weights are frozen",
     "INPUT": "images: size, pixels, augmentation",
+    "INPUT.TEXT": "captions of images: their tokens, and which of them are masked",
     "INPUT.SSL": "the two views of self-supervised training, in place of PADDING and RE_PROB",
     "DATASETS": "what is trained and tested on",
     "DATALOADER": "how batches are drawn and read",
@@ -34,6 +35,7 @@ SECTIONS = {
     "LOSS.TRIPLETX": "top-k mining, cross-camera positives, hardness weights",
     "LOSS.SUPCON": "supervised contrastive loss on a projection head of the global branch",
     "LOSS.I2T": "CLIP-ReID's losses between images and prompts",
+    "LOSS.TEXT": "IRRA's losses between images and captions",
     "LOSS.PHASED": "losses and weights by phase; the last entry of a list serves all later phases",
     "LOSS.BRIGHTNESS": "dark images to TripletX, bright ones to the triplet loss, wherever TripletX is active",
     "TEST": "how checkpoints are tested",

@@ -4,6 +4,7 @@ from configs.keys.key import EMBEDS, MOST_IMAGES, MOST_PIXELS, Key
 from configs.titles import TITLES
 
 FILTERS = ("bicubic", "bilinear", "lanczos")
+RE_VALUES = ("noise", "mean", "black", "raw_mean")
 
 KEYS = {
     "INPUT.SIZE_TRAIN": Key(
@@ -27,6 +28,19 @@ KEYS = {
     ),
     "INPUT.PROB": Key(0.5, "probability of a horizontal flip", low=0, high=1),
     "INPUT.RE_PROB": Key(0.5, "probability of random erasing", low=0, high=1),
+    "INPUT.RE_AREA": Key(
+        [0.02, 1 / 3],
+        "area of the erased rectangle / area of the image: lowest, highest",
+        low=0,
+        high=1,
+        length=2,
+    ),
+    "INPUT.RE_VALUE": Key(
+        "noise",
+        "what erases: noise: N(0, 1) in every pixel; mean: the colour PIXEL_MEAN; black; raw_mean: the numbers of "
+        "PIXEL_MEAN where normalised ones belong, as in IRRA's published runs",
+        choices=RE_VALUES,
+    ),
     "INPUT.PADDING": Key(
         10,
         "black pixels added on each side before the random crop",
@@ -122,7 +136,9 @@ KEYS = {
         affects=("training", "ranking"),
     ),
     "DATASETS.VEHICLEID_TEST_SIZE": Key(800, "VehicleID's test list", choices=(800, 1600, 2400), affects=("ranking",)),
-    "DATASETS.TABLE": Key("", "CSV with path,pid,camid,viewid,split for the data set 'table'", affects=("ranking",)),
+    "DATASETS.TABLE": Key(
+        "", "CSV with path,pid,camid,viewid,split for the data set 'table'; irra: also caption", affects=("ranking",)
+    ),
     "DATALOADER.NUM_WORKERS": Key(
         8,
         "worker processes of each loader; 0 = in the main process",

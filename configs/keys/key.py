@@ -17,6 +17,7 @@ MOST_ITEMS = 1000  # of any list
 class Key(NamedTuple):
     """One key, whose default also gives its type.
 
+    A list with `joined_by` may also be given as one text, its items joined by that character.
     `low` and `high` are allowed themselves; every number has both, of a list they bound each item. They are wide: what
     they refuse is no experiment, but a slip that would take days or all memory. A list of fixed `length` that `fills`
     may be given as a lone number, any other list has at most MOST_ITEMS items.
@@ -33,6 +34,7 @@ class Key(NamedTuple):
     high: float | None = None
     length: int = 0  # 0 = any
     fills: bool = False
+    joined_by: str = ""
     affects: tuple[str, ...] = ("training",)  # of EFFECTS
     why: str = ""  # the reason of a bound that is not plain
     instead: str = ""  # of a legacy key: what replaces it

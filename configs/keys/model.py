@@ -1,6 +1,7 @@
 """Keys of MODEL that every family of models shares: device, first weights, heads, losses."""
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.keys.irra import NAME as IRRA
 from configs.keys.key import EMBEDS, MOST_WEIGHT, OUTWEIGHS, YES_NO, Key
 
 KEYS = {
@@ -14,7 +15,7 @@ KEYS = {
     "MODEL.NAME": Key(
         "resnet50",
         "family of the model; also the prefix of checkpoint files",
-        choices=("transformer", "resnet50", *CLIP_REID),
+        choices=("transformer", "resnet50", *CLIP_REID, IRRA),
         affects=EMBEDS,
     ),
     "MODEL.LAST_STRIDE": Key(1, "stride of the last ResNet stage", low=1, high=2, affects=EMBEDS),

@@ -2,7 +2,10 @@
 
 from configs.keys.key import MOST_EPOCHS, MOST_IMAGES, MOST_WEIGHT, OUTWEIGHS, SLIP, Key
 
-SCHEDULERS = ("cosine", "multistep")
+AFTER_WARMUP = tuple(f"after_warmup_{curve}" for curve in ("cosine", "step", "linear", "exp", "poly"))
+SCHEDULERS = ("cosine", "multistep", *AFTER_WARMUP)
+STEPPED = ("multistep", "after_warmup_step")  # those that read STEPS and GAMMA
+ADAMS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")  # optimizers with BETAS and ADAM_EPS
 AMP_MODES = ("auto", "off", "fp16", "bf16")
 
 KEYS = {
@@ -22,6 +25,14 @@ KEYS = {
     ),
     "SOLVER.LARGE_FC_LR": Key(False, "multiply the classifiers' learning rate by FC_LR_FACTOR"),
     "SOLVER.FC_LR_FACTOR": Key(2.0, "see LARGE_FC_LR", low=0, high=1e4, why=SLIP),
+    "SOLVER.NEW_LR_FACTOR": Key(
+        1.0,
+        "factor on the learning rate of what is no trunk: weights of new layers, weights and biases of classifiers; "
+        "1 = off: LARGE_FC_LR and BIAS_LR_FACTOR alone",
+        low=0,
+        high=1e4,
+        why=SLIP,
+    ),
     "SOLVER.BIAS_LR_FACTOR": Key(
         1.0,
         "factor on the learning rate of parameters named *bias*",
@@ -40,6 +51,21 @@ KEYS = {
         1234, "seed of weights, sampler and augmentation", low=0, high=2**32 - 1, why="numpy takes 32 bits"
     ),
     "SOLVER.MOMENTUM": Key(0.9, "of SGD", low=0, high=1),
+    "SOLVER.BETAS": Key(
+        [0.9, 0.999],
+        "of Adam and its kin: decay of the mean gradient, of its square",
+        low=0,
+        high=0.9999999,
+        length=2,
+        why="at 1 no gradient counts",
+    ),
+    "SOLVER.ADAM_EPS": Key(
+        1e-8,
+        "of Adam and its kin: added to the root of the mean square; IRRA's published runs have 1e-3",
+        low=1e-16,
+        high=1,
+        why="at 0 a weight without gradient becomes NaN",
+    ),
     "SOLVER.MARGIN": Key(0.3, "triplet margin when NO_MARGIN is False", low=0, high=1e4, why=SLIP),
     "SOLVER.CENTER_LR": Key(
         0.5, "learning rate of the class centres", low=0, high=100, why="beyond, every step diverges"
@@ -51,12 +77,33 @@ KEYS = {
     ),
     "SOLVER.SCHEDULER": Key(
         "",
-        "learning rate as a pure function of the epoch; '' = the system's own (cosine, of CLIP-ReID multistep)",
+        "learning rate as a pure function of the epoch; '' = the system's own (cosine, of CLIP-ReID multistep, of IRRA "
+        "after_warmup_cosine)",
         choices=("", *SCHEDULERS),
     ),
     "SOLVER.MIN_LR_FACTOR": Key(0.002, "cosine: last learning rate / BASE_LR", low=0, high=1),
-    "SOLVER.GAMMA": Key(0.1, "multistep: factor at each of STEPS", low=0, high=1),
-    "SOLVER.STEPS": Key((40, 70), "multistep: epochs, ascending", low=0, high=MOST_EPOCHS, why="epochs"),
+    "SOLVER.TARGET_LR": Key(
+        0.0,
+        "after_warmup_cosine, _poly: learning rate after the last epoch, of every group",
+        low=0,
+        high=100,
+        why="beyond, every step diverges",
+    ),
+    "SOLVER.POWER": Key(
+        0.9,
+        "after_warmup_poly: exponent of what is left of the epochs; _exp: factor over all of them",
+        low=0.001,
+        high=100,
+        why="at 0 an exponent does nothing, and a factor lets nothing be learnt",
+    ),
+    "SOLVER.GAMMA": Key(0.1, "multistep, after_warmup_step: factor at each of STEPS", low=0, high=1),
+    "SOLVER.STEPS": Key(
+        (40, 70),
+        "epochs, ascending: multistep lowers the rate in them, after_warmup_step after them",
+        low=0,
+        high=MOST_EPOCHS,
+        why="epochs",
+    ),
     "SOLVER.WARMUP_FACTOR": Key(0.01, "first learning rate / BASE_LR", low=0, high=1),
     "SOLVER.WARMUP_EPOCHS": Key(5, "epochs before the schedule proper, 0 = none", low=0, high=MOST_EPOCHS, why=SLIP),
     "SOLVER.WARMUP_ITERS": Key(

@@ -5,20 +5,13 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.clip_reid import PLACE, clip_of
-from configs.keys import KEYS
 from configs.keys.clip_reid import BASELINE, NAMES, PUBLISHED, STAGE1, STAGE2
 from configs.phases import Problem
+from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems, is_set
 from configs.stages import stages_of
 from configs.values import value_of
 
 RESNET_STRIDE = 16  # of a CLIP ResNet whose last stage does not stride
-IDLE = (  # keys of other systems that this one does not read
-    *(f"MODEL.{key}" for key in ("TRANSFORMER_TYPE", "LAST_STRIDE", "RESNET_STEM", "NECK")),
-    *(f"MODEL.{key}" for key in ("DROP_PATH", "DROP_OUT", "ATT_DROP_RATE", "RE_ARRANGE", "SHIFT_NUM")),
-    *(f"MODEL.CLIP_{key}" for key in ("FUSION", "HF_ID", "INPUT_SIZE", "FINETUNE", "SEPARATE_LR", "LR_SCALE")),
-    *(f"MODEL.CLIP_{key}" for key in ("USE_AFEM", "USE_SEM_REFINE", "CONCAT_WEIGHT")),
-)
-PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, sd of OpenAI's CLIP
 TEXT_KEYS = ("MODEL.PROMPT", "MODEL.PROMPT_TOKENS", "MODEL.I2T_LOSS_WEIGHT", "LOSS.I2T.NORMALISE")
 
 
@@ -26,32 +19,14 @@ def find_clip_reid_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield every rule that `cfg` breaks, as (keys concerned, one line that says what to do)."""
     if cfg.MODEL.NAME not in NAMES:
         return
-    prompt, name = cfg.MODEL.PROMPT, cfg.MODEL.NAME
+    prompt = cfg.MODEL.PROMPT
     if prompt and (prompt.count(PLACE) != 1 or prompt.count("{") != 1 or prompt.count("}") != 1):
         yield (
             ("MODEL.PROMPT",),
             f"MODEL.PROMPT got '{prompt}', expected a sentence with {PLACE} once, where the learnt tokens stand, e.g. "
             f"'A photo of a {PLACE} person.'",
         )
-    if cfg.MODEL.CLIP_IMPL != "open_clip":
-        yield (
-            ("MODEL.CLIP_IMPL", "MODEL.NAME"),
-            f"MODEL.CLIP_IMPL {cfg.MODEL.CLIP_IMPL}: MODEL.NAME {name} is made of open_clip's modules; leave it "
-            "open_clip, MODEL.CLIP_LOCAL_PATH takes weight files of Hugging Face too",
-        )
-    if not clip_of(cfg)[0]:
-        yield ("MODEL.CLIP_BACKBONE",), "MODEL.CLIP_BACKBONE is empty; name a model of open_clip or a .json file"
-    if list(cfg.INPUT.SIZE_TRAIN) != list(cfg.INPUT.SIZE_TEST):
-        yield (
-            ("INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"),
-            f"INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} differs from INPUT.SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}; the position "
-            "embedding has one size, so set both alike",
-        )
-    if cfg.MODEL.TRAINING_MODE == "self_supervised":
-        yield (
-            ("MODEL.TRAINING_MODE", "MODEL.NAME"),
-            f"MODEL.TRAINING_MODE self_supervised knows no identities, which MODEL.NAME {name} learns from",
-        )
+    yield from find_whole_clip_problems(cfg, clip_of(cfg)[0])
     for key, what in (("MODEL.SIE_CAMERA", "no camera ids"), ("MODEL.SIE_VIEW", "one view alone")):
         if value_of(cfg, key) and "VehicleID" in cfg.DATASETS.NAMES:
             yield (key, "DATASETS.NAMES"), f"{key} True: VehicleID has {what}; set it False"
@@ -93,31 +68,16 @@ def find_clip_reid_notices(cfg: CfgNode) -> Iterator[str]:
     """Yield one line for what a user of CLIP-ReID may miss, and for every key that is set and not read here."""
     if cfg.MODEL.NAME not in NAMES:
         return
-    if not _is_set(cfg, "DATASETS.NAMES") and not _is_set(cfg, "DATASETS.ROOT_DIR"):
-        yield f"data set: {', '.join(cfg.DATASETS.NAMES)} by default; set DATASETS.NAMES"
-    idle = [key for key in IDLE if _is_set(cfg, key)]
-    if idle:
-        yield f"{', '.join(idle)}: not used by MODEL.NAME {cfg.MODEL.NAME}"
+    yield from find_whole_clip_notices(cfg)
     if cfg.MODEL.NAME in PUBLISHED:
-        fixed = [key for key in ("MODEL.CLIP_BACKBONE", "MODEL.CLIP_PRETRAIN") if _is_set(cfg, key)]
+        fixed = [key for key in ("MODEL.CLIP_BACKBONE", "MODEL.CLIP_PRETRAIN") if is_set(cfg, key)]
         if fixed:
             name, tag = clip_of(cfg)
             yield (
                 f"{', '.join(fixed)}: not used, MODEL.NAME {cfg.MODEL.NAME} is open_clip's {name} with the tag {tag}; "
                 "MODEL.NAME clip_reid takes any CLIP"
             )
-    if cfg.MODEL.PRETRAIN_CHOICE == "imagenet" and cfg.MODEL.PRETRAIN_PATH:
-        yield (
-            "MODEL.PRETRAIN_PATH is not used with PRETRAIN_CHOICE imagenet: the CLIP's weights are those of "
-            "MODEL.CLIP_LOCAL_PATH or, where that is '', published ones"
-        )
     yield from _stage_notices(cfg)
-    given = (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD))
-    if given != PIXELS:
-        yield (
-            f"images are normalised by mean {list(given[0])} and sd {list(given[1])} (INPUT.PIXEL_MEAN, PIXEL_STD), "
-            f"OpenAI's CLIP was trained with {list(PIXELS[0])} and {list(PIXELS[1])}"
-        )
 
 
 def _stage_notices(cfg: CfgNode) -> Iterator[str]:
@@ -128,15 +88,11 @@ def _stage_notices(cfg: CfgNode) -> Iterator[str]:
             "prompts are random"
         )
     if stages == [BASELINE]:
-        idle = [key for key in TEXT_KEYS if _is_set(cfg, key)]
+        idle = [key for key in TEXT_KEYS if is_set(cfg, key)]
         if idle:
             yield f"{', '.join(idle)}: not used, SOLVER.STAGES ['{BASELINE}'] trains without text"
     if STAGE1 not in stages and STAGE2 not in stages:
         return
     for key in ("EVAL_PERIOD", "MAX_EPOCHS", "BASE_LR", "IMS_PER_BATCH", "STEPS"):
-        if _is_set(cfg, f"SOLVER.{key}"):
+        if is_set(cfg, f"SOLVER.{key}"):
             yield f"SOLVER.{key} {cfg.SOLVER[key]} is not used: SOLVER.STAGE1.{key} and SOLVER.STAGE2.{key} decide"
-
-
-def _is_set(cfg: CfgNode, key: str) -> bool:
-    return value_of(cfg, key) != KEYS[key].default

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from yacs.config import CfgNode
 
+from configs.keys.irra import NAME as IRRA
 from configs.phases import Problem
 from configs.stages import solver_key, solver_of
 from configs.values import value_of
@@ -33,9 +34,17 @@ def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
             "not use; set it to 0",
         )
     if "table" in (*names, *tests) and not cfg.DATASETS.TABLE:
+        columns = "path,pid,split,caption" if cfg.MODEL.NAME == IRRA else "path,pid,camid,viewid,split"
         yield (
             ("DATASETS.NAMES", "DATASETS.TABLE"),
-            "the data set 'table' needs the CSV's path in DATASETS.TABLE (columns path,pid,camid,viewid,split)",
+            f"the data set 'table' needs the CSV's path in DATASETS.TABLE (columns {columns})",
+        )
+    lowest, highest = cfg.INPUT.RE_AREA
+    if lowest > highest or lowest == 1:
+        yield (
+            ("INPUT.RE_AREA",),
+            f"INPUT.RE_AREA got {cfg.INPUT.RE_AREA}, expected [lowest, highest] with a lowest below 1: a rectangle is "
+            "smaller than its image",
         )
     yield from _memory_problems(cfg)
 

@@ -1,15 +1,19 @@
 """What a user should hear once about a sound configuration: legacy keys, and settings without effect."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from yacs.config import CfgNode
 
 from configs.keys import KEYS
+from configs.keys.irra import NAME as IRRA
+from configs.keys.solver import ADAMS, AFTER_WARMUP
+from configs.loss_weights import wants_center
 from configs.own_values import own_value
-from configs.phases import SUPCON, TRIPLETX, segments_of, wants_center
+from configs.phases import SUPCON, TRIPLETX, segments_of
 from configs.rules.clip_fusion import find_clip_notices
 from configs.rules.clip_reid import find_clip_reid_notices
-from configs.stages import solver_key, solver_of, warmup_epochs
+from configs.rules.irra import find_irra_notices
+from configs.stages import solver_key, solver_of, stages_of, warmup_epochs
 from configs.values import value_of
 from configs.weight_spec import parse_term_spec
 
@@ -17,7 +21,7 @@ from configs.weight_spec import parse_term_spec
 def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
     legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and _is_set(cfg, key)]
-    model = [*_model_notices(cfg), *find_clip_notices(cfg), *find_clip_reid_notices(cfg)]
+    model = [*_model_notices(cfg), *find_clip_notices(cfg), *find_clip_reid_notices(cfg), *find_irra_notices(cfg)]
     return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
 
 
@@ -41,10 +45,30 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
         (("LOSS.GLOBAL_WEIGHT",), reduce != "halves", f"LOSS.BRANCHES.REDUCE {reduce} knows no halves"),
         ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
+        (("INPUT.RE_AREA", "INPUT.RE_VALUE"), cfg.INPUT.RE_PROB == 0, "INPUT.RE_PROB 0 erases nothing"),
+        *_idle_in_solver(cfg),
     ):
         for key in keys:
             if idle and _is_set(cfg, key):
                 yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _idle_in_solver(cfg: CfgNode) -> Iterator[tuple[Sequence[str], bool, str]]:
+    """Yield (keys, whether they are without effect, why) of optimizer and schedule."""
+    schedule, factor = own_value(cfg, "SOLVER.SCHEDULER"), cfg.SOLVER.NEW_LR_FACTOR
+    optimizers = {solver_of(cfg, stage).OPTIMIZER_NAME for stage in stages_of(cfg)}
+    heads = [solver_key(cfg, name) for name in ("LARGE_FC_LR", "FC_LR_FACTOR")]
+    falls_to = ("after_warmup_cosine", "after_warmup_poly")
+    with_power = ("after_warmup_exp", "after_warmup_poly")
+    yield heads, factor != 1, f"SOLVER.NEW_LR_FACTOR {factor:g} decides"
+    yield (
+        ("SOLVER.ADAM_EPS", "SOLVER.BETAS"),
+        not optimizers & set(ADAMS),
+        f"SOLVER.OPTIMIZER_NAME {', '.join(sorted(optimizers))} has none",
+    )
+    yield ("SOLVER.TARGET_LR",), schedule not in falls_to, f"SOLVER.SCHEDULER {schedule} does not fall to it"
+    yield ("SOLVER.POWER",), schedule not in with_power, f"SOLVER.SCHEDULER {schedule} has none"
+    yield ("SOLVER.MIN_LR_FACTOR",), schedule in AFTER_WARMUP, f"SOLVER.SCHEDULER {schedule} knows SOLVER.TARGET_LR"
 
 
 def _epoch_notices(cfg: CfgNode) -> Iterator[str]:
@@ -64,7 +88,7 @@ def _sampler_notices(cfg: CfgNode) -> Iterator[str]:
         yield f"DATALOADER.PHASED.ENABLE is not used: DATALOADER.SAMPLER {sampler} draws no PxK batches"
     if not supervised:
         return
-    if "triplet" in cfg.MODEL.METRIC_LOSS_TYPE:
+    if "triplet" in cfg.MODEL.METRIC_LOSS_TYPE and cfg.MODEL.NAME != IRRA:
         yield (
             f"DATALOADER.SAMPLER {sampler} draws no PxK batches, so the triplet loss is off "
             "(softmax_triplet turns it on)"

@@ -13,6 +13,7 @@ from configs.phases import Problem, find_schedule_problems
 from configs.rules.clip_fusion import find_clip_problems
 from configs.rules.clip_reid import find_clip_reid_problems
 from configs.rules.data import find_data_problems
+from configs.rules.irra import find_irra_problems
 from configs.rules.model import find_model_problems
 from configs.rules.training import find_loss_problems, find_solver_problems, find_ssl_problems, find_stage_problems
 from configs.values import value_of
@@ -28,7 +29,7 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     if problems:  # what follows asks the stages for their epochs
         return problems
     problems = [*find_model_problems(cfg), *find_clip_problems(cfg), *find_clip_reid_problems(cfg)]
-    problems += [*find_solver_problems(cfg), *find_data_problems(cfg)]
+    problems += [*find_irra_problems(cfg), *find_solver_problems(cfg), *find_data_problems(cfg)]
     schedule = [*find_ssl_problems(cfg), *find_schedule_problems(cfg)]
     return [*problems, *(schedule or find_loss_problems(cfg))]
 

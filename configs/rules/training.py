@@ -2,14 +2,33 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
+from configs.keys.irra import NAME as IRRA
+from configs.keys.solver import STEPPED
+from configs.loss_weights import center_weight
 from configs.own_values import own_value
-from configs.phases import Problem, center_weight, segments_of
-from configs.stages import ALONE, ONE_STAGE, STAGES, solver_key, solver_of, stages_of
+from configs.phases import Problem, segments_of
+from configs.stages import ALONE, ONE_STAGE, STAGES, WITHOUT_IMAGES, solver_key, solver_of, stages_of
+from configs.values import value_of
 
 SMALLEST_CENTER_WEIGHT = 1e-9
+
+
+class Deciding(NamedTuple):
+    """The keys that decide whether a loss is left."""
+
+    keys: tuple[str, ...]  # any of which may be the one to change
+    shown: tuple[str, ...]  # whose values an error tells
+
+
+OF_IMAGES = ("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT")
+OF_TEXT = ("LOSS.TEXT.NAMES", "LOSS.TEXT.ID_W", "LOSS.TEXT.MLM_W", "LOSS.PHASED.W_TERMS")
+IN_PHASES = tuple(f"LOSS.PHASED.{name}" for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC"))
+IMAGE_WEIGHTS = Deciding((*OF_IMAGES, *IN_PHASES), (*OF_IMAGES, "LOSS.SUPCON.ENABLE"))
+TEXT_WEIGHTS = Deciding(OF_TEXT, OF_TEXT)
 
 
 def find_stage_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -33,11 +52,13 @@ def find_solver_problems(cfg: CfgNode) -> Iterator[Problem]:
 def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
     solver = solver_of(cfg, stage)
     steps, steps_key, rate_key = solver.STEPS, solver_key(cfg, "STEPS", stage), solver_key(cfg, "BASE_LR", stage)
-    is_multistep = own_value(cfg, "SOLVER.SCHEDULER") == "multistep"
-    if is_multistep and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
+    schedule = own_value(cfg, "SOLVER.SCHEDULER")
+    if schedule in STEPPED and (list(steps) != sorted(set(steps)) or min(steps, default=1) < 1):
         yield (steps_key,), f"{steps_key} got {steps}, expected ascending epochs from 1"
     if solver.BASE_LR == 0:
         yield (rate_key,), f"{rate_key} is 0, so nothing would be learnt"
+    if stage not in WITHOUT_IMAGES:
+        yield from _curve_problems(schedule, solver.BASE_LR, rate_key, cfg.SOLVER)
     center_key = solver_key(cfg, "CENTER_LOSS_WEIGHT", stage)
     if 0 < solver.CENTER_LOSS_WEIGHT < SMALLEST_CENTER_WEIGHT:
         yield (
@@ -47,21 +68,29 @@ def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
         )
 
 
+def _curve_problems(schedule: str, base_lr: float, rate_key: str, solver: CfgNode) -> Iterator[Problem]:
+    """Yield why the learning rate would rise after the warm-up."""
+    if schedule in ("after_warmup_cosine", "after_warmup_poly") and base_lr < solver.TARGET_LR:
+        yield (
+            ("SOLVER.TARGET_LR", "SOLVER.SCHEDULER", rate_key),
+            f"SOLVER.TARGET_LR {solver.TARGET_LR:g} is above {rate_key} {base_lr:g}, so {schedule} would rise; set it "
+            "lower",
+        )
+    if schedule == "after_warmup_exp" and solver.POWER > 1:
+        yield (
+            ("SOLVER.POWER", "SOLVER.SCHEDULER"),
+            f"SOLVER.POWER {solver.POWER:g}: the learning rate of {schedule} is multiplied by it over the epochs, so "
+            "it would rise; set it below 1",
+        )
+
+
 def find_loss_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield what is wrong with losses whose schedule is sound, as (keys concerned, one line that says what to do)."""
     idle = [range(first.epoch, last.epoch + 1) for first, last in segments_of(cfg) if not any(first.weights.values())]
     if idle:
-        yield (
-            (
-                *("DATALOADER.SAMPLER", "MODEL.METRIC_LOSS_TYPE", "MODEL.ID_LOSS_WEIGHT", "MODEL.TRIPLET_LOSS_WEIGHT"),
-                *("LOSS.PHASED.METRIC_SEQ", "LOSS.PHASED.W_METRIC_SEQ", "LOSS.PHASED.W_SUP_SPEC"),
-            ),
-            f"no loss is left in epoch {_some(map(str, chain(*idle)), 3)}: "
-            f"DATALOADER.SAMPLER {cfg.DATALOADER.SAMPLER}, "
-            f"MODEL.METRIC_LOSS_TYPE {cfg.MODEL.METRIC_LOSS_TYPE}, MODEL.ID_LOSS_WEIGHT {cfg.MODEL.ID_LOSS_WEIGHT}, "
-            f"MODEL.TRIPLET_LOSS_WEIGHT {cfg.MODEL.TRIPLET_LOSS_WEIGHT}, LOSS.SUPCON.ENABLE {cfg.LOSS.SUPCON.ENABLE}, "
-            f"LOSS.PHASED.ENABLE {cfg.LOSS.PHASED.ENABLE}",
-        )
+        deciding = TEXT_WEIGHTS if cfg.MODEL.NAME == IRRA else IMAGE_WEIGHTS
+        values = ", ".join(f"{key} {_shown(value_of(cfg, key))}" for key in (*deciding.shown, "LOSS.PHASED.ENABLE"))
+        yield deciding.keys, f"no loss is left in epoch {_some(map(str, chain(*idle)), 3)}: {values}"
     if cfg.LOSS.SUPCON.ENABLE and cfg.LOSS.SUPCON.DARK_GAMMA > 1 and not cfg.LOSS.BRIGHTNESS.ENABLE:
         yield (
             ("LOSS.SUPCON.DARK_GAMMA", "LOSS.BRIGHTNESS.ENABLE"),
@@ -102,6 +131,10 @@ def find_ssl_problems(cfg: CfgNode) -> Iterator[Problem]:
             ("MODEL.TRAINING_MODE", "LOSS.SUPCON.ENABLE"),
             "MODEL.TRAINING_MODE self_supervised trains with SupCon alone; set LOSS.SUPCON.ENABLE True",
         )
+
+
+def _shown(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _some(values: Iterable[str], most: int) -> str:

@@ -3,11 +3,12 @@
 import csv
 import io
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
+from configs.keys.irra import NAME as IRRA
 from datasets.bases import SPLITS, ReIDDataset, Sample
 from datasets.labels import MAX_LABEL, UNKNOWN_VIEW, is_no_label, junk_notes, number_identities, whole_number
 from utils.errors import DataError
@@ -16,6 +17,8 @@ from utils.text_files import read_text
 
 REQUIRED = ("path", "pid", "split")
 OPTIONAL = ("camid", "viewid")
+CAPTION = "caption"  # a column that captioned systems alone need
+FOR_CAPTIONS = f", or read its captions with MODEL.NAME {IRRA}"
 HEADER = f"{','.join(REQUIRED)}[,{'][,'.join(OPTIONAL)}]"
 NEARLY = {"cam": "camid", "view": "viewid"}  # how a column starts that was meant to be the other
 
@@ -29,6 +32,7 @@ class Row(NamedTuple):
     camid: int
     viewid: int
     split: str
+    caption: str  # '' where the table has none
 
 
 def load_table(csv_path: str | Path, root_dir: str | Path) -> ReIDDataset:
@@ -43,19 +47,17 @@ def load_table(csv_path: str | Path, root_dir: str | Path) -> ReIDDataset:
     that do not exist.
     """
     csv_path = user_path(csv_path, "DATASETS.TABLE", DataError)
-    columns, rows, junk = _read_rows(csv_path)
+    columns, rows, junk = read_rows(csv_path, SPLITS)
     absent = [split for split in SPLITS[1:] if all(row.split != split for row in rows)]
     if absent:
         raise DataError(
-            f"{csv_path}: no row has split {' or '.join(absent)}{_left_out(junk)}; a table needs rows with "
+            f"{csv_path}: no row has split {' or '.join(absent)}{left_out(junk)}; a table needs rows with "
             f"{', '.join(SPLITS[1:])}, for training also {SPLITS[0]}"
         )
-    first: dict[str, str] = {}
-    for row in rows:
-        first.setdefault(row.pid, row.where)
-    pids = number_identities(first)
-    paths = _resolve_paths(rows, (csv_path.parent, user_path(root_dir, "DATASETS.ROOT_DIR", DataError)))
+    pids = identities_of(rows)
+    paths = resolve_paths(rows, (csv_path.parent, user_path(root_dir, "DATASETS.ROOT_DIR", DataError)))
     has_cameras = "camid" in columns
+    check_identities(rows, paths)
     _check_repeats(rows, paths)
     samples = {split: [] for split in SPLITS}
     for path, row in zip(paths, rows, strict=True):
@@ -65,11 +67,12 @@ def load_table(csv_path: str | Path, root_dir: str | Path) -> ReIDDataset:
         **{split: sorted(samples[split]) for split in SPLITS},
         notes=tuple(_notes(csv_path, samples, junk, has_cameras)),
         has_cameras=has_cameras,
-        no_train="" if samples["train"] else f"no row of '{csv_path}' has split train{_left_out(junk)}",
+        no_train="" if samples["train"] else f"no row of '{csv_path}' has split train{left_out(junk)}",
     )
 
 
-def _left_out(junk: Counter[tuple[str, str]]) -> str:
+def left_out(junk: Counter[tuple[str, str]]) -> str:
+    """Return, for an error about rows that are missing, how many rows were junk; '' for none."""
     return f" ({junk.total():,} rows have no identity)" if junk else ""
 
 
@@ -77,9 +80,7 @@ def _notes(
     csv_path: Path, samples: Mapping[str, Sequence[Sample]], junk: Mapping[tuple[str, str], int], has_cameras: bool
 ) -> Iterator[str]:
     """Yield what a reader of the results has to know."""
-    for split in SPLITS:
-        left_out = {pid: count for (of_split, pid), count in junk.items() if of_split == split}
-        yield from junk_notes(f"table {split}", Counter(left_out))
+    yield from table_junk_notes(SPLITS, junk)
     if not has_cameras:
         yield f"table '{csv_path}': no camid column, so the camera filter is off: every match in the gallery counts"
     cameras = {sample.path: sample.camid for sample in samples["gallery"]}
@@ -90,6 +91,18 @@ def _notes(
             f"'{both[0]}', so each finds itself and the scores are too high; take them out of the gallery"
         )
     trained, tested = ({s.pid for split in part for s in samples[split]} for part in (SPLITS[:1], SPLITS[1:]))
+    yield from shared_identity_notes(csv_path, trained, tested)
+
+
+def table_junk_notes(splits: Sequence[str], junk: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    """Yield a note on the rows without an identity of each split that has some."""
+    for split in splits:
+        counts = {pid: count for (of_split, pid), count in junk.items() if of_split == split}
+        yield from junk_notes(f"table {split}", Counter(counts))
+
+
+def shared_identity_notes(csv_path: Path, trained: Set[int], tested: Set[int]) -> Iterator[str]:
+    """Yield a note where identities are both trained and tested on."""
     if trained & tested:
         yield (
             f"table '{csv_path}': {len(trained & tested):,} of the {len(tested):,} identities in query and gallery are "
@@ -97,13 +110,18 @@ def _notes(
         )
 
 
-def _read_rows(csv_path: Path) -> tuple[list[str], list[Row], Counter[tuple[str, str]]]:
-    """Return the column names, the checked rows, and the rows without an identity by split and what stood there."""
+def read_rows(
+    csv_path: Path, splits: Sequence[str], more: Sequence[str] = ()
+) -> tuple[list[str], list[Row], Counter[tuple[str, str]]]:
+    """Return the column names, the checked rows, and the rows without an identity by split and what stood there.
+
+    Besides the usual columns the table needs those of `more`; a row's split is one of `splits`.
+    """
     if not csv_path.exists():
         raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {HEADER}")
     lines = _fields_of_lines(csv_path, read_text(csv_path, "DATASETS.TABLE"))
     where, names = next(lines, (f"{csv_path}:1", []))
-    columns = _check_header(where, names)
+    columns = _check_header(where, names, more)
     rows: list[Row] = []
     junk: Counter[tuple[str, str]] = Counter()
     for where, fields in lines:
@@ -111,8 +129,11 @@ def _read_rows(csv_path: Path) -> tuple[list[str], list[Row], Counter[tuple[str,
             raise DataError(f"{where}: has not as many fields as the header; quote values that hold a comma")
         texts = dict(zip(columns, fields, strict=True))
         split = texts["split"].casefold()
-        if split not in SPLITS:
-            raise DataError(f"{where}: split '{texts['split']}' is unknown; use {', '.join(SPLITS)}")
+        if split not in splits:
+            unread = CAPTION in columns and CAPTION not in more
+            raise DataError(
+                f"{where}: split '{texts['split']}' is unknown; use {', '.join(splits)}{FOR_CAPTIONS * unread}"
+            )
         if is_no_label(texts["pid"]):
             junk[split, texts["pid"]] += 1
         else:
@@ -135,16 +156,16 @@ def _fields_of_lines(csv_path: Path, text: str) -> Iterator[tuple[str, list[str]
         raise DataError(f"{csv_path}:{start}: is no line of a CSV ({error}); is a quote never closed?") from error
 
 
-def _check_header(where: str, names: Sequence[str]) -> list[str]:
+def _check_header(where: str, names: Sequence[str], more: Sequence[str]) -> list[str]:
     """Return the names of the columns in lower case; DataError where one is missing, doubled or nearly known."""
     columns = [name.casefold() for name in names]
-    missing = [column for column in REQUIRED if column not in columns]
+    missing = [column for column in (*REQUIRED, *more) if column not in columns]
     if missing:
         raise DataError(
-            f"{where}: column {', '.join(missing)} is missing; the first line must name {HEADER}, separated by commas, "
-            f"got '{','.join(names)}'"
+            f"{where}: column {', '.join(missing)} is missing; the first line must name {','.join((HEADER, *more))}, "
+            f"separated by commas, got '{','.join(names)}'"
         )
-    doubled = [column for column in (*REQUIRED, *OPTIONAL) if columns.count(column) > 1]
+    doubled = [column for column in (*REQUIRED, *OPTIONAL, *more) if columns.count(column) > 1]
     if doubled:
         raise DataError(f"{where}: column {', '.join(doubled)} stands there twice; remove one")
     for column in columns:
@@ -168,37 +189,48 @@ def _check_row(texts: Mapping[str, str], split: str, where: str) -> Row:
         viewid = UNKNOWN_VIEW
     else:
         viewid = whole_number(texts["viewid"], MAX_LABEL, f"{where}: viewid")
-    return Row(where, texts["path"], texts["pid"], camid, viewid, split)
+    return Row(where, texts["path"], texts["pid"], camid, viewid, split, texts.get(CAPTION, ""))
 
 
-def _check_repeats(rows: Sequence[Row], paths: Sequence[str]) -> None:
-    """Raise DataError where an image is listed under two identities, or twice in a split."""
-    first: dict[str, dict[str, Row]] = defaultdict(dict)
+def identities_of(rows: Sequence[Row]) -> dict[str, int]:
+    """Return {identity as text: pid}; errors as `number_identities`."""
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.pid, row.where)
+    return number_identities(first)
+
+
+def check_identities(rows: Sequence[Row], paths: Sequence[str]) -> None:
+    """Raise DataError where an image is listed under two identities."""
+    first: dict[str, Row] = {}
     for row, path in zip(rows, paths, strict=True):
-        known = first[os.path.abspath(path)]
-        other = next(iter(known.values()), row)
+        other = first.setdefault(os.path.abspath(path), row)
         if row.pid != other.pid:
             raise DataError(
                 f"{row.where}: image '{row.path}' has pid '{row.pid}', but '{other.pid}' in {other.where}; correct one "
                 "of them"
             )
-        if row.split in known:
+
+
+def _check_repeats(rows: Sequence[Row], paths: Sequence[str]) -> None:
+    """Raise DataError where an image is listed twice in a split."""
+    first: dict[tuple[str, str], Row] = {}
+    for row, path in zip(rows, paths, strict=True):
+        other = first.setdefault((os.path.abspath(path), row.split), row)
+        if other is not row:
             raise DataError(
-                f"{row.where}: image '{row.path}' stands in split {row.split} twice, see {known[row.split].where}; "
-                "remove one of the rows"
+                f"{row.where}: image '{row.path}' stands in split {row.split} twice, see {other.where}; remove one of "
+                f"the rows{FOR_CAPTIONS * bool(row.caption)}"
             )
-        known[row.split] = row
 
 
-def _resolve_paths(rows: Sequence[Row], folders: Sequence[Path]) -> list[str]:
+def resolve_paths(rows: Sequence[Row], folders: Sequence[Path]) -> list[str]:
     """Return the path of each row in the first folder that has it; one DataError counts those that none has."""
-    paths = []
-    missing = []
+    found: dict[str, str] = {}  # an image of several rows is looked for once
     for row in rows:
-        hit = next((path for path in _candidates(row, folders) if os.path.isfile(path)), "")
-        paths.append(hit)
-        if not hit:
-            missing.append(row)
+        if row.path not in found:
+            found[row.path] = next((path for path in _candidates(row, folders) if os.path.isfile(path)), "")
+    missing = [row for row in rows if not found[row.path]]
     if missing:
         first = missing[0]
         kinds = [what_is_at(Path(path)) for path in _candidates(first, folders) if os.path.exists(path)]
@@ -209,7 +241,7 @@ def _resolve_paths(rows: Sequence[Row], folders: Sequence[Path]) -> list[str]:
             f"{first.where}: image '{first.path}' does not exist ({len(missing):,} of {len(rows):,} rows), searched "
             f"{places}; correct the path column"
         )
-    return paths
+    return [found[row.path] for row in rows]
 
 
 def _candidates(row: Row, folders: Sequence[Path]) -> list[str]:

@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 FOLDER = "synthetic_veri"  # below DATASETS.ROOT_DIR
+TEXT_FOLDER = "synthetic_text"  # the same of the set with captions
 
 
 class Stream(IntEnum):
@@ -14,3 +15,4 @@ class Stream(IntEnum):
     SHOTS = 3
     PLACE = 4
     PHOTO = 5
+    CAPTION = 6

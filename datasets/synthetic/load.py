@@ -3,13 +3,8 @@
 It proves mechanics and lets an ablation show a difference on any computer; it says nothing about real vehicles.
 """
 
-import logging
 import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,20 +15,14 @@ from datasets.archives.veri import load_veri_folder
 from datasets.bases import ReIDDataset
 from datasets.synthetic import FOLDER
 from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
+from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_version
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
-from utils.atomic import is_full
-from utils.errors import DataError, RunError
-from utils.interrupts import at_end
+from utils.errors import DataError
 from utils.paths import user_path
 
-SCRATCH_PREFIX = f".{FOLDER}_"
 VERSION = "1"  # of the drawing: a folder of another version is drawn again
-VERSION_FILE = "drawing_version.txt"
 NUM_TRAIN_IDS, NUM_TEST_IDS = 180, 70
 JPEG_QUALITY = 92
-ABANDONED_SECONDS = 3600
-
-logger = logging.getLogger(__name__)
 
 
 class Drawn(NamedTuple):
@@ -52,63 +41,13 @@ def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_
     when the folder cannot be written, RunError when the disk is full.
     """
     folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / FOLDER
-    if not is_complete(folder):
-        try:
-            _draw_into_place(folder)
-        except OSError as error:
-            kind = RunError if is_full(error) else DataError
-            raise kind(
-                f"synthetic VeRi cannot be drawn into '{folder.absolute()}' ({error.strerror or error}); make room "
-                "there, or set DATASETS.ROOT_DIR to a folder that can be written"
-            ) from error
+    ensure_drawn(folder, "synthetic VeRi", draw_synthetic_veri, is_complete)
     return load_veri_folder(folder, (), unlabelled_view, require_views, name="synthetic")
 
 
 def is_complete(folder: Path) -> bool:
     """Return whether the folder holds a finished drawing of the current version."""
-    try:
-        return (folder / VERSION_FILE).read_bytes().strip() == VERSION.encode("ascii")
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _draw_into_place(folder: Path) -> None:
-    """Draw beside `folder`, then rename: nobody ever sees a half-drawn folder, and the first of several wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder.parent)
-    with _scratch_in(folder.parent) as scratch:
-        # Put aside before drawing, not after: then a folder that another process completes meanwhile stays.
-        if folder.exists() and not is_complete(folder):
-            logger.warning("'%s' is unfinished or of another version and is drawn again", folder)
-            with suppress(FileNotFoundError):  # another process was faster
-                folder.rename(scratch / "stale")
-        logger.info("drawing synthetic VeRi into '%s' (once, less than a minute)", folder)
-        draw_synthetic_veri(scratch / FOLDER)
-        try:
-            (scratch / FOLDER).rename(folder)
-        except OSError:
-            if not is_complete(folder):
-                raise
-
-
-@contextmanager
-def _scratch_in(parent: Path) -> Iterator[Path]:
-    """Yield a new folder in `parent`, which goes with all in it when the block ends, or Ctrl-C ends the process."""
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
-    remove = partial(shutil.rmtree, scratch, ignore_errors=True)
-    with at_end(remove):
-        try:
-            yield scratch
-        finally:
-            remove()
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove what killed processes left behind long ago."""
-    for scratch in parent.glob(f"{SCRATCH_PREFIX}*"):
-        with suppress(FileNotFoundError):
-            if time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(scratch, ignore_errors=True)
+    return holds_version(folder / VERSION_FILE, VERSION)
 
 
 def draw_synthetic_veri(
@@ -134,7 +73,7 @@ def draw_synthetic_veri(
     for rows in drawn.values():
         rows.sort(key=lambda row: row.shot.name)
     _write_lists(folder, drawn["train"], drawn["test"])
-    (folder / VERSION_FILE).write_text(f"{VERSION}\n", encoding="ascii")
+    write_version(folder / VERSION_FILE, VERSION)
 
 
 def _write_lists(folder: Path, train: list[Drawn], test: list[Drawn]) -> None:

@@ -31,8 +31,18 @@ ROOFS = ("plain", "rails", "box", "sunroof", "sign", "lightbar", "rack", "number
 STRIPES = ("none", "none", "waist", "double", "racing")
 TWO_TONES = ("none", "none", "none", "roof", "sill", "nose")
 SPOKES = (0, 3, 4, 5, 6)  # 0 = full disc
-RIM_COLOURS = ((0.76, 0.78, 0.80), (0.14, 0.14, 0.15), (0.75, 0.60, 0.25), (0.93, 0.93, 0.93))
-PLATES = ((0.93, 0.93, 0.90), (0.92, 0.80, 0.25), (0.20, 0.35, 0.75), (0.25, 0.62, 0.35))
+RIM_COLOURS = {
+    "silver": (0.76, 0.78, 0.80),
+    "black": (0.14, 0.14, 0.15),
+    "golden": (0.75, 0.60, 0.25),
+    "white": (0.93, 0.93, 0.93),
+}
+PLATES = {
+    "white": (0.93, 0.93, 0.90),
+    "yellow": (0.92, 0.80, 0.25),
+    "blue": (0.20, 0.35, 0.75),
+    "green": (0.25, 0.62, 0.35),
+}
 TRIM = (0.16, 0.16, 0.17)
 NUM_GLYPHS = 5
 
@@ -65,6 +75,17 @@ SHAPES = {  # VeRi's type names in the order of its ids
 TYPE_NAMES = tuple(SHAPES)
 
 
+class Names(NamedTuple):
+    """What the colours of a look are called, `paint` aside, whose name is `Look.colour_name`."""
+
+    second: str  # of COLOUR_NAMES
+    motif: str  # of MOTIF_COLOURS, like the two that follow
+    roof: str
+    stripe: str
+    rim: str  # of RIM_COLOURS
+    plate: str  # of PLATES
+
+
 @dataclass(frozen=True)
 class Look:
     """One vehicle as data; colours are red, green, blue in 0..1."""
@@ -89,6 +110,7 @@ class Look:
     glyphs: tuple[bool, ...]
     bumper: Colour
     grille: int  # bars
+    names: Names
 
 
 def shade_of(name: str, rng: np.random.Generator, jitter: float = 1.0) -> Colour:
@@ -110,6 +132,14 @@ def make_look(seed: int, pid: int, family: int, member: int) -> Look:
     two_tone, tint = str(shared.choice(TWO_TONES)), shared.uniform(0.10, 0.30)
     motif_order = shared.permutation(sorted(MOTIFS))
     others = [name for name in MOTIF_COLOURS if name != colour_name]
+    motif_name, motif_colour = _one_of(others, own)
+    motif_size, roof = own.uniform(0.8, 1.1), str(own.choice(ROOFS))
+    roof_name, roof_colour = _one_of(others, own)
+    stripes = str(own.choice(STRIPES))
+    stripe_name, stripe_colour = _one_of(others, own)
+    spokes = int(own.choice(SPOKES))
+    rim_name = [*RIM_COLOURS][own.integers(len(RIM_COLOURS))]
+    plate_name = [*PLATES][own.integers(len(PLATES))]
 
     return Look(
         type_name=type_name,
@@ -120,16 +150,23 @@ def make_look(seed: int, pid: int, family: int, member: int) -> Look:
         glass=(tint * 0.9, tint, tint * 1.1),
         two_tone=two_tone,
         motif=str(motif_order[member % len(MOTIFS)]),
-        motif_colour=shade_of(str(own.choice(others)), own, jitter=0.5),
-        motif_size=own.uniform(0.8, 1.1),
-        roof=str(own.choice(ROOFS)),
-        roof_colour=shade_of(str(own.choice(others)), own, jitter=0.5),
-        stripes=str(own.choice(STRIPES)),
-        stripe_colour=shade_of(str(own.choice(others)), own, jitter=0.5),
-        spokes=int(own.choice(SPOKES)),
-        rim=RIM_COLOURS[own.integers(len(RIM_COLOURS))],
-        plate=PLATES[own.integers(len(PLATES))],
+        motif_colour=motif_colour,
+        motif_size=motif_size,
+        roof=roof,
+        roof_colour=roof_colour,
+        stripes=stripes,
+        stripe_colour=stripe_colour,
+        spokes=spokes,
+        rim=RIM_COLOURS[rim_name],
+        plate=PLATES[plate_name],
         glyphs=tuple(own.random(NUM_GLYPHS) < 0.6),
         bumper=TRIM if own.random() < 0.35 else paint,
         grille=int(own.integers(0, 4)),
+        names=Names(second_name, motif_name, roof_name, stripe_name, rim_name, plate_name),
     )
+
+
+def _one_of(names: list[str], rng: np.random.Generator) -> tuple[str, Colour]:
+    """Return one of these colours: its name and a shade of it."""
+    name = str(rng.choice(names))
+    return name, shade_of(name, rng, jitter=0.5)

@@ -19,14 +19,6 @@ ORIENTATIONS = (0, 3, 2, 4, 1, 7, 5, 6)
 HIDDEN = -1
 
 
-class Photo(NamedTuple):
-    """An image with its labels."""
-
-    pixels: np.ndarray  # uint8 [H, W, 3]
-    keypoints: np.ndarray  # int [20, 2]: x, y in pixels, -1 = not visible
-    orientation: int  # 0 front, 1 rear, 2 left, 3 left front, 4 left rear, 5 right, 6 right front, 7 right rear
-
-
 class Projection(NamedTuple):
     """Pinhole camera at `eye` with unit axes; `scale` and `shift` map its plane to pixels of the final image."""
 
@@ -43,6 +35,23 @@ class Projection(NamedTuple):
         return plane * self.scale + self.shift
 
 
+class View(NamedTuple):
+    """What of a vehicle a photograph can show."""
+
+    project: Projection
+    patches: np.ndarray  # int [V]: those of the mesh that face the camera, in drawing order
+    covered: list[Box]  # in pixels of the image
+
+
+class Photo(NamedTuple):
+    """An image with its labels."""
+
+    pixels: np.ndarray  # uint8 [H, W, 3]
+    keypoints: np.ndarray  # int [20, 2]: x, y in pixels, -1 = not visible
+    orientation: int  # 0 front, 1 rear, 2 left, 3 left front, 4 left rear, 5 right, 6 right front, 7 right rear
+    view: View
+
+
 def photograph(vehicle: Vehicle, number: int, seed: int, rng: np.random.Generator) -> Photo:
     """Take a picture of a vehicle with camera `number` (0-based) of the set drawn from `seed`."""
     camera = CAMERAS[number]
@@ -54,12 +63,12 @@ def photograph(vehicle: Vehicle, number: int, seed: int, rng: np.random.Generato
     _draw_shadow(pen, vehicle, project, rng)
     visible = _visible(vehicle.mesh, project.eye)
     _draw_vehicle(pen, vehicle.mesh, visible, project, rng)
-    covered = draw_occluders(pen, big, rng)
+    covered = [tuple(edge / SUPERSAMPLING for edge in box) for box in draw_occluders(pen, big, rng)]
     pixels = np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float32) / 255  # [H, W, 3]
     pixels = _expose(pixels, camera, vehicle.mesh, visible, project, rng)
     keypoints = _keypoints(vehicle, project, size, covered)
     orientation = ORIENTATIONS[round(azimuth / 45) % 8]
-    return Photo(_develop(pixels, camera, rng), keypoints, orientation)
+    return Photo(_develop(pixels, camera, rng), keypoints, orientation, View(project, visible, covered))
 
 
 def _aim(
@@ -164,6 +173,6 @@ def _keypoints(vehicle: Vehicle, project: Projection, size: tuple[int, int], cov
     seen = ((project.eye - vehicle.keypoints) * vehicle.outward).sum(axis=1) > 0
     seen &= ((points >= 0) & (points < size)).all(axis=1)
     for left, top, right, bottom in covered:
-        x, y = SUPERSAMPLING * points.T
+        x, y = points.T
         seen &= ~((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
     return np.where(seen[:, None], points.astype(int), HIDDEN)

@@ -21,7 +21,7 @@ class Identity(NamedTuple):
     """One vehicle of the plan."""
 
     pid: int
-    split: str  # "train" or "test"
+    split: str  # "train", "val" or "test"
     family: int
     member: int
 
@@ -41,17 +41,21 @@ class Shot(NamedTuple):
         return f"{self.pid:04d}_c{self.camera + 1:03d}_{self.frame:08d}_0.jpg"
 
 
-def plan_identities(seed: int, num_train_ids: int, num_test_ids: int) -> list[Identity]:
-    """Return the identities, ascending; the families (hard negatives) never span both splits.
+def plan_identities(seed: int, num_train_ids: int, num_test_ids: int, num_val_ids: int = 0) -> list[Identity]:
+    """Return the identities, ascending; the families (hard negatives) never span two splits.
 
     Raises ValueError for more identities than VeRi's numbers 1..776 can name.
     """
-    if num_train_ids + num_test_ids > HIGHEST_PID:
-        raise ValueError(f"{num_train_ids} + {num_test_ids} identities asked for, at most {HIGHEST_PID} can be named")
+    counts = {"train": num_train_ids, "val": num_val_ids, "test": num_test_ids}
+    total = sum(counts.values())
+    if total > HIGHEST_PID:
+        asked = " + ".join(str(count) for split, count in counts.items() if count or split != "val")
+        raise ValueError(f"{asked} identities asked for, at most {HIGHEST_PID} can be named")
     rng = np.random.default_rng((seed, Stream.IDENTITIES))
-    pids = 1 + rng.permutation(HIGHEST_PID)[: num_train_ids + num_test_ids]
-    identities, family = [], 0
-    for split, rest in (("train", pids[:num_train_ids]), ("test", pids[num_train_ids:])):
+    pids = 1 + rng.permutation(HIGHEST_PID)[:total]
+    identities, family, start = [], 0, 0
+    for split, count in counts.items():
+        rest, start = pids[start : start + count], start + count
         while len(rest):
             size = rng.integers(1, MAX_FAMILY + 1)
             identities += [Identity(int(pid), split, family, member) for member, pid in enumerate(rest[:size])]

@@ -1,4 +1,4 @@
-"""open_clip's image towers as CLIP-ReID runs them: any grid of patches, side information, features of three levels.
+"""open_clip's image towers for any grid of patches: features of three levels, side information, all tokens.
 
 References: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021; Li et al.,
 CLIP-ReID, AAAI 2023.
@@ -86,8 +86,8 @@ def _check_vit(visual: nn.Module) -> None:
     )
     if not known or not all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks):
         raise ConfigError(
-            "MODEL.CLIP_BACKBONE names an image tower without CLIP's class token, blocks and projection; CLIP-ReID "
-            "takes open_clip's own ViTs and ResNets"
+            "MODEL.CLIP_BACKBONE names an image tower without CLIP's class token, blocks and projection; only "
+            "open_clip's own ViTs and ResNets can be trained here"
         )
 
 
@@ -106,16 +106,26 @@ def levels(visual: nn.Module, images: torch.Tensor, side: torch.Tensor | None = 
     return _resnet_levels(visual, images) if is_resnet(visual) else _vit_levels(visual, images, side)
 
 
+def joint_tokens(visual: "ClipViT", images: torch.Tensor) -> torch.Tensor:
+    """Return the class token and all patches of images [B, 3, H, W] in the space of CLIP's texts: [B, 1 + N, D]."""
+    tokens = visual.transformer.resblocks[-1](_before_the_last_block(visual, images, None))
+    return visual.ln_post(tokens) @ visual.proj
+
+
 def _vit_levels(visual: "ClipViT", images: torch.Tensor, side: torch.Tensor | None) -> Levels:
+    tokens = _before_the_last_block(visual, images, side)
+    own = visual.ln_post(row_behind(visual.transformer.resblocks[-1], tokens, 0))
+    return Levels(tokens[:, 0], own, own @ visual.proj)
+
+
+def _before_the_last_block(visual: "ClipViT", images: torch.Tensor, side: torch.Tensor | None) -> torch.Tensor:
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, W]
     first = visual.class_embedding.expand(patches.shape[0], 1, -1)  # not len: exported graphs take any B
     first = first if side is None else first + side
     tokens = visual.ln_pre(torch.cat([first, patches], dim=1) + visual.positional_embedding)
-    *blocks, last_block = visual.transformer.resblocks
-    for block in blocks:
+    for block in list(visual.transformer.resblocks)[:-1]:
         tokens = block(tokens)
-    own = visual.ln_post(row_behind(last_block, tokens, 0))
-    return Levels(tokens[:, 0], own, own @ visual.proj)
+    return tokens
 
 
 def row_behind(block: "ResidualAttentionBlock", tokens: torch.Tensor, place: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,13 +32,20 @@ VISUAL = "visual."
 TEXT_BLOCKS = "transformer.resblocks."
 
 
+class TextUse(NamedTuple):
+    """Why a text tower is built, for messages."""
+
+    reader: str  # what needs it
+    instead: str  # what to do without it
+
+
 def clip_pair(
     backbone: str,
     tag: str,
     local_path: str,
     size: tuple[int, int],
     stride: tuple[int, int],
-    text: bool,
+    text: TextUse | None,
     weights: bool,
 ) -> tuple[nn.Module, tuple[int, int]]:
     """Return (open_clip's model, grid of its image tower fitted to images of `size` and patches of `stride`).
@@ -51,7 +58,7 @@ def clip_pair(
     open_clip = import_open_clip()
     config = open_clip_config(open_clip, backbone)
     published = published_cfg(open_clip, backbone, tag, local_path)
-    text_cfg = _text_settings(config, backbone) if text else STUMP
+    text_cfg = STUMP if text is None else _text_settings(config, backbone, text)
     with understood(f"{BACKBONE_KEY} {backbone} cannot be built"):
         clip = open_clip.CLIP(
             config["embed_dim"], config["vision_cfg"], text_cfg, quick_gelu=uses_quick_gelu(config, published)
@@ -60,7 +67,7 @@ def clip_pair(
     table = None
     if weights and is_given:
         source = f"{PATH_KEY} '{local_path}'" if local_path else f"{backbone} with MODEL.CLIP_PRETRAIN '{tag}'"
-        table = _load(clip, weight_file(open_clip, backbone, tag, published, local_path), source, text)
+        table = _load(clip, weight_file(open_clip, backbone, tag, published, local_path), source, text is not None)
     elif weights:
         logger.info("%s: its weights are random, MODEL.CLIP_LOCAL_PATH and MODEL.CLIP_PRETRAIN are empty", backbone)
     grid = fit_tower(clip.visual, size, stride)
@@ -71,18 +78,18 @@ def clip_pair(
     return clip, grid
 
 
-def _text_settings(config: dict[str, Any], backbone: str) -> dict[str, Any]:
+def _text_settings(config: dict[str, Any], backbone: str, text: TextUse) -> dict[str, Any]:
     text_cfg = config.get("text_cfg")
     if not isinstance(text_cfg, dict):
         raise ConfigError(
-            f"{BACKBONE_KEY}: '{backbone}' describes no text tower (text_cfg), which the stages stage1 and stage2 "
-            "need; add it, or set SOLVER.STAGES ['main']"
+            f"{BACKBONE_KEY}: '{backbone}' describes no text tower (text_cfg), which {text.reader} cannot do without; "
+            f"add it, or {text.instead}"
         )
     others = [name for name in TEXT_SETTINGS if text_cfg.get(name)]
     if others:
         raise ConfigError(
-            f"{BACKBONE_KEY} {backbone}: its text tower is not CLIP's own ({', '.join(others)}), so no prompts can be "
-            "learnt for it; set SOLVER.STAGES ['main'], or take another CLIP"
+            f"{BACKBONE_KEY} {backbone}: its text tower is not CLIP's own ({', '.join(others)}), which "
+            f"{text.reader} cannot do without; {text.instead}, or take another CLIP"
         )
     return text_cfg
 

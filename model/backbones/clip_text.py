@@ -14,6 +14,7 @@ from model.backbones.clip_levels import row_behind
 from utils.errors import ConfigError
 
 INIT_STD = 0.02
+VOCABULARY = 49408  # tokens of OpenAI's CLIP
 PROMPT_KEYS = "MODEL.PROMPT and MODEL.PROMPT_TOKENS"
 
 
@@ -73,6 +74,15 @@ class PromptLearner(nn.Module):
         return torch.cat([self.token_prefix.expand(rows), self.cls_ctx[labels], self.token_suffix.expand(rows)], dim=1)
 
 
+def check_vocabulary(clip: nn.Module) -> None:
+    """Raise ConfigError where the text tower of an open_clip model knows fewer tokens than CLIP's tokenizer."""
+    if clip.vocab_size < VOCABULARY:
+        raise ConfigError(
+            f"MODEL.CLIP_BACKBONE: its text_cfg has a vocabulary of {clip.vocab_size:,}, CLIP's tokenizer has "
+            f"{VOCABULARY:,} tokens; set vocab_size {VOCABULARY}"
+        )
+
+
 def make_sentence(prompt: str, count: int, clip: nn.Module) -> Sentence:
     """Return the tokens of a `prompt` with PLACE for `count` learnt tokens, by the tokenizer of OpenAI's CLIP.
 
@@ -80,12 +90,8 @@ def make_sentence(prompt: str, count: int, clip: nn.Module) -> Sentence:
     """
     from open_clip.tokenizer import SimpleTokenizer
 
+    check_vocabulary(clip)
     tokenizer: Any = SimpleTokenizer()
-    if clip.vocab_size < tokenizer.vocab_size:
-        raise ConfigError(
-            f"MODEL.CLIP_BACKBONE: its text_cfg has a vocabulary of {clip.vocab_size:,}, CLIP's tokenizer has "
-            f"{tokenizer.vocab_size:,} tokens; set vocab_size {tokenizer.vocab_size}"
-        )
     before, after = (tokenizer.encode(part) for part in prompt.split(PLACE))
     end = 1 + len(before) + count + len(after)
     room = clip.context_length - end - 1

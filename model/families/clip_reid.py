@@ -8,11 +8,11 @@ from configs.clip_reid import clip_of, needs_text, prompt_of
 from configs.keys.clip_reid import STAGE1
 from configs.rules.clip_reid import resnet_problems
 from configs.stages import stages_of
-from model.backbones.clip_levels import is_resnet, positions_of, resized
-from model.backbones.clip_pair import clip_pair
+from model.backbones.clip_levels import is_resnet, positions_of
+from model.backbones.clip_pair import TextUse, clip_pair
 from model.backbones.clip_text import PromptLearner, TextEncoder, make_sentence
 from model.clip_reid import ClipReID
-from model.families.common import Counts, head_settings, side_count
+from model.families.common import Counts, head_settings, side_count, with_fitted_positions
 from model.weights.clip_reid import BEYOND_THE_TOWER, PROMPTS, TEXT, TOWER
 from model.weights.load import Weights, load_weights, log_report
 from model.weights.pretrained import PATH_KEY, load_rest, source_of
@@ -22,6 +22,7 @@ from utils.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 CLS_CTX = f"{PROMPTS}cls_ctx"
+TEXT_USE = TextUse("the stages stage1 and stage2", "set SOLVER.STAGES ['main']")
 
 
 def make_clip_reid(cfg: CfgNode, counts: Counts, choice: str) -> ClipReID:
@@ -34,7 +35,7 @@ def make_clip_reid(cfg: CfgNode, counts: Counts, choice: str) -> ClipReID:
         cfg.MODEL.CLIP_LOCAL_PATH,
         tuple(cfg.INPUT.SIZE_TRAIN),
         tuple(cfg.MODEL.STRIDE_SIZE),
-        text=with_text,
+        text=TEXT_USE if with_text else None,
         weights=choice == "imagenet",
     )
     if is_resnet(clip.visual):
@@ -69,22 +70,12 @@ def _load_reid_file(cfg: CfgNode, model: ClipReID, grid: tuple[int, int], choice
     refusal = rules.refusal(weights)
     if refusal:
         raise DataError(f"{source_of(path)}{refusal}")
-    weights = _with_fitted_positions(weights, model, grid)
+    positions = f"{TOWER}{positions_of(model.image_encoder)}"
+    weights = with_fitted_positions(weights, positions, model.get_parameter(positions), grid)
     log_report(load_weights(model, weights, source_of(path), rules.deciding_keys, prefixes=(TOWER,)))
     if model.has_text:
         _check_text(cfg, model, weights)
     load_rest(model, rules, weights, BEYOND_THE_TOWER[choice], path)
-
-
-def _with_fitted_positions(weights: Weights, model: ClipReID, grid: tuple[int, int]) -> Weights:
-    """Return the weights with the image tower's positions for a grid; that they change is logged."""
-    name = f"{TOWER}{positions_of(model.image_encoder)}"
-    ours, table = model.get_parameter(name), weights.get(name)
-    if table is None or table.dim() != 2 or len(table) < 2 or table.shape[1] != ours.shape[1]:
-        return weights  # loading says what is wrong
-    if len(table) != len(ours):
-        logger.warning("%s: resized from %d to %d rows, for another INPUT.SIZE_TRAIN", name, len(table), len(ours))
-    return {**weights, name: resized(table, grid)}
 
 
 def _check_text(cfg: CfgNode, model: ClipReID, weights: Weights) -> None:

@@ -1,4 +1,4 @@
-"""Position embeddings for another grid of patches."""
+"""Position embeddings for another grid of patches, and for captions of another length."""
 
 import math
 
@@ -29,6 +29,17 @@ def resize_pos_embed(
         at_least_float32(image), size=tuple(grid), mode=mode, align_corners=False, antialias=antialias
     )
     return torch.cat([prefix, image.permute(0, 2, 3, 1).flatten(1, 2).to(pos_embed.dtype)], dim=1)
+
+
+def resize_text_positions(table: torch.Tensor, length: int) -> torch.Tensor:
+    """Return a position table [L, W] of words for `length` of them: its first rows, or more by linear interpolation.
+
+    Centres of rows are aligned as those of pixels (align_corners False). Keeps the dtype.
+    """
+    if length <= len(table):
+        return table[:length]
+    longer = F.interpolate(at_least_float32(table.t()[None]), size=length, mode="linear", align_corners=False)
+    return longer[0].t().to(table.dtype)
 
 
 def guess_grid(count: int, like: tuple[int, int]) -> tuple[int, int]:

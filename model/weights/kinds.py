@@ -11,6 +11,11 @@ FOR_IMAGENET = "which MODEL.PRETRAIN_CHOICE imagenet takes"
 def describe(weights: Mapping[str, torch.Tensor]) -> str:
     """Return in words what the names of a state dict look like."""
     signs = {
+        "a checkpoint of IRRA, which MODEL.NAME irra takes": ("base_model.visual.conv1.weight",),
+        "a checkpoint of CLIP-ReID, which MODEL.NAME clip_reid takes": (
+            "bottleneck_proj.weight",
+            "prompt_learner.cls_ctx",
+        ),
         "a CLIP model": ("visual.conv1.weight", "visual.class_embedding", "image_encoder.conv1.weight"),
         f"a TransReID checkpoint with JPM, {FOR_REID}": ("b1.0.norm1.weight",),
         f"a TransReID checkpoint, {FOR_REID}": ("base.cls_token",),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from yacs.config import CfgNode
 
-from datasets.test_set import TestSet, query_names
+from datasets.test_set import OWN_IMAGE, Labels, TestSet, query_names
 from processor.evaluation.evaluate import Searched
 from utils.atomic import write_text_atomic
 from utils.ranking.rank_list import STATUS, rank_lists
@@ -60,28 +60,35 @@ def worst_queries(test: TestSet, searched: Searched, scores: dict[str, np.ndarra
 
     `scores` are ap, num_pos and first_hit [Q] of the trial. Each entry has path, pid, camid, ap, num_pos, first_hit
     (0-based) and `ranks`: path, pid, camid, distance and status (right, wrong, junk) of the first ranked gallery images
-    and of the junk between them.
+    and of the junk between them. The path of a caption is its text, and `own` the path of the image that it was written
+    for, "" where that is not there; cameras are then unknown, and there is no camid.
     """
     trial, protocol = searched.trial, searched.protocol
     valid = np.flatnonzero(scores["first_hit"] >= 0)
     rows = valid[np.argsort(scores["ap"][valid], kind="stable")[:NUM_WORST]]
     lists = rank_lists(searched.distances, rows.tolist(), NUM_RANKS, protocol)
     names = query_names(test.labels, trial.query[rows])
+    own = test.labels.more.get(OWN_IMAGE)
     worst = []
     for row, name, listed in zip(rows, names.tolist(), lists, strict=True):
         ranks = [
-            _image(test.labels.names[trial.gallery[image]], protocol.g_pids[image], protocol.g_camids[image])
+            _entry(test.labels, trial.gallery[image], own is None)
             | {"distance": float(distance), "status": STATUS[status]}
             for image, status, distance in zip(listed.gallery, listed.status, listed.distance, strict=True)
         ]
         numbers = {name: values[row].item() for name, values in scores.items()}
-        query = _image(name, protocol.q_pids[row], protocol.q_camids[row])
+        query = _entry(test.labels, searched.query[row], own is None) | {"path": name}
+        if own is not None:
+            image = own[searched.query[row]]
+            query["own"] = test.labels.names[image] if image >= 0 else ""
         worst.append(query | numbers | {"ranks": ranks})
     return worst
 
 
-def _image(path: str, pid: np.integer, camid: np.integer) -> dict[str, Any]:
-    return {"path": path, "pid": int(pid), "camid": int(camid)}
+def _entry(labels: Labels, row: int, cameras: bool) -> dict[str, Any]:
+    """Return what is known of a row of a test set, with its camera where these are known."""
+    entry = {"path": labels.names[row], "pid": int(labels.pids[row])}
+    return entry | {"camid": int(labels.camids[row])} if cameras else entry
 
 
 def save_analysis(analysis: Analysis, folder: TestFolder) -> None:

@@ -18,7 +18,7 @@ from datasets.batch import Batch
 from datasets.make_transforms import make_transforms
 from datasets.transforms import BatchTransform, brightness
 from model.layers.kernel import choose_attention
-from processor.evaluation.cautions import image_sets
+from processor.evaluation.cautions import image_sets, rows_of
 from utils.device import announce_amp, autocast, resolve_amp
 from utils.distributed import gather_shards, num_processes
 from utils.interrupts import check
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by name: the autocast type
 COPIES = 3  # of the features that a GPU must have room for: they, their parts in a ranking, and what that allocates
-SIDES = ("camids", "viewids")
+MOVED = ("camids", "viewids", "caption_ids")  # of a batch, beside its images
 
 Fuse = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -60,7 +60,7 @@ def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> E
     _, transform = make_transforms(cfg)
     return Embedding(
         encode=encode_by_model,
-        prepare=functools.partial(prepare_images, device=device, transform=transform),
+        prepare=functools.partial(prepare_rows, device=device, transform=transform),
         flip=cfg.TEST.FLIP,
         unit=cfg.TEST.FEAT_NORM == "yes",
         amp=None if exact else resolve_amp(cfg.TEST.AMP, device, "TEST.AMP"),
@@ -84,14 +84,16 @@ def precision_name(amp: torch.dtype | None) -> str:
     return next(name for name, kind in PRECISIONS.items() if kind == amp)
 
 
-def prepare_images(batch: Batch, device: torch.device, transform: BatchTransform) -> Batch:
+def prepare_rows(batch: Batch, device: torch.device, transform: BatchTransform) -> Batch:
     """Return uint8 images [B, 3, H, W] on the device, normalised in float32, with brightness and what labels there are.
 
-    camids and viewids are int64 [B]; absent or negative = unknown.
+    camids and viewids are int64 [B]; absent or negative = unknown. Of a batch without images, the tokens of captions.
     """
+    moved: Batch = {name: batch[name].to(device, non_blocking=True) for name in MOVED if name in batch}
+    if "images" not in batch:
+        return moved
     images = batch["images"].to(device, non_blocking=True)
-    labels = {name: batch[name].to(device, non_blocking=True) for name in SIDES if name in batch}
-    return {"images": transform(images), "brightness": brightness(images), **labels}
+    return {"images": transform(images), "brightness": brightness(images), **moved}
 
 
 def encode_by_model(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -131,7 +133,8 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     for images in image_sets(loaders):
         images.tell_damage()
     precision = precision_name(how.amp)
-    logger.info("%d images embedded in %s on %s", len(feat), precision, device)
+    embedded = " and ".join(f"{len(loader.dataset)} {rows_of(loader)}" for loader in loaders)
+    logger.info("%s embedded in %s on %s", embedded, precision, device)
     return Embedded(feat, luma, precision, how.fuse)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from datasets.make_dataloader import ReIDData
-from datasets.test_set import TestSet, Trial, first_items, query_names, same_camera
+from datasets.test_set import OWN_IMAGE, TestSet, Trial, first_items, query_names, same_camera
 from processor.evaluation.cautions import cautions, image_sets
 from processor.evaluation.embed import Embedded, embed, make_embedding
 from utils.ranking.distance import Distances
@@ -44,6 +44,9 @@ class Searched(NamedTuple):
 
 def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, Any]:
     """Embed query and gallery of the test set that decides, rank, and return the results as fractions in 0..1.
+
+    Queries are images, or captions where the test set has some: `num_query` counts them, `path` of per_query has their
+    text, and with TEST.I2T the other direction is the set `i2t` of `sets`.
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
     standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
@@ -183,11 +186,13 @@ def _query_table(test: TestSet, luma: np.ndarray, searched: Searched, ranking: R
         "brightness": luma[query],
         "path": query_names(labels, searched.trial.query),
         "trial": np.full(len(query), searched.trial.draw),
+        **{name: values[query] for name, values in labels.more.items()},
     }
 
 
 def log_results(result: TestResult, title: str) -> None:
-    """Log metrics in percent, in TransReID's lines."""
+    """Log metrics in percent, in TransReID's lines; those of captions with three decimals, as they are published."""
+    places = 3 if OWN_IMAGE in result.per_query else 1
     logger.info("%s", title)
     if result.num_valid_query < result.num_query:
         logger.info("valid queries: %d / %d", result.num_valid_query, result.num_query)
@@ -200,8 +205,8 @@ def log_results(result: TestResult, title: str) -> None:
         if name in result.interval:
             low, high = result.interval[name]
             note += f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-        logger.info("%s%s%s", label, f"{result.metrics[name]:.1%}", note)
+        logger.info("%s%s%s", label, f"{result.metrics[name]:.{places}%}", note)
     for name, figures in (result.groups | result.sets).items():
-        logger.info("%s: %s", name, ", ".join(f"{metric} {figures[metric]:.1%}" for metric in METRICS))
+        logger.info("%s: %s", name, ", ".join(f"{metric} {figures[metric]:.{places}%}" for metric in METRICS))
     for fpr, tpr in result.pairs.get("tpr_at_fpr", {}).items():
         logger.info("true positive rate at false positive rate %s: %s", fpr, f"{tpr:.1%}")

@@ -19,9 +19,8 @@ def wrap(model: nn.Module, device: torch.device, world_size: int, sync_bn: bool)
         return model
     if sync_bn:
         sync_norms(model, device)
-    return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
+    # without device_ids: what a step hands over stays where it is, e.g. labels on the CPU that tell a shape
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def averaging(model: nn.Module, enabled: bool) -> AbstractContextManager:

@@ -6,10 +6,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.keys.irra import NAME as IRRA
 from configs.stages import stages_of, unknown_stage
 from datasets.make_dataloader import ReIDData
 from processor.stage import Stage
 from processor.systems.clip_reid import clip_reid_stage
+from processor.systems.irra import irra_stage
 from processor.systems.transreid import transreid_stage
 from utils.errors import ConfigError
 
@@ -17,6 +19,7 @@ SYSTEMS: dict[str, Callable[[CfgNode, str, nn.Module, ReIDData | None], Stage]] 
     "transformer": transreid_stage,
     "resnet50": transreid_stage,
     **dict.fromkeys(CLIP_REID, clip_reid_stage),
+    IRRA: irra_stage,
 }
 
 

@@ -5,7 +5,7 @@ import torch
 
 from configs import get_cfg_defaults
 from configs.keys import KEYS
-from configs.phases import WEIGHTS
+from configs.loss_weights import WEIGHTS
 from configs.rules.model import DEFAULT_PATCH_SIZE, TIMM_PREFIX, TRANSFORMER_TYPES
 from datasets import decode
 from datasets.archives import vehicleid

@@ -13,7 +13,7 @@ from configs.keys import KEYS
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("datasets", "losses", "model", "processor", "solver", "tools", "utils")
 ASKED = [
-    ROOT / "configs" / name for name in ("clip_reid.py", "phases.py", "stages.py", "titles.py")
+    ROOT / "configs" / name for name in ("clip_reid.py", "loss_weights.py", "phases.py", "stages.py", "titles.py")
 ]  # what training and tests ask of configs/
 
 STAGE_SECTIONS = ("STAGE1", "STAGE2")

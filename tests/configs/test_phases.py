@@ -6,7 +6,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from configs.phases import active_losses, center_weight, metric_kind, phase_tag, resolve, supcon_across_cameras
+from configs.loss_weights import center_weight, metric_kind, supcon_across_cameras
+from configs.phases import active_losses, phase_tag, resolve
 from configs.weight_spec import parse_weight_spec
 from tests.cfgs import cfg_with
 from tests.configs.recipes import BRIGHT, CONDITIONAL, PHASED, SUPCON, TX, flat, model_b_with, opts_of

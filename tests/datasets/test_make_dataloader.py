@@ -9,10 +9,12 @@ import torch
 
 from configs import get_cfg_defaults, load_cfg
 from configs.keys import KEYS
+from configs.titles import CAPTIONED
 from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
 from datasets.join import join_training_sets
 from datasets.read import make_datasets
+from datasets.read_captions import make_caption_datasets
 from datasets.training_set import check_training_set
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
@@ -247,8 +249,9 @@ def test_a_test_camera_that_training_has_not_seen_is_told_as_unknown_and_still_f
 
 def test_every_name_of_the_configuration_has_a_loader(tiny_config):
     for name in KEYS["DATASETS.NAMES"].choices:
-        if name == "synthetic":  # draws its images instead of missing them
+        if name in ("synthetic", "synthetic_text"):  # draw their images instead of missing them
             continue
-        opts = ["DATASETS.NAMES", name, "DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]
+        opts = ["DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]
+        read = make_caption_datasets if name in CAPTIONED else make_datasets
         with pytest.raises(DataError, match="/nowhere"):
-            make_datasets(load_cfg(tiny_config, opts), [name])
+            read(load_cfg(tiny_config, opts), [name])

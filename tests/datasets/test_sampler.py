@@ -198,7 +198,7 @@ def test_a_refused_k_leaves_the_sampler_as_it_was():
 
 def test_the_description_counts_what_the_epoch_uses():
     text = RandomIdentitySampler(make_source([8] * 6 + [2]), 8, 4).describe()
-    assert "PxK = 2x4" in text and "1 identities with fewer than 4 images" in text
+    assert "PxK = 2x4" in text and "1 identities with fewer than 4 samples" in text
 
 
 @pytest.mark.parametrize(("images", "world_size"), [(20, 1), (21, 1), (21, 2), (17, 1)])
@@ -223,7 +223,7 @@ def test_whole_batches_only_where_the_short_one_is_dropped(images, world_size):
     assert len(set(flat)) == len(flat) and set(flat) <= set(range(images))
     whole = [list(ShuffleSampler(source, 8, 0, rank, world_size)) for rank in range(world_size)]
     assert all(long[: len(part)] == part for long, part in zip(whole, rows, strict=True))
-    assert f"{images // 8} batches, {len(flat)} of {images} images" in samplers[0].describe()
+    assert f"{images // 8} batches, {len(flat)} of {images} samples" in samplers[0].describe()
 
 
 def test_images_left_out_of_a_dropped_batch_come_in_other_epochs():
@@ -271,8 +271,8 @@ def test_the_description_of_each_rank_is_that_of_its_rows():
         sampler = RandomIdentitySampler(source, 16, 4, seed=1, rank=rank, world_size=world_size)
         rows = list(sampler)
         assert sampler.describe() == (
-            f"PxK = 4x4, {len(rows) * world_size // 16} batches, {len(set(rows))} different images on this rank, "
-            "2 identities with fewer than 4 images (drawn with replacement)"
+            f"PxK = 4x4, {len(rows) * world_size // 16} batches, {len(set(rows))} different samples on this rank, "
+            "2 identities with fewer than 4 samples (drawn with replacement)"
         )
 
 
@@ -284,7 +284,7 @@ def test_the_description_of_shuffled_images_counts_the_short_batch_and_the_image
 ):
     samplers = [ShuffleSampler(make_source([1] * images), 8, 0, rank, world_size) for rank in range(world_size)]
     assert sum(map(len, samplers)) == used
-    expected = f"shuffled images, {batches} batches, {used} of {images} images an epoch"
+    expected = f"shuffled, {batches} batches, {used} of {images} samples an epoch"
     assert [sampler.describe() for sampler in samplers] == [expected] * world_size
 
 

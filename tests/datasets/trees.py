@@ -1,5 +1,6 @@
 """Tiny archives in every layout, written to a temporary folder, and the real sets where they are present."""
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -107,3 +108,17 @@ def write_vehicleid(folder: Path, images_per_id: Iterable[int] = (1, 3, 5)) -> P
 def labels(samples: Iterable[Sample]) -> list[tuple]:
     """Return the samples with the names of their files in place of the paths."""
     return [(os.path.basename(path), *rest) for path, *rest in samples]
+
+
+def write_captions(folder: Path, entries: list[dict], name: str = "data_captions.json", key: str = "img_path") -> Path:
+    """Write the annotation of a captioned archive and the images that it names; return the folder."""
+    write_images(folder / "imgs", [])
+    for entry in entries:
+        write_image(folder / "imgs" / entry[key])
+    (folder / name).write_text(json.dumps(entries), encoding="utf-8")
+    return folder
+
+
+def captioned(path: str, pid: int, captions: list[str], split: str, key: str = "img_path") -> dict:
+    """Return one entry of such an annotation."""
+    return {"id": pid, key: path, "captions": captions, "split": split}

@@ -137,6 +137,7 @@ SLOW_TOOLS = {
     "embedding": ("tools.visualize.__main__", "embedding --run RUN --out OUT --method pca", "pca.csv"),
     "synthetic sheet": ("tools.synthetic", "--sheet OUT/sheet.png", "sheet.png"),
     "synthetic": ("tools.synthetic", "--root_dir OUT", "synthetic_veri"),
+    "captions": ("tools.synthetic", "--captions --root_dir OUT", "synthetic_text"),
 }
 
 

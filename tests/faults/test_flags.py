@@ -11,7 +11,7 @@ from tools.export import __main__ as export
 from tools.visualize import __main__ as visualize
 
 pytestmark = pytest.mark.fault("bad input: flags")
-KNOWN = ("--config_file", "--run", "--images", "--out", "--query", "--format")
+KNOWN = ("--config_file", "--run", "--images", "--out", "--query", "--gallery", "--format")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,8 @@ KNOWN = ("--config_file", "--run", "--images", "--out", "--query", "--format")
         (extract.main, ["--rum", "logs", "--images", "x", "--out", "x.npz"], "--run"),
         (extract.main, ["--run", "logs", "--image", "x", "--out", "x.npz"], "--images"),
         (search.main, ["--run", "logs", "--query", "x", "--galery", "x"], "--gallery"),
+        (extract.main, ["--run", "logs", "--text", "x", "--out", "x.npz"], "--texts"),
+        (search.main, ["--run", "logs", "--texts", "x", "--gallery", "x"], "--text"),
         (export.main, ["--run", "logs", "--foramt", "onnx", "--out", "x"], "--format"),
         (compare.main, ["a", "b", "--metrics", "mAP"], "--metric"),
         (visualize.main, ["ranks", "--run", "logs", "--out", "x", "--num_queries", "3"], "--num-queries"),

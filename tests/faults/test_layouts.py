@@ -329,7 +329,8 @@ def test_the_same_bytes_under_two_identities_are_told_once(tmp_path):
     for name in ("0007_c1_1.jpg", "0007_c1_2.jpg", "0003_c3_1.jpg"):
         (gallery / name).write_bytes(b"the same")
     data = load_market1501(tmp_path)
-    (line,) = doubted_images(read_files([sample.path for sample in data.query + data.gallery]), [data])
+    images = [(sample.path, sample.pid) for sample in data.query + data.gallery]
+    (line,) = doubted_images(read_files([path for path, _ in images]), [("market1501", images)])
     assert "0003_c3_1.jpg' (identity 3) and" in line and "(identity 7) are the same image" in line
 
 

@@ -18,6 +18,7 @@ from datasets.archives.table import load_table
 from datasets.archives.veri import find_view_files
 from datasets.pixel_cache import find_cache
 from datasets.synthetic.load import load_synthetic
+from datasets.synthetic_text import load_synthetic_text
 from processor.trained import find_weight, load_trained
 from tests.commands import run
 from tests.faults.mistakes import refusal
@@ -46,6 +47,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "OUTPUT_DIR": lambda path: make_folder(path, "OUTPUT_DIR"),
     "DATASETS.ROOT_DIR": lambda path: find_folder(path, ["VeRi"], ["image_train"]),
     "DATASETS.ROOT_DIR synthetic": load_synthetic,
+    "DATASETS.ROOT_DIR synthetic_text": load_synthetic_text,
     "DATASETS.TABLE": lambda path: load_table(path, "."),
     "DATASETS.VIEW_FILES": lambda path: find_view_files(Path("."), [path]),
     "DATALOADER.CACHE": lambda path: find_cache(path, None),
@@ -109,6 +111,7 @@ COMMANDS: dict[str, tuple[Callable, list[str]]] = {
     "extract --weights": (extract.main, ["--weights", "@", "--images", "file", "--out", "x.npz"]),
     "extract --config": (extract.main, ["--weights", "file", "--config", "@", "--images", "file", "--out", "x.npz"]),
     "extract --images": (extract.main, ["--weights", "file", "--images", "@", "--out", "x.npz"]),
+    "extract --texts": (extract.main, ["--weights", "file", "--texts", "@", "--out", "x.npz"]),
     "extract --out": (extract.main, ["--weights", "file", "--images", "file", "--out", "@"]),
     "search --query": (search.main, ["--weights", "file", "--query", "@", "--gallery", "folder"]),
     "search --gallery": (search.main, ["--weights", "file", "--query", "file", "--gallery", "@"]),

@@ -11,6 +11,8 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
         "losses/criterion.py": ("tests/losses/test_criterion.py", "tests/losses/test_model_b_criterion.py"),
         "losses/cross_modal.py": ("tests/losses/test_cross_modal.py", "tests/processor/test_clip_reid_steps.py"),
         "losses/distance.py": ("tests/losses/test_triplet.py",),
+        "losses/image_text.py": ("tests/losses/test_image_text.py",),
+        "losses/irra.py": ("tests/processor/test_irra_stage.py", "tests/processor/test_irra_steps.py"),
         "losses/identity.py": ("tests/losses/test_identity.py", "tests/losses/test_criterion.py"),
         "losses/margin_softmax.py": ("tests/losses/test_identity.py",),
         "losses/metric.py": (
@@ -69,6 +71,13 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
             "tests/processor/test_phases.py",
             "tests/configs/test_phases.py",
             "tests/configs/test_phase_problems.py",
-        )
+        ),
+    },
+    "configs/loss_weights": {
+        "configs/loss_weights.py": (
+            "tests/processor/test_phases.py",
+            "tests/configs/test_phases.py",
+            "tests/configs/test_text_losses.py",
+        ),
     },
 }

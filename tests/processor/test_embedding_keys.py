@@ -10,11 +10,15 @@ from PIL import Image
 
 from configs.keys import KEYS, affects
 from datasets.decode import read_image
+from datasets.tokens import tokenize
 from model import make_model
 from model.layers.lora import merge_lora
 from processor.evaluation.embed import embed_batch, make_embedding
 from tests.model import clips
 from tests.model.builds import TINY_VIT, make_cfg
+from tests.model.clip_reids import VIT as VIT_CLIP
+from tests.model.clip_reids import write_clip
+from tests.model.irras import irra_cfg, make_irra
 from utils.errors import ConfigError, DataError
 
 CLASSES, CAMERAS, VIEWS = 5, 3, 2
@@ -35,6 +39,7 @@ ON_VIT = {  # key -> another value than in VIT or the defaults
     **{"MODEL.METRIC_LOSS_TYPE": "none", "MODEL.DIST_TRAIN": True, "MODEL.SYNC_BN": False, "MODEL.COMPILE": True},
     **{"MODEL.NO_MARGIN": True, "MODEL.IF_LABELSMOOTH": "off", "MODEL.COS_LAYER": True, "MODEL.DROP_PATH": 0.5},
     **{"MODEL.DROP_OUT": 0.5, "MODEL.ATT_DROP_RATE": 0.5, "INPUT.SIZE_TEST": [40, 24], "INPUT.PROB": 0.1},
+    **{"INPUT.RE_AREA": [0.1, 0.2], "INPUT.RE_VALUE": "black"},
     **{"INPUT.RE_PROB": 0.1, "INPUT.PADDING": 3, "INPUT.PIXEL_MEAN": [0.5] * 3, "INPUT.PIXEL_STD": [0.5] * 3},
     **{"INPUT.FILTER_TRAIN": "lanczos", "INPUT.FILTER_TEST": "bicubic", "INPUT.DECODER": "pillow"},
     **{"INPUT.SSL.CROP_SCALE": [0.5, 1.0], "INPUT.SSL.CROP_RATIO": [0.5, 1.0], "INPUT.SSL.JITTER": [0.1] * 4},
@@ -55,6 +60,10 @@ SOURCES = (
     "LOCAL_PATH",
     "FINETUNE",
 )  # which weights a tower has: its fingerprint tells
+ON_CAPTIONS = {
+    **{"INPUT.TEXT.LENGTH": 6, "INPUT.TEXT.MASK_RATE": 0.5, "INPUT.TEXT.MASK_SHARE": 0.5, "INPUT.TEXT.KEEP_SHARE": 0.2},
+    **{"INPUT.TEXT.MASK_CAPTION": True, "MODEL.CMT_DEPTH": 3, "MODEL.CMT_MASK_PADDING": True},
+}
 OF_PROMPTS = {"MODEL.PROMPT", "MODEL.PROMPT_TOKENS", "MODEL.I2T_LOSS_WEIGHT"}  # no embedding reads a text
 ELSEWHERE = (
     {f"MODEL.CLIP_{name}" for name in SOURCES} | {"MODEL.DEVICE", "MODEL.DEVICE_ID", "INPUT.SIZE_TRAIN"} | OF_PROMPTS
@@ -113,7 +122,7 @@ def wrongly_declared(base: tuple, varied: dict[str, object], photo: str, folder:
 
 
 def test_no_key_of_model_pixels_and_tests_is_left_out():
-    tried = {*ON_VIT, *ON_RESNET, *ON_LORA, *ON_CLIP, *ON_REFINE}
+    tried = {*ON_VIT, *ON_RESNET, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS}
     ranked = {
         key for key in KEYS if key.startswith("TEST.") and affects(key, "ranking") and not affects(key, "embedding")
     }
@@ -141,3 +150,23 @@ def test_keys_of_clip_fusion(photo, sources, tmp_path):
     kinds = clips.variants(sources)
     assert wrongly_declared((*TINY_VIT, *EXACT, *kinds["concat"]), ON_CLIP, photo, tmp_path) == []
     assert wrongly_declared((*TINY_VIT, *EXACT, *kinds["hf"]), ON_REFINE, photo, tmp_path) == []
+
+
+def test_keys_of_captions(tmp_path):
+    weights = str(tmp_path / "weights.pth")
+    torch.save(make_irra(tmp_path).state_dict(), weights)
+    before = caption_direction(tmp_path, weights)
+    for key, value in ON_CAPTIONS.items():
+        after = caption_direction(tmp_path, weights, key, value)
+        assert ((after - before).abs().max().item() > ROUNDING) == affects(key, "embedding"), key
+
+
+@torch.no_grad()
+def caption_direction(folder: Path, weights: str, *opts: object) -> torch.Tensor:
+    """The embedding of a sentence of more tokens than the shortest length tried; its length is 1."""
+    model = make_irra(folder, *opts)
+    model.load_param(weights)
+    cfg = irra_cfg(write_clip(folder, VIT_CLIP), *opts)
+    how = make_embedding(cfg, torch.device("cpu"))
+    ids = tokenize("a red van with two white stripes and a blue box on its roof", cfg.INPUT.TEXT.LENGTH)
+    return F.normalize(embed_batch(model, how.prepare({"caption_ids": ids[None]}), how).float(), dim=1)

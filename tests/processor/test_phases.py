@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import get_cfg_defaults, phases, stages
+from configs import get_cfg_defaults, loss_weights, phases, stages
 from configs.phase_words import describe_losses
 from configs.phases import TITLES, Phase, PhasePlan, active_losses, phase_tag, resolve
 from tests.cfgs import cfg_with
@@ -155,7 +155,7 @@ def test_phases_count_the_epochs_of_the_last_stage_and_an_earlier_one_has_one_ph
         return {"id": 1.0, "triplet": 1.0}
 
     monkeypatch.setitem(stages.STAGES, "resnet50", ("prompt", "main"))
-    monkeypatch.setitem(phases.WEIGHTS, "resnet50", weights)
+    monkeypatch.setitem(loss_weights.WEIGHTS, "resnet50", weights)
     opts = ("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [3], "LOSS.PHASED.W_TERMS", ["id=const:1|const:0.5"])
     cfg = cfg_with(*opts, "SOLVER.MAX_EPOCHS", 5, "DATALOADER.SAMPLER", "softmax_triplet")
     found = {}
@@ -173,7 +173,8 @@ def test_phases_count_the_epochs_of_the_last_stage_and_an_earlier_one_has_one_ph
 def test_code_elsewhere_names_terms_that_tables_know():
     assert (phases.TRIPLET, phases.TRIPLETX, phases.SUPCON) == phases.PAIR_LOSSES == ("triplet", "tripletx", "supcon")
     of_images = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
-    assert {**of_images, "i2t": "I2T", "t2i": "T2I"} == TITLES
+    of_texts = {"i2t": "I2T", "t2i": "T2I", "sdm": "SDM", "itc": "ITC", "cmpm": "CMPM", "mlm": "MLM"}
+    assert of_images | of_texts == TITLES
 
 
 def test_a_plan_has_the_batch_and_the_epochs_of_its_solver():

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datasets.decode import FILTERS, read_image
+from datasets.tokens import tokenize_all
 from datasets.transforms import BatchTransform
 from processor.trained import Trained
 from tests.tolerance import bounds
 from tests.tools.export.exports import BOTH, small
+from tests.tools.export.test_export_irra import make_trained as make_irra_trained
 from tools import onnx_example
 from tools.export.exporter import export_model
 
@@ -84,6 +86,50 @@ def test_mistakes_are_one_line_each(model):
     }
     for arguments, message in cases.items():
         result = run_copy(folder, *arguments)
+        assert result.returncode == 2 and result.stderr.startswith(message)
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """A model that reads captions, and the folder of its two ONNX files."""
+    folder = tmp_path_factory.mktemp("towers")
+    trained = make_irra_trained(folder)
+    export_model(trained, folder / "model.onnx", "onnx")
+    shutil.copy(SOURCE, folder / "copied.py")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8)).save(folder / "a.png")
+    return trained, folder
+
+
+@torch.no_grad()
+def test_copied_example_compares_images_with_captions(towers):
+    trained, folder = towers
+    captions = ["A red coat", "jekyll & naïve 23 " * 9, "a man"]  # the second one is cut
+    result = run_copy(folder, "model.onnx", "a.png", "--text", *captions)
+    assert result.returncode == 0 and result.stderr == ""
+    rows = [line.split(maxsplit=4) for line in result.stdout.splitlines()]
+    cfg = trained.cfg.INPUT
+    pixels = read_image(str(folder / "a.png"), cfg.SIZE_TEST, cfg.FILTER_TEST, "pillow")[None]
+    image = trained.model.encode_image(BatchTransform(cfg.PIXEL_MEAN, cfg.PIXEL_STD)(pixels))
+    texts = trained.model.encode_text(tokenize_all(captions, cfg.TEXT.LENGTH))
+    feat = F.normalize(torch.cat([image, texts]), dim=1)
+    np.testing.assert_allclose(np.array([row[:4] for row in rows], dtype=float), feat @ feat.t(), atol=1e-4)
+    assert [row[4].strip() for row in rows] == ["a.png", *(caption.strip() for caption in captions)]
+
+
+def test_tokens_of_the_example_are_those_of_the_training():
+    metadata = {"length": 12, "padding": 0, "start": 49406, "end": 49407}
+    captions = ["A woman's coat, 23 jekyll", "", "caf\u00e9 &amp; \u8f66 " * 9]
+    np.testing.assert_array_equal(onnx_example.tokenize(captions, metadata), tokenize_all(captions, 12).numpy())
+
+
+def test_captions_need_a_text_tower_beside_the_model(model, towers):
+    cases = {
+        (model[1], "model.onnx", model[2][0], "--text", "a man"): "error: no file 'model_text.onnx'",
+        (towers[1], "model_text.onnx", "a.png", "a.png"): "error: 'model_text.onnx' is not the tower of images",
+    }
+    for (folder, *words), message in cases.items():
+        result = run_copy(folder, *words)
         assert result.returncode == 2 and result.stderr.startswith(message)
         assert len(result.stderr.splitlines()) == 1
 

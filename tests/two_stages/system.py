@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from configs import keys, phases, stages
+from configs import keys, loss_weights, phases, stages
 from configs.keys.key import Key
 from configs.phases import PhasePlan
 from configs.stages import solver_of
@@ -43,14 +43,14 @@ def enter() -> None:
     name = keys.KEYS["MODEL.NAME"]
     keys.KEYS["MODEL.NAME"] = name._replace(choices=tuple(dict.fromkeys((*name.choices, NAME))))
     stages.STAGES[NAME] = ("warm", "main")
-    phases.WEIGHTS[NAME] = weights
+    loss_weights.WEIGHTS[NAME] = weights
     FAMILIES[NAME] = make_transformer
     systems.SYSTEMS[NAME] = make_stage
 
 
 def weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
     """Return the weights of the terms of a stage."""
-    return {"id": 1.0} if stage == "warm" else phases.transreid_weights(cfg, epoch, stage)
+    return {"id": 1.0} if stage == "warm" else loss_weights.transreid_weights(cfg, epoch, stage)
 
 
 def make_stage(cfg: CfgNode, name: str, model: nn.Module, data: ReIDData | None) -> Stage:

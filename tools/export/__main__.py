@@ -15,7 +15,9 @@ from utils.errors import run_command
 def main(argv: list[str] | None = None) -> int:
     """Load the model that the arguments name, export it, and print what was written and how exact it is."""
     parser = source_parser(
-        "python -m tools.export", "Write a trained model as one ONNX or TorchScript file, checked against the model."
+        "python -m tools.export",
+        "Write a trained model as one ONNX or TorchScript file, checked against the model; of a model that reads "
+        "captions its text tower is a second one, FILE with _text in its name.",
     )
     parser.add_argument("--format", required=True, metavar="onnx|torchscript", help="kind of the file")
     parser.add_argument(
@@ -29,11 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     from tools.export.exporter import check_target, export_model
 
     check_target(args.out, args.format)  # before the model is loaded
-    parity = export_model(load_source(args), args.out, args.format, args.normalise)
-    print(
-        f"{args.out}: {args.format}, {parity.inputs} -> embedding [batch, {parity.width}]; {parity.images} random "
-        f"images against torch: smallest cosine {parity.cosine:.7f}, largest difference {parity.difference:.1e}"
-    )
+    for path, parity in export_model(load_source(args), args.out, args.format, args.normalise).items():
+        rows = "captions" if parity.inputs == "caption_ids" else "images"
+        print(
+            f"{path}: {args.format}, {parity.inputs} -> embedding [batch, {parity.width}]; {parity.rows} random "
+            f"{rows} against torch: smallest cosine {parity.cosine:.7f}, largest difference {parity.difference:.1e}"
+        )
     return 0
 
 

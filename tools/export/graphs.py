@@ -7,11 +7,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datasets.tokens import tokenize
+from model.irra import Irra
 from utils.errors import ConfigError
 
 METADATA = "preprocessing"  # name of the JSON text in either format
@@ -23,7 +26,20 @@ UNKNOWN = -1  # label of an unknown camera or viewpoint
 QUIET_RUNTIME = 3  # onnxruntime's level of errors; it warns of inputs with a default otherwise
 
 Labels = Mapping[str, torch.Tensor]  # camids, viewids: int64 [B]
-Runner = Callable[[torch.Tensor, Labels], torch.Tensor]  # images float32 [B, 3, H, W], labels -> embedding [B, D]
+Runner = Callable[[torch.Tensor, Labels], torch.Tensor]  # images or captions [B, ...], labels -> embedding [B, D]
+
+
+class Inputs(NamedTuple):
+    """What a graph takes."""
+
+    name: str  # of the first input: images | caption_ids
+    example: torch.Tensor  # two rows of it: exporters take a batch of one for a constant
+    labels: tuple[str, ...] = ()  # camids, viewids: may be left out
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All inputs in their order."""
+        return (self.name, *self.labels)
 
 
 class Embedder(nn.Module):
@@ -38,7 +54,10 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
-        self.model.keep_embedding_only()
+        if isinstance(model, Irra):
+            self.model.keep_image_tower_only()
+        else:
+            self.model.keep_embedding_only()
         self.flip, self.unit, self.normalise = flip, unit, pixels is not None
         if pixels is not None:
             mean, std = (torch.tensor(row, dtype=torch.float32).reshape(3, 1, 1) for row in pixels)
@@ -51,9 +70,28 @@ class Embedder(nn.Module):
     ) -> torch.Tensor:
         if self.normalise:
             images = (images / 255 - self.pixel_mean) / self.pixel_std
-        feat = self.model(images, cam_label=camids, view_label=viewids)
+        batch = {"images": images, "camids": camids, "viewids": viewids}
+        feat = self.model.embed_batch(batch)
         if self.flip:
-            feat = (feat + self.model(images.flip(3), cam_label=camids, view_label=viewids)) / 2
+            feat = (feat + self.model.embed_batch({**batch, "images": images.flip(3)})) / 2
+        return F.normalize(feat, dim=1) if self.unit else feat
+
+
+class TextEmbedder(nn.Module):
+    """Captions [B, L] int64 -> embedding [B, D] as tests compute it; a copy of `model` on the CPU.
+
+    `unit` normalises the embedding (L2).
+    """
+
+    def __init__(self, model: Irra, unit: bool) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().float()
+        self.model.keep_text_tower_only()
+        self.unit = unit
+        self.requires_grad_(False).eval()
+
+    def forward(self, caption_ids: torch.Tensor) -> torch.Tensor:
+        feat = self.model.encode_text(caption_ids)
         return F.normalize(feat, dim=1) if self.unit else feat
 
 
@@ -82,6 +120,16 @@ def label_inputs(model: nn.Module) -> dict[str, int]:
     return {name: count for name, count in zip(("camids", "viewids"), model.side_counts, strict=True) if count}
 
 
+def image_inputs(model: nn.Module, size: tuple[int, int]) -> Inputs:
+    """Return what the graph of an `Embedder` takes, images of `size` = (height, width)."""
+    return Inputs("images", torch.zeros(2, 3, *size), tuple(label_inputs(model)))
+
+
+def caption_inputs(length: int) -> Inputs:
+    """Return what the graph of a `TextEmbedder` takes, captions of `length` tokens."""
+    return Inputs("caption_ids", torch.stack([tokenize("one", length), tokenize("one two", length)]))
+
+
 def check_packages(fmt: str) -> None:
     """Raise ConfigError where a package that the format needs is not installed."""
     missing = [name for name in ONNX_PACKAGES if fmt == "onnx" and importlib.util.find_spec(name) is None]
@@ -89,18 +137,21 @@ def check_packages(fmt: str) -> None:
         raise ConfigError(f"--format onnx needs {', '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}")
 
 
-def write_torchscript(embedder: Embedder, size: tuple[int, int], metadata: str, path: Path) -> None:
+def write_torchscript(embedder: nn.Module, inputs: Inputs, metadata: str, path: Path) -> None:
     """Trace the model and write it with `metadata` as an extra file."""
-    images, labels = _example(size), torch.tensor([0, UNKNOWN])
+    labels = torch.tensor([0, UNKNOWN])
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(embedder, (images, labels, labels), check_trace=False)
-        scripted = torch.jit.script(WithDefaults(traced, size))
+        if inputs.name == "images":
+            traced = torch.jit.trace(embedder, (inputs.example, labels, labels), check_trace=False)
+            module = torch.jit.script(WithDefaults(traced, tuple(inputs.example.shape[2:])))
+        else:
+            module = torch.jit.trace(embedder, (inputs.example,), check_trace=False)
         # through Python: where torch itself meets a full disk, it aborts the process
         with open(path, "wb") as stream:
-            torch.jit.save(scripted, stream, _extra_files={METADATA: metadata})
+            torch.jit.save(module, stream, _extra_files={METADATA: metadata})
 
 
-def write_onnx(embedder: Embedder, size: tuple[int, int], metadata: str, path: Path) -> None:
+def write_onnx(embedder: nn.Module, inputs: Inputs, metadata: str, path: Path) -> None:
     """Export the model and write it with `metadata` among its properties.
 
     The label inputs have initialisers of the same name, [-1], which ONNX takes as defaults: a runtime fills in an input
@@ -114,16 +165,20 @@ def write_onnx(embedder: Embedder, size: tuple[int, int], metadata: str, path: P
             f"--format onnx: the model has {weights / 2**30:.1f} GiB of weights, and one ONNX file holds less than 2; "
             "use --format torchscript"
         )
-    names = ["images", *label_inputs(embedder.model)]
-    labels = {name: torch.tensor([0, UNKNOWN]) for name in names[1:]}
+    names = list(inputs.names)
+    labels = {name: torch.tensor([0, UNKNOWN]) for name in inputs.labels}
     batch = torch.export.Dim("batch")
     with _quiet(), torch.no_grad():
         recorded = torch.export.export(
-            embedder, (_example(size),), labels, dynamic_shapes={name: {0: batch} for name in names}, strict=False
+            embedder, (inputs.example,), labels, dynamic_shapes={name: {0: batch} for name in names}, strict=False
         )
         program = torch.onnx.export(
             recorded, dynamo=True, opset_version=OPSET, input_names=names, output_names=["embedding"], verbose=False
         )
+    result = program.model.graph.outputs[0]
+    for value in (value for node in program.model.graph for value in node.outputs):
+        if value.name == result.name and value is not result:  # a table of tokens is looked up by a node `embedding`
+            value.name = f"{value.name}_within"
     proto = program.model_proto
     for value in proto.graph.input[1:]:
         value.type.tensor_type.shape.dim[0].dim_param = f"{value.name}_count"  # the batch, or 1
@@ -138,9 +193,9 @@ def run_torchscript(path: Path) -> Runner:
     with _quiet():
         module = torch.jit.load(str(path), map_location="cpu")
 
-    def run(images: torch.Tensor, labels: Labels) -> torch.Tensor:
+    def run(rows: torch.Tensor, labels: Labels) -> torch.Tensor:
         with torch.no_grad():
-            return module(images, **labels)
+            return module(rows, **labels)
 
     return run
 
@@ -152,9 +207,10 @@ def run_onnx(path: Path) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET_RUNTIME
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    first = session.get_inputs()[0].name
 
-    def run(images: torch.Tensor, labels: Labels) -> torch.Tensor:
-        feeds = {"images": images, **labels}
+    def run(rows: torch.Tensor, labels: Labels) -> torch.Tensor:
+        feeds = {first: rows, **labels}
         return torch.from_numpy(session.run(None, {name: value.numpy() for name, value in feeds.items()})[0])
 
     return run
@@ -162,11 +218,6 @@ def run_onnx(path: Path) -> Runner:
 
 WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
 RUNNERS = {"onnx": run_onnx, "torchscript": run_torchscript}
-
-
-def _example(size: tuple[int, int]) -> torch.Tensor:
-    """Return two images [2, 3, H, W]: exporters take a batch of one for a constant."""
-    return torch.zeros(2, 3, *size)
 
 
 @contextlib.contextmanager

@@ -178,7 +178,9 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
         slices = try_part("Slices", lambda: figures.slices(mean_slices(list(runs.values())), of))
     else:
         slices = missing(any_test.absent[any_test.folder.slices.name])
-    parts = [part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices)]
+    sets = try_part("Sets of queries", result.query_sets, any_test.summary)
+    parts = [part(f"Sets of queries, seed {next(iter(one.tested))}", sets)] if sets else []
+    parts.append(part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices))
     if not analyses:
         return join([*parts, part("Pairs and worst queries", missing(any_test.absent[any_test.folder.analysis.name]))])
     seed, analysis = next(iter(analyses.items()))

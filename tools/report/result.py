@@ -8,6 +8,7 @@ from tools.report.page import code, missing, paragraph, table, text
 from utils.test_folder import METRICS
 
 Summary = Mapping[str, Any]
+SET_TITLES = {"t2i": "captions that search images (t2i)", "i2t": "images that search captions (i2t)"}
 
 
 def percent(fraction: float) -> str:
@@ -40,6 +41,21 @@ def headline(summary: Summary) -> str:
 def _card(name: str, value: str, notes: Sequence[str]) -> str:
     below = "".join(f'<dd class="range">{text(note)}</dd>' for note in notes)
     return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd>{below}</div>"
+
+
+def query_sets(summary: Summary) -> str:
+    """Return the table of the sets of queries, each with figures of its own; nothing where there is one."""
+    sets, groups = summary.get("sets"), summary.get("groups") or {}
+    if not sets:
+        return ""
+    rows = [["set", *METRICS, "queries"]]
+    for name, figures in sets.items():
+        title = SET_TITLES.get(name, name)
+        rows.append([title, *(percent(figures[metric]) for metric in METRICS), str(figures["num_query"])])
+    counted = [SET_TITLES.get(name, name) for name in groups or sets]
+    which = f"those of {counted[0]}" if len(counted) == 1 else f"means over {', '.join(counted)}"
+    note = f"The figures of the whole test, above and in all charts, are {which}."
+    return table(rows, "Sets of queries, in percent") + paragraph(note, "note")
 
 
 def further_tests(summary: Summary) -> str:

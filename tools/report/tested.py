@@ -26,6 +26,7 @@ def make_test_page(tested: Tested) -> str:
     title = ", ".join(filter(None, (f"Test of {summary.get('dataset', 'a checkpoint')}", *places)))
     sections = [
         make_section("result", "Result", result.headline, summary),
+        make_section("sets", "Sets of queries", result.query_sets, summary),
         make_section("tests", "Further test sets", result.further_tests, summary),
         make_section("settings", "Settings", settings_part, summary),
         make_section("training", "Training", training_part, summary),

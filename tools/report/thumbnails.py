@@ -19,6 +19,11 @@ LEGEND = (
     "grey – (junk) the query's identity seen by the query's camera: shown here, but not ranked. pid is the identity, "
     "cam the camera as in slices.csv (VeRi's c001 is 0), d the distance."
 )
+CAPTION_LEGEND = (
+    "Each row: the image that the caption was written for, then the gallery from the nearest on, in which that image "
+    "stays and counts. Green ✓ shows the caption's identity, red ✗ another one. pid is the identity, d the distance."
+)
+OWN, NOT_THERE = "own image", "not in the gallery"
 
 
 def thumbnail(path: str) -> str | None:
@@ -39,9 +44,9 @@ def worst_queries(worst: Sequence[Entry]) -> str:
     """Return entries of analysis.json's `worst`, the first half of them open."""
     if not worst:
         return missing("No query has a match, so none can be ranked.")
-    parts = [paragraph(LEGEND, "note")]
-    paths = [entry["path"] for query in worst for entry in (query, *query["ranks"])]
-    images = {path: thumbnail(path) for path in dict.fromkeys(paths)}  # one gallery image is near many queries
+    parts = [paragraph(CAPTION_LEGEND if "own" in worst[0] else LEGEND, "note")]
+    paths = [path for query in worst for path in (_image_of(query), *(entry["path"] for entry in query["ranks"]))]
+    images = {path: thumbnail(path) for path in dict.fromkeys(paths) if path}  # one gallery image is near many queries
     absent = sum(image is None for image in images.values())
     if absent:
         parts.append(missing(f"{absent} of {len(images)} images cannot be read where the test found them."))
@@ -53,23 +58,35 @@ def worst_queries(worst: Sequence[Entry]) -> str:
     return join(parts)
 
 
+def _image_of(query: Entry) -> str:
+    """Return the path of the image beside which a rank list stands, "" where a caption has none."""
+    return query.get("own", query["path"])
+
+
 def _query_row(number: int, query: Entry, images: Images) -> str:
     found = query["first_hit"] + 1  # counted from 1, as people do
     scores = f"AP {query['ap']:.2%}, {query['num_pos']} matches, the first at rank {found}"
-    items = [_item("query", "query", query, images)]
-    items += [_item(entry["status"], LABELS[entry["status"]], entry, images) for entry in query["ranks"]]
-    title = paragraph(f"{number}. {scores}: {Path(query['path']).name}", "title")
+    of_caption, shown = "own" in query, _image_of(query)
+    first = {**query, "path": shown}
+    items = [_item("query", OWN if of_caption else "query", first, images)]
+    for entry in query["ranks"]:
+        is_own = of_caption and entry["path"] == shown
+        items.append(_item(entry["status"], LABELS[entry["status"]], entry, images, OWN if is_own else ""))
+    name = query["path"] if of_caption else Path(shown).name
+    title = paragraph(f"{number}. {scores}: {name}", "title")
     return f'{title}\n<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"
 
 
-def _item(kind: str, label: str, entry: Entry, images: Images) -> str:
-    source, name = images[entry["path"]], Path(entry["path"]).name
+def _item(kind: str, label: str, entry: Entry, images: Images, note: str = "") -> str:
+    source, name = images.get(entry["path"]), Path(entry["path"]).name
     if source is None:
-        image = '<span class="absent">not found</span>'
+        image = f'<span class="absent">{"not found" if entry["path"] else NOT_THERE}</span>'
     else:
         image = f'<img src="{source}" alt="{text(f"{label}: {name}")}">'
-    lines = [f"pid {entry['pid']}", f"cam {entry['camid']}"]
+    lines = [f"pid {entry['pid']}"]
+    if "camid" in entry:
+        lines.append(f"cam {entry['camid']}")
     if "distance" in entry:
         lines.append(f"d {round(entry['distance'], 3) + 0.0:.3f}")  # + 0.0: no -0.000
-    words = "".join(f"<span>{text(line)}</span>" for line in lines)
+    words = "".join(f"<span>{text(line)}</span>" for line in (*lines, *filter(None, [note])))
     return f'<li class="{kind}" title="{text(entry["path"])}">{image}<strong>{text(label)}</strong>{words}</li>'

@@ -21,7 +21,10 @@ CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_h
 KINDS = {"last": "last", "best_held_out": "best on held-out ids", "best": "best on test"}
 REFERENCES = {"raw_pixels": "raw pixels", "untrained": "untrained"}
 NOTE = "'best on test' is the epoch with the highest (mAP, Rank-1) on the test set itself, 'last' is chosen without it"
-HELD_OUT_NOTE = "'best on held-out ids' is the best on training identities kept out of training (DATASETS.VAL_IDS)"
+HELD_OUT_NOTE = (
+    "'best on held-out ids' is the best on identities kept out of training (DATASETS.VAL_IDS, or a val split by "
+    "DATASETS.EVAL_SPLIT)"
+)
 
 Metrics = dict[str, float]
 

@@ -1,7 +1,7 @@
 """Attention maps of the global and of each local branch, laid over the images at their own aspect ratio."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,27 +48,32 @@ def main(argv: list[str] | None = None) -> int:
     images, number = _choose(args, trained)
     for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
         path = images.samples[row].path
-        draw_maps(path, maps, geometry, folder / f"{row + 1:03d}_{file_stem(path)}.png")
+        draw_maps(path, maps.items(), geometry, folder / f"{row + 1:03d}_{file_stem(path)}.png")
     images.tell_damage()
     print(f"{number} attention maps in {folder}")
     return 0
 
 
 def draw_maps(
-    path: str, maps: dict[str, np.ndarray], geometry: tuple[Sequence[int], Sequence[int], Sequence[int]], out: Path
+    path: str,
+    maps: Iterable[tuple[str, np.ndarray]],
+    geometry: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    out: Path,
+    title: str = "",
 ) -> None:
-    """Write the image beside its maps [rows, columns]; each is coloured from its lowest to its highest value.
+    """Write the image beside its named maps [rows, columns]; each is coloured from its lowest to its highest value.
 
-    `geometry` is as in `heat_map`. Below each map stand these two values as multiples of the mean over all patches.
+    `geometry` is as in `heat_map`. Below each map stand these two values as multiples of the mean over all patches. The
+    title stands above.
     """
     image = open_rgb(path)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     tiles = []
-    for name, values in maps.items():
+    for name, values in maps:
         relative = values / values.mean()
         heat = heat_map(values, *geometry, (image.height, image.width))
         tiles.append(Tile(overlay(image, heat), name, (f"{relative.min():.2f} - {relative.max():.2f} x mean",)))
-    draw_grid(Tile(image, "image", (Path(path).name,)), tiles, out, height=256)
+    draw_grid(Tile(image, "image", (Path(path).name,)), tiles, out, height=256, title=title)
 
 
 def heat_map(

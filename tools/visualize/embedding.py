@@ -177,14 +177,12 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
 
 def _loaders_of(test: "TestSet", rows: np.ndarray) -> list["DataLoader"]:
     """Return loaders of some rows of a test set, which rise."""
-    from datasets.torch_datasets import ImageLoader
-
     loaders, first = [], 0
     for loader in test.loaders:
         own = rows[(rows >= first) & (rows < first + len(loader.dataset))] - first
         first += len(loader.dataset)
         loaders.append(
-            ImageLoader(
+            type(loader)(
                 loader.dataset,
                 batch_size=loader.batch_size,
                 sampler=own.tolist(),

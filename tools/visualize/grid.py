@@ -1,6 +1,7 @@
-"""One picture of a query and what was found for it; the drawing that all commands share."""
+"""One picture of a query, an image or a sentence, and what was found for it; the drawing that all commands share."""
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,9 @@ LINE = FONT_SIZE + 4
 NARROWEST = 88  # of a box, so that a caption has room
 ELLIPSIS = "..."
 NAME_LENGTH = 50  # characters of an image's name in that of a picture, of 4 bytes each at most
+TITLE_SIZE, TITLE_WIDTH = 15, 480  # pixels; the width that lines of a title have at least
+TITLE_LINE = TITLE_SIZE + 5
+TITLE_LENGTH = 600  # characters of a title that are drawn
 
 
 class Tile(NamedTuple):
@@ -32,30 +36,47 @@ class Tile(NamedTuple):
     status: str | None = None  # right (green border) | wrong (red) | junk (grey) | None: no judgement
 
 
-def draw_grid(query: Tile, results: Sequence[Tile], path: str | Path, columns: int = 10, height: int = 192) -> None:
+def draw_grid(
+    query: Tile | None,
+    results: Sequence[Tile],
+    path: str | Path,
+    columns: int = 10,
+    height: int = 192,
+    title: str = "",
+) -> None:
     """Write a PNG: the query at the left, beside it the results in lines of equal length, at most `columns`.
 
-    Images are `height` pixels high and keep their aspect ratio. Raises DataError naming one that cannot be read.
+    A `title`, such as the sentence that was searched for, stands above in as many lines as it needs; `query` None:
+    there is no such image. Images are `height` pixels high and keep their aspect ratio. Raises DataError naming one
+    that cannot be read.
     """
-    save_picture(grid_image(query, results, columns, height), path)
+    save_picture(grid_image(query, results, columns, height, title), path)
 
 
-def grid_image(query: Tile, results: Sequence[Tile], columns: int, height: int) -> "Image.Image":
+def grid_image(
+    query: Tile | None, results: Sequence[Tile], columns: int, height: int, title: str = ""
+) -> "Image.Image":
     """Return the picture of `draw_grid` as RGB."""
     from PIL import Image
 
-    images = [_fitted(tile.image, height) for tile in (query, *results)]
+    tiles = [query, *results] if query else list(results)
+    images = [_fitted(tile.image, height) for tile in tiles]
     width = max(NARROWEST, *(image.width for image in images))  # of a box
-    lines = max(len(tile.caption) for tile in (query, *results))
+    lines = max(len(tile.caption) for tile in tiles)
     step_x, step_y = width + 2 * BORDER + GAP, height + 2 * BORDER + (1 + lines) * LINE + GAP
     rows = max(1, math.ceil(len(results) / columns))
     columns = math.ceil(len(results) / rows)
-    picture = Image.new("RGB", (2 * GAP + (1 + columns) * step_x, GAP + rows * step_y), PAPER)
-    for number, (tile, image) in enumerate(zip((query, *results), images, strict=True)):
-        row, column = divmod(number - 1, columns) if number else (0, -1)
-        left = GAP + (column + 1) * step_x + GAP * (number > 0)
+    start = GAP + step_x + GAP if query else GAP  # of the results
+    total = max(start + columns * step_x + (0 if query else GAP), TITLE_WIDTH if title else 0)
+    above = _title_lines(title, total - 2 * GAP)
+    top = GAP + len(above) * TITLE_LINE
+    picture = Image.new("RGB", (total, top + rows * step_y), PAPER)
+    _draw_title(picture, above)
+    for number, (tile, image) in enumerate(zip(tiles, images, strict=True), 0 if query else 1):
+        row, column = divmod(max(number - 1, 0), max(columns, 1))
+        corner = (start + column * step_x, top + row * step_y) if number else (GAP, top)
         colour = COLOURS[tile.status] if tile.status else NEUTRAL if number else QUERY_COLOUR
-        _draw_tile(picture, (left, GAP + row * step_y), (width, height), tile, image, colour)
+        _draw_tile(picture, corner, (width, height), tile, image, colour)
     return picture
 
 
@@ -87,6 +108,11 @@ def file_stem(path: str | Path) -> str:
     return printable(Path(path).stem)[:NAME_LENGTH].replace("\\", "_")
 
 
+def text_stem(text: str) -> str:
+    """Return the words of a sentence as part of a file name, and not too long."""
+    return "_".join(re.findall(r"\w+", text.lower()))[:NAME_LENGTH] or "text"
+
+
 def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
     """Return an image as 8-bit RGB at its own size; DataError naming a file that is missing or does not decode."""
     from PIL import Image
@@ -101,6 +127,27 @@ def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
         raise DataError(f"image '{source}' is missing; check the path, or copy it again") from error
     except ImageError as error:
         raise DataError(f"image '{source}' does not decode ({error}); copy it again or remove it") from error
+
+
+def _title_lines(title: str, width: int) -> list[str]:
+    """Return a title as lines of at most `width` pixels, the first TITLE_LENGTH characters of it."""
+    title = title if len(title) <= TITLE_LENGTH else title[:TITLE_LENGTH] + ELLIPSIS
+    font, lines = _font(TITLE_SIZE), []
+    for word in printable(title).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_shortened(word, width, font))
+    return lines
+
+
+def _draw_title(picture: "Image.Image", lines: Sequence[str]) -> None:
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(picture)
+    for number, line in enumerate(lines):
+        draw.text((GAP, GAP // 2 + number * TITLE_LINE), line, INK, _font(TITLE_SIZE))
 
 
 def _draw_tile(
@@ -147,9 +194,9 @@ def _shortened(text: str, width: int, font: "ImageFont.FreeTypeFont") -> str:
 
 
 @lru_cache
-def _font() -> "ImageFont.FreeTypeFont":
+def _font(size: int = FONT_SIZE) -> "ImageFont.FreeTypeFont":
     import matplotlib
     from PIL import ImageFont
 
     # Pillow's own font has Latin letters only
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -1,6 +1,5 @@
 """Rank lists as pictures: a query and what was found for it, right, wrong and same-camera junk told apart."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +8,14 @@ import numpy as np
 
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from tools.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
+from tools.visualize.pictures import Picture, name_start, shown_ap
 from utils.commands import need_packages, whole_number
 from utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
+    from datasets.test_set import Labels
+    from processor.evaluation.evaluate import Searched
     from utils.ranking.rank_list import RankList
 
 ORDERS = ("worst", "best", "pid", "random")
@@ -44,9 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     need_packages("matplotlib")
     opened = open_test_set(args)
 
-    from datasets.test_set import first_items
+    from datasets.test_set import OWN_IMAGE, first_items
     from processor.evaluation.embed import embed, make_embedding
     from processor.evaluation.evaluate import rank_options, search
+    from tools.visualize.caption_ranks import caption_pictures
     from utils.ranking.rank import rank
     from utils.ranking.rank_list import rank_lists
 
@@ -58,17 +61,27 @@ def main(argv: list[str] | None = None) -> int:
     ap = rank(searched.distances, searched.protocol).ap
     chosen = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)
     lists = rank_lists(searched.distances, chosen.tolist(), args.topk, searched.protocol)
-    queries = samples_of(test.labels, searched.query[chosen])
-    gallery = samples_of(test.labels, searched.trial.gallery)
-    drawn = [
-        (query_tile(query, ap[row]), result_tiles(found, gallery))
-        for row, query, found in zip(chosen, queries, lists, strict=True)
-    ]
-    for number, (row, sample, (query, results)) in enumerate(zip(chosen, queries, drawn, strict=True), 1):
-        draw_grid(query, results, opened.folder / file_name(number, sample, ap[row]))
-    draw_sheet(drawn, opened.folder / SHEET_NAME)
+    if OWN_IMAGE in test.labels.more:
+        pictures = caption_pictures(test.labels, searched, embedded.feat, chosen, ap, lists)
+    else:
+        pictures = image_pictures(test.labels, searched, chosen, ap, lists)
+    for picture in pictures:
+        draw_grid(picture.query, picture.results, opened.folder / picture.name, title=picture.title)
+    draw_sheet(pictures, opened.folder / SHEET_NAME)
     print(f"{len(chosen)} rank lists and {SHEET_NAME} in {opened.folder}")
     return 0
+
+
+def image_pictures(
+    labels: "Labels", searched: "Searched", chosen: np.ndarray, ap: np.ndarray, lists: Sequence["RankList"]
+) -> list[Picture]:
+    """Return the pictures of queries `chosen` [n], rows of `ap` [Q], and of what was found for each of them."""
+    queries = samples_of(labels, searched.query[chosen])
+    gallery = samples_of(labels, searched.trial.gallery)
+    return [
+        Picture(file_name(number, query, ap[row]), query_tile(query, ap[row]), result_tiles(found, gallery))
+        for number, (row, query, found) in enumerate(zip(chosen, queries, lists, strict=True), 1)
+    ]
 
 
 def check_pids(wanted: Sequence[int], pids: np.ndarray) -> None:
@@ -103,7 +116,7 @@ def choose(
 
 def query_tile(sample: "Sample", ap: float) -> Tile:
     """Return the query with its average precision, identity, camera and file name."""
-    return Tile(sample.path, "query", (_percent(ap), _who(sample), Path(sample.path).name))
+    return Tile(sample.path, "query", (shown_ap(ap), _who(sample), Path(sample.path).name))
 
 
 def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
@@ -120,24 +133,20 @@ def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
     return tiles
 
 
-def draw_sheet(drawn: Sequence[tuple[Tile, Sequence[Tile]]], path: Path) -> None:
+def draw_sheet(pictures: Sequence[Picture], path: Path) -> None:
     """Write the overview: the first queries below each other, small, without the captions of what was found."""
     rows = []
-    for query, results in drawn[:SHEET_QUERIES]:
-        small = [tile._replace(caption=()) for tile in results]
-        rows.append(grid_image(query._replace(caption=query.caption[:2]), small, max(1, len(small)), SHEET_HEIGHT))
+    for picture in pictures[:SHEET_QUERIES]:
+        small = [tile._replace(caption=()) for tile in picture.results]
+        query = picture.query and picture.query._replace(caption=picture.query.caption[:2])
+        rows.append(grid_image(query, small, max(1, len(small)), SHEET_HEIGHT, picture.title))
     save_picture(stacked(rows), path)
 
 
 def file_name(number: int, sample: "Sample", ap: float) -> str:
     """Return a name that sorts by `number`, such as 001_ap0.03_pid12_c2_name.png."""
-    score = "none" if math.isnan(ap) else f"{ap:.2f}"
-    return f"{number:03d}_ap{score}_pid{sample.pid}_c{sample.camid}_{file_stem(sample.path)}.png"
+    return f"{name_start(number, sample.pid, ap)}_c{sample.camid}_{file_stem(sample.path)}.png"
 
 
 def _who(sample: "Sample") -> str:
     return f"pid {sample.pid} cam {sample.camid}"
-
-
-def _percent(ap: float) -> str:
-    return "no match" if math.isnan(ap) else f"AP {ap:.1%}"

@@ -1,4 +1,4 @@
-"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness and number of matches of the query.
+"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness, length and number of matches of the query.
 
 A slice counts valid queries only, so that the mean over a division of the queries, weighted by `num_query`, is the
 figure of the whole test. Nothing here reads cfg or images.
@@ -8,6 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +25,15 @@ UNKNOWN_VIEW = "unknown"
 LEFT_OUT = "left_out"  # the kind of a row that counts what has none
 MOST = 32  # query cameras, gallery cameras, viewpoints that have slices: those of the most images
 MOST_READ = {"camera_pair": MOST * MOST}  # slices of a kind that are read, twice MOST of the others
+WORDS = (0, 8, 16, 24, 32, 48, 64)  # the longest captions of a slice; one more has all longer ones
 DECIMALS = 6
 
 
 class Slice(NamedTuple):
     """One part of a test; mAP and R1 are fractions in 0..1, NaN where no query of the part has a match."""
 
-    kind: str  # camera_pair | viewpoint | brightness | matches | left_out (its query says what; the rest is empty)
-    query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, "low-high" of matches
+    kind: str  # camera_pair | viewpoint | brightness | words | matches | left_out (its query says what; else empty)
+    query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, of words, of matches
     gallery: str  # camid of the gallery images of a camera pair, "" for the other kinds
     num_query: int  # queries with a match, the ones that mAP and R1 average
     num_id: int  # identities of these queries
@@ -91,13 +93,17 @@ def _left_out(words: str) -> Slice:
 
 
 def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[Slice]:
-    """Return the slices by viewpoint, brightness and number of matches of the query, from the arrays of per_query.npz.
+    """Return the slices by what is known of the query, from the arrays of per_query.npz: viewpoint, brightness, ...
 
-    Read are ap, first_hit, num_pos, pid, viewid, brightness, each [Q]; queries of all trials count. `threshold` in
-    0..1 is the brightness below which an image is dark: the dark and the bright side are one slice each, and two
-    halves each. Viewpoints are left out where all queries share one; of more than MOST those of the most queries have
-    slices, and a slice of kind left_out counts the others.
+    Read are ap, first_hit, num_pos, pid, viewid, brightness, and of captions words, each [Q]; queries of all trials
+    count, but for those of sets that weigh nothing. `threshold` in 0..1 is the brightness below which an image is dark:
+    the dark and the bright side are one slice each, and two halves each; captions have none. Viewpoints are left out
+    where all queries share one; of more than MOST those of the most queries have slices, and a slice of kind left_out
+    counts the others.
     """
+    if "weight" in per_query:
+        counted = per_query["weight"] > 0
+        per_query = {name: values[counted] for name, values in per_query.items()}
     viewids, brightness, num_pos = (per_query[name] for name in ("viewid", "brightness", "num_pos"))
     scores = (per_query["ap"], per_query["first_hit"], per_query["pid"])
     slices = []
@@ -107,9 +113,11 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
         slices += [_slice(("viewpoint", str(view), ""), viewids == view, *scores) for view in known] + others
         if views[0] < 0:
             slices.append(_slice(("viewpoint", UNKNOWN_VIEW, ""), viewids < 0, *scores))
-    for name, low, high in brightness_ranges(threshold):
+    for name, low, high in brightness_ranges(threshold) if np.isfinite(brightness).any() else ():
         below_high = brightness < high if high < 1 else True  # an all-white image belongs to the last range
         slices.append(_slice(("brightness", name, ""), (brightness >= low) & below_high, *scores))
+    if "words" in per_query:
+        slices += _word_slices(per_query["words"], scores)
     low = 1
     while low <= num_pos.max():
         high = 2 * low - 1
@@ -117,6 +125,13 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
         slices.append(_slice(("matches", name, ""), (num_pos >= low) & (num_pos <= high), *scores))
         low *= 2
     return slices
+
+
+def _word_slices(words: np.ndarray, scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[Slice]:
+    """Return the slices by the number of words [Q] of captions, as far as there are captions of a length."""
+    place = np.searchsorted(WORDS[1:], words)
+    names = [f"{low + 1}-{high}" for low, high in pairwise(WORDS)] + [f"{WORDS[-1] + 1}-"]
+    return [_slice(("words", names[part], ""), place == part, *scores) for part in np.unique(place)]
 
 
 def brightness_ranges(threshold: float) -> list[tuple[str, float, float]]:

@@ -10,6 +10,9 @@ from model.weights.kinds import describe
     ("name", "words"),
     [
         ("visual.conv1.weight", "a CLIP model"),
+        ("base_model.visual.conv1.weight", "a checkpoint of IRRA, which MODEL.NAME irra takes"),
+        ("bottleneck_proj.weight", "a checkpoint of CLIP-ReID, which MODEL.NAME clip_reid takes"),
+        ("prompt_learner.cls_ctx", "a checkpoint of CLIP-ReID, which MODEL.NAME clip_reid takes"),
         ("dist_token", "a distilled DeiT"),
         ("cls_token", "a plain ViT"),
         ("layer1.0.conv1.weight", "a plain ResNet"),

@@ -61,7 +61,7 @@ def expected(kind: str, trained: Trained, batch: torch.Tensor, labels: list[tupl
 def test_exported_image_tower_gives_the_embedding_of_the_formulas_in_any_batch(kind, fmt, tmp_path):
     trained, file = make_trained(kind, tmp_path), tmp_path / "file"
     before = set(trained.model.state_dict())
-    parity = export_model(trained, file, fmt)
+    (parity,) = export_model(trained, file, fmt).values()
     assert parity.inputs == ("images" if kind == "resnet" else "images, camids, viewids")
     assert set(trained.model.state_dict()) == before  # the file alone lacks the text
     run, batch = LOADERS[fmt](file), images(4, SIZE)

@@ -166,7 +166,7 @@ def test_three_choices_of_the_epoch_are_named_as_what_they_are(launch, runner, l
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines() if line.startswith("seed 0, best on held-out ids")]
     assert lines[0][6:9] == ["VeRi-776", "1", "30.00"]
-    assert " 1  mine, best on held-out ids  VeRi-776" in out and "(DATASETS.VAL_IDS)" in out
+    assert " 1  mine, best on held-out ids  VeRi-776" in out and "(DATASETS.VAL_IDS, or a val split" in out
     with open(logs / "veri776_mine_summary.csv", newline="") as stream:
         assert [row["best_held_out"] for row in csv.DictReader(stream)] == ["1", "0", "0"]
 

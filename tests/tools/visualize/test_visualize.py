@@ -13,6 +13,7 @@ from tools.visualize import grid
 from tools.visualize.attention import heat_map, overlay
 from tools.visualize.embedding import choose_ids, coordinates, palette, project, scatter
 from tools.visualize.grid import Tile, draw_grid
+from tools.visualize.pictures import Picture
 from tools.visualize.ranks import SHEET_QUERIES, check_pids, choose, draw_sheet, file_name, query_tile, result_tiles
 from utils.errors import ConfigError, DataError
 from utils.ranking.rank_list import RankList
@@ -110,7 +111,7 @@ def test_the_overview_holds_the_first_queries_only(tmp_path):
     tile = Tile(Image.new("RGB", (10, 10)), "query", ("AP 1.0%", "pid 1 cam 0", "name"))
     heights = []
     for count in (1, SHEET_QUERIES, SHEET_QUERIES + 3):
-        draw_sheet([(tile, [tile, tile])] * count, tmp_path / "sheet.png")
+        draw_sheet([Picture("", tile, [tile, tile])] * count, tmp_path / "sheet.png")
         heights.append(Image.open(tmp_path / "sheet.png").height)
     assert heights[1] == heights[2] == SHEET_QUERIES * heights[0]
 

@@ -1,0 +1,61 @@
+"""Checkpoints of IRRA, ours and the original's, which have the same names."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from model.weights.convert import resize_text_positions
+from model.weights.load import LoadReport, Weights
+
+logger = logging.getLogger(__name__)
+
+TOWERS = "base_model."
+IMAGE_POSITIONS = f"{TOWERS}visual.positional_embedding"
+TEXT_POSITIONS = f"{TOWERS}positional_embedding"
+BLOCKS = (f"{TOWERS}visual.transformer.", f"{TOWERS}transformer.")
+BEYOND_THE_TOWERS = {  # MODEL.PRETRAIN_CHOICE -> what else it takes from a checkpoint
+    "self": (),
+    "finetune": ("classifier", "cross_", "ln_", "mlm_head"),
+}
+OTHERS = {  # names of other models' weights -> what such a file is, and what to do
+    "base.": "is a checkpoint of TransReID (its weights are called base.*); set MODEL.NAME transformer, or resnet50, "
+    "and the rest as in its training",
+    "image_encoder.": "is a checkpoint of CLIP-ReID (its weights are called image_encoder.*); set MODEL.NAME clip_reid",
+    "visual.": "is a CLIP, which MODEL.CLIP_LOCAL_PATH takes with MODEL.PRETRAIN_CHOICE imagenet",
+    "vision_model.": "is a CLIP, which MODEL.CLIP_LOCAL_PATH takes with MODEL.PRETRAIN_CHOICE imagenet",
+}
+
+
+class IrraRules:
+    """Weight rules of a `model`, an `Irra`."""
+
+    grid = None  # a table of another grid is refused: the embedding would be another
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def translate(self, weights: Weights) -> Weights:
+        """Return a checkpoint's weights; where its captions have another length, with positions for ours."""
+        table, ours = weights.get(TEXT_POSITIONS), self.model.get_parameter(TEXT_POSITIONS)
+        if table is None or table.dim() != 2 or len(table) in (0, len(ours)) or table.shape[1] != ours.shape[1]:
+            return weights  # it fits, or loading says what is wrong
+        logger.warning("%s: %d rows in place of %d, for INPUT.TEXT.LENGTH", TEXT_POSITIONS, len(ours), len(table))
+        return {**weights, TEXT_POSITIONS: resize_text_positions(table, len(ours))}
+
+    def deciding_keys(self, name: str) -> str:
+        if name == IMAGE_POSITIONS:
+            return "INPUT.SIZE_TEST (and SIZE_TRAIN) and MODEL.STRIDE_SIZE decide it"
+        return "MODEL.CLIP_BACKBONE decides it" if name.startswith(TOWERS) else ""
+
+    def refusal(self, weights: Weights) -> str:
+        if not any(name.startswith(TOWERS) for name in weights):
+            return next((f" {what}" for start, what in OTHERS.items() if any(n.startswith(start) for n in weights)), "")
+        deeper = [name for name in weights if name.startswith(BLOCKS) and name not in self.model.state_dict()]
+        if deeper and any(name in weights for name in self.model.state_dict()):
+            return f": {deeper[0]} is in the file, but not in this model; {self.deciding_keys(deeper[0])}"
+        return ""
+
+    def warnings(self, report: LoadReport) -> list[str]:
+        return []

@@ -1,0 +1,30 @@
+"""Sentences as a user writes them on the command line."""
+
+import argparse
+from collections.abc import Sequence
+
+from configs.keys import KEYS
+from utils.errors import ConfigError
+
+
+def sentence(text: str) -> str:
+    """Return a sentence given on the command line; argparse's error for one that is empty or no text."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; write a sentence")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, which is no UTF-8 text") from error
+    return text
+
+
+def check_quotes(texts: Sequence[str], opts: Sequence[str], way_out: str = "") -> None:
+    """Raise ConfigError where words of a sentence were taken for the first KEY of `opts`: it lacks its quotes.
+
+    `texts` are what --text was given; `way_out` ends the message.
+    """
+    if texts and opts and opts[0] not in KEYS and "." not in opts[0]:
+        whole = " ".join([texts[-1], *opts])
+        raise ConfigError(
+            f"--text takes one sentence in quotes, got '{opts[0]}' beside it; write --text \"{whole}\"{way_out}"
+        )
