@@ -36,10 +36,7 @@ PLAIN = {
 }
 FUSIONS = tuple(clips.variants(clips.Sources("", "", "")))
 ZOO = (*PLAIN, *trunks.KINDS, *FUSIONS)
-FAST = (
-    *("transreid", "cameras alone, flipped, not normalised", "resnet", "quickwin", "hf concat"),
-    *("dinov3", "eva02", "siglip"),
-)
+FAST = ("transreid", "cameras alone, flipped, not normalised", "resnet", "quickwin", "hf concat", "dinov3")
 
 
 def cfg_of(name: str, sources: clips.Sources) -> CfgNode:
