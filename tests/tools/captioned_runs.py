@@ -9,7 +9,7 @@ from tests.model.clip_reids import VIT, write_clip
 from tests.model.irras import irra_cfg, make_irra
 from utils.checkpoint import save_weights
 
-IDS = {"train": (9, 2, 1, 4, 5, 6), "test": (7, 3, 60, 8)}
+IDS = {"train": (9, 2, 1, 4, 5, 6), "test": (7, 3, 60, 8)}  # as many to train on as the model has classes
 NAME = "irra_3.pth"
 
 

@@ -41,8 +41,9 @@ def caption_pictures(
         text, pid = labels.names[caption], labels.pids[caption]
         results = result_tiles(labels, rows, found, similarities(feat, caption, rows), own)
         name = f"{name_start(number, pid, ap[row])}_{text_stem(text)}.png"
-        query = None if own < 0 else Tile(labels.names[own], OWN, (shown_ap(ap[row]), *_lines(labels, own)))
-        pictures.append(Picture(name, query, results, text))
+        score = shown_ap(ap[row])
+        query = None if own < 0 else Tile(labels.names[own], OWN, (score, *_lines(labels, own)))
+        pictures.append(Picture(name, query, results, text if query else f"{text} ({score})"))
     return pictures
 
 

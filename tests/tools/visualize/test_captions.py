@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.test_set import OWN_IMAGE, Labels
+from datasets.test_set import OWN_IMAGE, Labels, Trial
 from datasets.tokens import END_ID, tokenize
 from model.irra import Irra
+from processor.evaluation.evaluate import Searched
 from processor.trained import load_trained
 from tests import commands
 from tests.model.clip_reids import assert_near, in_float64
@@ -23,7 +24,7 @@ from tests.tools.test_feature_extractor import naive_pixels
 from tests.tools.visualize.test_visualize_commands import one_error
 from tools.visualize import ranks, words
 from tools.visualize.__main__ import main
-from tools.visualize.caption_ranks import result_tiles
+from tools.visualize.caption_ranks import caption_pictures
 from tools.visualize.grid import Tile
 from utils.ranking.rank_list import RankList
 
@@ -107,11 +108,15 @@ def test_a_caption_without_an_image_of_its_own_has_no_first_tile():
         ["/x/a.jpg", "/x/b.jpg", "a man"],
         {OWN_IMAGE: np.array([-1, -1, -1])},
     )
+    query, gallery = np.array([2]), np.array([0, 1])
+    searched = Searched(Trial("", 0, query, gallery), query, None, None)
+    feat = torch.tensor([[-1.0, 0.0], [3.0, 4.0], [2.0, 0.0]])
     found = RankList(np.array([1, 0]), np.array([1, 0]), np.array([0.5, 0.6]))
-    tiles = result_tiles(labels, np.array([1, 0]), found, np.array([0.25, -0.5]), -1)
-    assert tiles == [
-        Tile("/x/b.jpg", "1", ("similarity 0.250", "pid 3", "b.jpg"), "wrong"),
-        Tile("/x/a.jpg", "2", ("similarity -0.500", "pid 7", "a.jpg"), "right"),
+    (picture,) = caption_pictures(labels, searched, feat, np.array([0]), np.array([0.5]), [found])
+    assert (picture.name, picture.query, picture.title) == ("001_ap0.50_pid7_a_man.png", None, "a man (AP 50.0%)")
+    assert picture.results == [
+        Tile("/x/b.jpg", "1", ("similarity 0.600", "pid 3", "b.jpg"), "wrong"),
+        Tile("/x/a.jpg", "2", ("similarity -1.000", "pid 7", "a.jpg"), "right"),
     ]
 
 

@@ -198,9 +198,7 @@ def test_a_resnet_has_no_attention_maps(tiny_root, tmp_path, capsys):
     assert "the attention of ResNet50 cannot be rolled out" in one_error(capsys)
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], *([name, "--help"] for name in ("ranks", "attention", "words", "embedding"))]
-)
+@pytest.mark.parametrize("name", [None, "ranks", "attention", "words", "embedding"])
 def test_help_loads_nothing_heavy(name):
     words = ["--help"] if name is None else [name, "--help"]
     code = (
