@@ -119,7 +119,7 @@ def test_processes_share_all_features_and_the_batches_of_one(batch, tiny_root, t
     config = write_yaml(tmp_path, tiny_root)
     config.write_text(config.read_text().replace("IMS_PER_BATCH: 20", f"IMS_PER_BATCH: {batch}"))
     run_in_group(keep_stage_one, config, tmp_path)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
     cfg = load_cfg(config)
     data = make_dataloader(cfg)
     torch.manual_seed(0)
