@@ -67,7 +67,7 @@ FIGURES = {  # Rank-1, 5, 10, mAP, mINP
     "RSTPReid/clip_itc": "54.05 80.70 88.00 43.41 22.31",
 }
 SETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
-SMALL = ("Synthetic/irra", "Synthetic/irra_no_mlm", "Synthetic/irra_itc")
+SMALL = ("Synthetic/irra", "Synthetic/irra_no_mlm", "Synthetic/irra_sdm", "Synthetic/irra_itc")
 MASKED, NAMES, FOLDER = "INPUT.TEXT.MASK_CAPTION", "LOSS.TEXT.NAMES", "OUTPUT_DIR"
 
 
@@ -125,8 +125,14 @@ def test_the_small_twins_differ_in_their_losses_alone():
     without = differences("Synthetic/irra_no_mlm", "Synthetic/irra")
     assert set(without) == {NAMES, "MODEL.CMT_DEPTH"}  # a cross encoder that is not there has no depth
     assert list(without[NAMES]) == ["sdm", "id"]
+    sdm = differences("Synthetic/irra_sdm", "Synthetic/irra_no_mlm")
+    assert {key: list(value) for key, value in sdm.items()} == {NAMES: ["sdm"]}
+
+
+def test_the_small_contrast_knows_no_identities_in_its_batches_either():
     itc = differences("Synthetic/irra_itc", "Synthetic/irra_no_mlm")
-    assert {key: list(value) for key, value in itc.items()} == {NAMES: ["itc"]}
+    assert (set(itc), list(itc[NAMES])) == ({NAMES, "DATALOADER.SAMPLER"}, ["itc"])
+    assert itc["DATALOADER.SAMPLER"] == "softmax"
 
 
 def test_the_small_recipes_cut_no_sentence():
