@@ -97,7 +97,7 @@ def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:
         set_value(cfg, name, "")
         return []
     try:
-        parsed = parse_value(value, key.default, key.choices, key.length if key.fills else 1)
+        parsed = parse_value(value, key.default, key.choices, key.length if key.fills else 1, key.item)
     except ValueError as error:
         return [f"{where}: {name} {error}"]
     if key.joined_by:

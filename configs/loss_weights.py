@@ -13,8 +13,11 @@ from configs.keys.clip_reid import STAGE1, STAGE2
 from configs.keys.irra import LOSSES as TEXT_LOSSES
 from configs.keys.irra import MASKED_WORDS
 from configs.keys.irra import NAME as IRRA
+from configs.keys.pcb import NAME as PCB
 from configs.stages import solver_of
 from configs.weight_spec import decayed_weight, spec_weight
+
+DISTILL = "distill"  # the term of a teacher, whose parts have weights of their own in DISTILL
 
 
 def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
@@ -31,7 +34,8 @@ def transreid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
         "tripletx": tripletx if kind == "tripletx" else 0.0,
         "supcon": supcon_weight(cfg, epoch),
     }
-    return weights | ({"center": center_weight(cfg, stage)} if center_weight(cfg, stage) > 0 else {})
+    weights |= {"center": center_weight(cfg, stage)} if center_weight(cfg, stage) > 0 else {}
+    return weights | ({DISTILL: 1.0} if has_teacher(cfg) else {})
 
 
 def clip_reid_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
@@ -48,14 +52,27 @@ def irra_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
     return {name: weights.get(name, 1.0) for name in TEXT_LOSSES if name in cfg.LOSS.TEXT.NAMES}
 
 
+def pcb_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
+    """Return the weights of the terms of part branches: those on images, and `spectral` where it has a weight."""
+    spectral = cfg.LOSS.SPECTRAL
+    weight = float(spectral.W) if epoch >= spectral.START_EPOCH else 0.0
+    return transreid_weights(cfg, epoch, stage) | ({"spectral": weight} if spectral.W > 0 else {})
+
+
 # by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage; between the epochs that
-# LOSS.PHASED and LOSS.SUPCON.DECAY_* name a weight only rises or only falls
+# LOSS.PHASED, LOSS.SUPCON.DECAY_* and LOSS.SPECTRAL.START_EPOCH name a weight only rises or only falls
 WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
     "transformer": transreid_weights,
     "resnet50": transreid_weights,
     **dict.fromkeys(CLIP_REID, clip_reid_weights),
     IRRA: irra_weights,
+    PCB: pcb_weights,
 }
+
+
+def has_teacher(cfg: CfgNode) -> bool:
+    """Return whether the stages on images learn from a trained model."""
+    return bool(cfg.DISTILL.TEACHER_RUN or cfg.DISTILL.TEACHER_WEIGHT)
 
 
 def phase_index(cfg: CfgNode, epoch: int) -> int:

@@ -8,13 +8,14 @@ from yacs.config import CfgNode
 from configs.keys.clip_reid import BASELINE, STAGE1, STAGE2
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.pcb import NAME as PCB
 from configs.stages import STAGES
 from configs.values import set_value, value_of
 
 # key -> (what '' stands for, by MODEL.NAME where that is something else)
 OWN_VALUES: dict[str, tuple[str, dict[str, str]]] = {
     "SOLVER.SCHEDULER": ("cosine", {**dict.fromkeys(CLIP_REID, "multistep"), IRRA: "after_warmup_cosine"}),
-    "LOSS.BRANCHES.REDUCE": ("halves", dict.fromkeys(CLIP_REID, "sum")),
+    "LOSS.BRANCHES.REDUCE": ("halves", dict.fromkeys((*CLIP_REID, PCB), "sum")),
 }
 STAGE_SECTIONS = tuple(f"SOLVER.{stage.upper()}." for stage in (STAGE1, STAGE2))
 

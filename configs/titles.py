@@ -12,6 +12,7 @@ TITLES = {
     "VehicleID": "VehicleID",
     "table": "table",
     "synthetic": "synthetic VeRi",
+    "synthetic_persons": "synthetic persons",
     "CUHK-PEDES": "CUHK-PEDES",
     "ICFG-PEDES": "ICFG-PEDES",
     "RSTPReid": "RSTPReid",

@@ -8,6 +8,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from configs.keys import KEYS
+
 ON_OFF = (("yes", "no"), ("on", "off"))  # a key with these choices may also be set by the words of the other pairs
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LEADING_ZERO = re.compile(r"([+-]?)0[\d_]*[1-9][\d_]*")
@@ -33,8 +35,15 @@ def set_value(cfg: CfgNode, name: str, value: Any) -> None:
     (value_of(cfg, section) if section else cfg)[leaf] = value
 
 
-def parse_value(value: Any, default: Any, choices: Sequence[Any] = (), length: int = 1) -> Any:
+def is_set(cfg: CfgNode, name: str) -> bool:
+    """Return whether a dotted key has another value than its default."""
+    return value_of(cfg, name) != KEYS[name].default
+
+
+def parse_value(value: Any, default: Any, choices: Sequence[Any] = (), length: int = 1, item: Any = "") -> Any:
     """Return `value` in the type of `default`: int widens to float, a lone string to a tuple, a list fits a tuple.
+
+    Items of a list are of the type of its default's first one, of that of `item` where the default is empty.
 
     Text is kept as written, but for a Python string in quotes ("('veri')", as yacs allows) that is not Verbatim.
     Numbers and lists are read as Python literals ('1e-4', '[256, 128]'), so no 0120 (octal?) and no 10:30 (base 60?);
@@ -51,7 +60,7 @@ def parse_value(value: Any, default: Any, choices: Sequence[Any] = (), length: i
         return flag
     if isinstance(default, (int, float)):
         return _number(value, literal, default)
-    return _sequence(value, literal, default, length)
+    return _sequence(value, literal, type(default), default[0] if default else item, length)
 
 
 def _text(value: Any, choices: Sequence[Any]) -> str:
@@ -103,8 +112,8 @@ def _meant(literal: Any) -> str:
     return ""
 
 
-def _sequence(value: Any, literal: Any, default: Sequence[Any], length: int) -> Sequence[Any]:
-    holds_strings = not default or isinstance(default[0], str)
+def _sequence(value: Any, literal: Any, kind: type, example: Any, length: int) -> Sequence[Any]:
+    holds_strings = isinstance(example, str)
     if isinstance(value, (list, tuple)):
         items = list(value)
     elif isinstance(literal, (list, tuple)):
@@ -115,13 +124,12 @@ def _sequence(value: Any, literal: Any, default: Sequence[Any], length: int) -> 
         items = [literal] * length
     else:
         raise ValueError(f"got {_quoted(value)}, expected a list{'' if holds_strings else _meant(literal)}")
-    example = "" if holds_strings else default[0]
     try:
         items = [parse_value(item, example) for item in items]
     except ValueError as error:
-        kind = "strings" if holds_strings else "numbers"
-        raise ValueError(f"got {_quoted(value)}, expected a list of {kind}: {error}") from error
-    return type(default)(items)
+        wanted = "strings" if holds_strings else "numbers"
+        raise ValueError(f"got {_quoted(value)}, expected a list of {wanted}: {error}") from error
+    return kind(items)
 
 
 def _literal(value: Any) -> Any:

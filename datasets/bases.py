@@ -53,6 +53,7 @@ class ReIDDataset:
     has_cameras: bool = True
     num_cameras: int = 0  # of the whole data set, as published; 0 = not known
     no_train: str = ""  # why `train` is empty; '' = it is not. Such a data set serves tests alone
+    more: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # what else is known: by name {path: -128..127}
 
 
 def fingerprint(splits: Mapping[str, Iterable[Sample]]) -> str:

@@ -30,3 +30,4 @@ class Batch(TypedDict, total=False):
     present: dict[str, Tensor]  # by name: bool [B], False = this sample lacks the modality
     teacher: ModelOutput  # of the same images
     step: int  # of the run, from 1, set by the loop
+    epoch: int  # of the stage, from 1, set by the loop

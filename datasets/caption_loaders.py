@@ -19,10 +19,11 @@ from datasets.tokens import count_tokens, length_notes
 from datasets.torch_datasets import ImageLoader, collate
 from datasets.training_set import check_training_set
 from utils.distributed import find_ranks, num_processes, own_rank
+from utils.test_folder import I2T
 
 logger = logging.getLogger(__name__)
 
-T2I, I2T = "t2i", "i2t"  # sets of trials: images searched with captions, captions with images
+T2I = "t2i"  # the set of trials that search images with captions
 
 
 def make_pair_loaders(cfg: CfgNode, train: list[Pair], num_instance: int | None) -> tuple[PairLoader, ImageLoader]:
@@ -36,14 +37,17 @@ def make_pair_loaders(cfg: CfgNode, train: list[Pair], num_instance: int | None)
         check_training_set(cfg, train, find_ranks(cfg.MODEL.DIST_TRAIN).world_size)
     images, in_order = make_training_images(cfg, images_of(train), trains)
     logger.info("training pairs: %d captions of %d images", len(train), len(images))
-    text = cfg.INPUT.TEXT
-    masking = Masking(cfg.SOLVER.SEED, text.MASK_RATE, text.MASK_SHARE, text.KEEP_SHARE)
+    text, plan = cfg.INPUT.TEXT, PhasePlan(cfg)
+    unasked = tuple(  # a loss acts in all epochs of a segment, or in none
+        range(first.epoch, last.epoch + 1) for first, last in plan.segments() if not first.weights.get(MASKED_WORDS)
+    )
+    masking = Masking(cfg.SOLVER.SEED, text.MASK_RATE, text.MASK_SHARE, text.KEEP_SHARE, unasked)
     rows = PairRows(images, train, text.LENGTH, masking if MASKED_WORDS in cfg.LOSS.TEXT.NAMES else None)
     if trains:
         for note in length_notes([count_tokens(pair.caption) for pair in train], text.LENGTH):
             logger.info("training: %s", note)
     sampler = make_sampler(cfg, train, num_instance, smallest=1)
-    share = PhasePlan(cfg).batch_size // sampler.world_size
+    share = plan.batch_size // sampler.world_size
     batches = BatchesByEpoch(sampler, share, drop_last=False)
     return PairLoader(rows, batch_sampler=batches, **loader_options(cfg, len(rows), share)), in_order
 

@@ -16,6 +16,7 @@ from datasets.batch import Batch
 from datasets.captions import Pair
 from datasets.tokens import apply_mask, draw_mask, tokenize_all
 from datasets.torch_datasets import DAMAGED, ImageDataset, ImageLoader
+from utils.generators import seeded_generator
 
 
 class Masking(NamedTuple):
@@ -25,6 +26,7 @@ class Masking(NamedTuple):
     rate: float
     mask_share: float
     keep_share: float
+    unasked: tuple[range, ...] = ()  # epochs in which no loss asks for the masked words
 
 
 class CaptionRows(Dataset):
@@ -68,7 +70,8 @@ class PairRows(Dataset):
         """Return the batch of some (row, epoch).
 
         images uint8 [B, 3, H, W], pids and image_ids int64 [B], caption_ids int64 [B, length], paths; with a masking
-        also mlm_ids and mlm_labels int64 [B, length]. Damaged files as `ImageDataset` tells them; errors as there.
+        also mlm_ids int64 [B, length], and mlm_labels likewise where the epoch asks for masked words. Damaged files as
+        `ImageDataset` tells them; errors as there.
         """
         chosen = [row for row, _ in rows]
         image_ids = self._image_ids[chosen]
@@ -78,11 +81,12 @@ class PairRows(Dataset):
         return batch if self._masking is None else batch | self._masked(batch["caption_ids"], rows)
 
     def _masked(self, caption_ids: torch.Tensor, rows: Sequence[tuple[int, int]]) -> Batch:
-        seed, *shares = self._masking
-        drawn = [draw_mask((self._length,), _generator(seed, epoch, row)) for row, epoch in rows]
+        seed, *shares, unasked = self._masking
+        drawn = [draw_mask((self._length,), seeded_generator(seed, epoch, row)) for row, epoch in rows]
         draw, any_word = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         mlm_ids, mlm_labels = apply_mask(caption_ids, draw, any_word, *shares)
-        return {"mlm_ids": mlm_ids, "mlm_labels": mlm_labels}
+        asked = not any(epoch in epochs for _, epoch in rows for epochs in unasked)
+        return {"mlm_ids": mlm_ids, "mlm_labels": mlm_labels} if asked else {"mlm_ids": mlm_ids}
 
 
 class BatchesByEpoch(BatchSampler):
@@ -113,8 +117,3 @@ def compact_tokens(captions: Sequence[str], length: int) -> np.ndarray:
 
 def _widened(tokens: np.ndarray, rows: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(tokens[rows].astype(np.int64))
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    """Return a generator whose numbers follow from these alone, none below 0."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

@@ -28,6 +28,15 @@ def camera_ranges(datasets: Sequence[ReIDDataset]) -> list[range]:
     return ranges
 
 
+def known_of_all(datasets: Sequence[ReIDDataset]) -> dict[str, dict[str, int]]:
+    """Return what the data sets know of images besides their labels: by name {path: value} of all of them together."""
+    known: dict[str, dict[str, int]] = {}
+    for dataset in datasets:
+        for name, values in dataset.more.items():
+            known.setdefault(name, {}).update(values)
+    return known
+
+
 def relabelled(samples: Sequence[Sample]) -> list[Sample]:
     """Return the samples with their identities numbered 0..C-1 in ascending order."""
     label = {pid: row for row, pid in enumerate(sorted({sample.pid for sample in samples}))}

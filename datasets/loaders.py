@@ -84,7 +84,7 @@ def make_test_set(
         name=name,
         title=title,
         loaders=(make_test_images(cfg, samples, told, use_cache),),
-        labels=labels_of(samples),
+        labels=labels_of(samples, dataset.more),
         trials=trials,
         junk=None if dataset.trials else same_camera,
         distinct=False,

@@ -29,6 +29,7 @@ def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTrans
             cfg.INPUT.SSL.GREY_PROB,
         )
     else:
-        erasing = Erasing(tuple(cfg.INPUT.RE_AREA), cfg.INPUT.RE_VALUE)
-        train = BatchTransform(mean, std, cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB, erasing)
+        erasing = Erasing(tuple(cfg.INPUT.RE_AREA), cfg.INPUT.RE_VALUE, cfg.INPUT.RE_ASPECT)
+        randomness = (cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB, erasing, cfg.INPUT.JITTER)
+        train = BatchTransform(mean, std, *randomness)
     return train, BatchTransform(mean, std)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from yacs.config import CfgNode
 
@@ -15,13 +15,15 @@ from datasets.archives.vehicleid import load_vehicleid
 from datasets.archives.veri import load_veri
 from datasets.bases import ReIDDataset, Sample, fingerprint, match_findings, published_findings, statistics_table
 from datasets.held_out import HeldOut, hold_out
-from datasets.join import camera_ranges, join_training_sets, relabelled
+from datasets.join import camera_ranges, join_training_sets, known_of_all, relabelled
 from datasets.labels import check_side_rows
 from datasets.synthetic.load import load_synthetic
+from datasets.synthetic_persons import load_synthetic_persons
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+AnyDataset = TypeVar("AnyDataset")  # with name and notes
 HELD_OUT_TITLE = "held-out identities"
 
 
@@ -77,6 +79,7 @@ def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
         "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
         "table": lambda: load_table(cfg.DATASETS.TABLE, root),
         "synthetic": lambda: load_synthetic(root, unlabelled, views("synthetic")),
+        "synthetic_persons": lambda: load_synthetic_persons(root),
     }
     return [loaders[name]() for name in names]
 
@@ -112,7 +115,8 @@ def arrange(
     if cfg.DATASETS.VAL_IDS:
         held = hold_out_ids(cfg, [*trained.values()], joined)
         train = relabelled(held.train)
-        held_out = Tested(ReIDDataset(HELD_OUT_TITLE, [], held.query, held.gallery), range(camera_num))
+        more = known_of_all([*trained.values()])
+        held_out = Tested(ReIDDataset(HELD_OUT_TITLE, [], held.query, held.gallery, more=more), range(camera_num))
     return Samples(
         train,
         Counts(1 + max(sample.pid for sample in train), camera_num, view_num),
@@ -151,19 +155,28 @@ def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence
 
 def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
     shown = [*datasets, *([] if any(test is dataset for dataset in datasets) else [test])]
-    logger.info("data sets\n%s", statistics_table(shown))
-    for dataset in shown:
+    log_data_sets(shown, statistics_table, published_findings)
+    for finding in match_findings(test):
+        logger.warning("%s", finding)
+
+
+def log_data_sets(
+    datasets: Sequence[AnyDataset],
+    table: Callable[[Sequence[AnyDataset]], str],
+    findings_of: Callable[[AnyDataset], Sequence[str]],
+) -> None:
+    """Log the table of some data sets, their notes, and how many figures (`findings_of`) are not the published ones."""
+    logger.info("data sets\n%s", table(datasets))
+    for dataset in datasets:
         for note in dataset.notes:
             logger.info("%s", note)
-        differing = len(published_findings(dataset))
+        differing = len(findings_of(dataset))
         if differing:
             logger.warning(
                 "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
                 "python -m tools.check lists them",
                 *(dataset.name, differing),
             )
-    for finding in match_findings(test):
-        logger.warning("%s", finding)
 
 
 def _check_cameras(cfg: CfgNode, datasets: Sequence[ReIDDataset]) -> None:

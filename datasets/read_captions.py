@@ -13,7 +13,7 @@ from datasets.bases import Sample, fingerprint
 from datasets.caption_checks import caption_match_findings, caption_table, check_images, published_caption_findings
 from datasets.captions import CaptionDataset, CaptionTest, Pair, load_cuhk_pedes, load_icfg_pedes, load_rstp_reid
 from datasets.held_out import draw_identities
-from datasets.read import HELD_OUT_TITLE, Counts, TellCounts, check_trainable
+from datasets.read import HELD_OUT_TITLE, Counts, TellCounts, check_trainable, log_data_sets
 from datasets.synthetic_text import load_synthetic_text
 
 logger = logging.getLogger(__name__)
@@ -159,18 +159,7 @@ def _places(numbers: Iterable[int], first: int) -> dict[int, int]:
 
 def _log_findings(datasets: Iterable[CaptionDataset], tested: Iterable[CaptionDataset]) -> None:
     """Log table and notes, and what differs from published figures; DataError where a test has nothing to find."""
-    datasets = [*datasets]
-    logger.info("data sets\n%s", caption_table(datasets))
-    for dataset in datasets:
-        for note in dataset.notes:
-            logger.info("%s", note)
-        differing = len(published_caption_findings(dataset))
-        if differing:
-            logger.warning(
-                "%s: %d figures differ from the published ones, so its scores do not compare with published scores; "
-                "python -m tools.check lists them",
-                *(dataset.name, differing),
-            )
+    log_data_sets([*datasets], caption_table, published_caption_findings)
     for finding in (line for dataset in tested for line in caption_match_findings(dataset)):
         logger.warning("%s", finding)
 

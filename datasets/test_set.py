@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -73,10 +73,13 @@ def same_camera(labels: Labels, query: np.ndarray, gallery: np.ndarray) -> np.nd
     return same_pid & (labels.camids[query][:, None] == labels.camids[gallery])
 
 
-def labels_of(samples: Sequence[Sample]) -> Labels:
-    """Return the labels of samples in their order."""
+def labels_of(samples: Sequence[Sample], more: Mapping[str, Mapping[str, int]] | None = None) -> Labels:
+    """Return the labels of samples in their order; `more` as in `ReIDDataset`, of its names those that tell all."""
     numbers = np.array([sample[1:] for sample in samples], dtype=np.int64).reshape(-1, 3)  # [N, 3]
-    return Labels(*np.ascontiguousarray(numbers.T), [sample.path for sample in samples])
+    paths = [sample.path for sample in samples]
+    told = {name: values for name, values in (more or {}).items() if all(path in values for path in paths)}
+    columns = {name: np.array([values[path] for path in paths], dtype=np.int8) for name, values in told.items()}
+    return Labels(*np.ascontiguousarray(numbers.T), paths, columns)
 
 
 def first_items(query: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Batched image transforms that run where the model runs: one implementation for CPU, CUDA and MPS, free of syncs.
 
-Same distribution as the lineage's per-image chain: flip, pad with black, crop, normalise, random erasing (Zhong et al.,
-Random Erasing Data Augmentation, AAAI 2020, by default in timm's 'pixel' mode). Every sample draws its own parameters.
+Same distribution as the lineage's per-image chain: flip, pad with black, crop, colour jitter (by default none),
+normalise, random erasing (Zhong et al., Random Erasing Data Augmentation, AAAI 2020, by default in timm's 'pixel'
+mode). Every sample draws its own parameters.
 """
 
 import functools
@@ -12,8 +13,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from datasets.colour import apply_jitter, draw_jitter
+
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
-ERASE_LOG_ASPECT = math.log(1 / 0.3)  # height / width lies in exp(+-this)
+ERASE_ASPECT = 0.3  # lowest height / width, and width / height
 ERASE_TRIES = 10
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of R, G, B
 
@@ -23,14 +26,17 @@ class Erasing(NamedTuple):
 
     area: tuple[float, float] = ERASE_AREA  # lowest, highest share of the image
     value: str = "noise"  # noise, mean, black or raw_mean, see `fill_of`
+    aspect: float = ERASE_ASPECT  # lowest height / width and width / height, above 0, at most 1
 
 
 OF_THE_LINEAGE = Erasing()
+NO_JITTER = (0.0, 0.0, 0.0, 0.0)
 
 
 class BatchTransform:
     """uint8 batches to normalised float32 batches; the random parts only where their probability is above 0.
 
+    `jitter` holds the strengths of the colour jitter as in `TwoViews`, of every image, before the erasing; 0 = off.
     Randomness comes from the default torch generator of the images' device.
     """
 
@@ -42,20 +48,27 @@ class BatchTransform:
         padding: int = 0,
         erase_prob: float = 0.0,
         erasing: Erasing = OF_THE_LINEAGE,
+        jitter: Sequence[float] = NO_JITTER,
     ) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
         self.flip_prob = flip_prob
         self.padding = padding
         self.erase_prob = erase_prob
         self.erasing = erasing
+        self.jitter = tuple(jitter)
         self._fill = fill_of(erasing.value, self.mean, self.std)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         if self.flip_prob > 0 or self.padding > 0:
             images = flip_pad_crop(images, self.flip_prob, self.padding)
-        images = normalise(images.float(), self.mean, self.std, 255)
-        return random_erase(images, self.erase_prob, self.erasing.area, self._fill) if self.erase_prob > 0 else images
+        images, white = images.float(), 255
+        if any(self.jitter):
+            images, white = apply_jitter(images, *draw_jitter(len(images), self.jitter, 1.0, images.device)), 1
+        images = normalise(images, self.mean, self.std, white)
+        if self.erase_prob > 0:
+            images = random_erase(images, self.erase_prob, self.erasing.area, self._fill, self.erasing.aspect)
+        return images
 
     @torch.no_grad()
     def luma(self, images: torch.Tensor) -> torch.Tensor:
@@ -122,19 +135,22 @@ def random_erase(
     probability: float,
     area: tuple[float, float] = ERASE_AREA,
     fill: tuple[float, ...] | None = None,
+    aspect: float = ERASE_ASPECT,
 ) -> torch.Tensor:
     """Fill one rectangle of each image with a number a channel, None = with N(0, 1) noise, with a given probability.
 
-    Area U(*area) of the image, log aspect U(+-log(1/0.3)); up to 10 draws until the rectangle is smaller than the image
-    in both directions, else the image stays whole. Takes float [B, C, H, W], returns such a tensor of its own.
+    Area U(*area) of the image, log of height / width U(+-log(1 / aspect)); up to 10 draws until the rectangle is
+    smaller than the image in both directions, else the image stays whole. Takes float [B, C, H, W], returns such a
+    tensor of its own.
     """
     count, _, height, width = images.shape
     device = images.device
     tries = (ERASE_TRIES, count)
     pixels = torch.empty(tries, device=device).uniform_(*area) * (height * width)
-    aspect = torch.empty(tries, device=device).uniform_(-ERASE_LOG_ASPECT, ERASE_LOG_ASPECT).exp()
-    box_height = (pixels * aspect).sqrt().round()
-    box_width = (pixels / aspect).sqrt().round()
+    reach = math.log(1 / aspect)
+    stretch = torch.empty(tries, device=device).uniform_(-reach, reach).exp()
+    box_height = (pixels * stretch).sqrt().round()
+    box_width = (pixels / stretch).sqrt().round()
     fits = (box_height < height) & (box_width < width)  # [tries, B]
     first = fits.int().argmax(0, keepdim=True)  # the first draw that fits
     chosen = fits.any(0) & (torch.rand(count, device=device) < probability)

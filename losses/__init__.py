@@ -2,6 +2,7 @@
 
 from losses.center import CenterLoss
 from losses.cross_modal import cross_modal_contrast
+from losses.distill import distill_features, distill_logits, distill_relations
 from losses.image_text import cmpm_loss, itc_loss, sdm_loss
 from losses.supcon import SupConLoss
 from losses.transreid import make_loss
@@ -15,6 +16,9 @@ __all__ = [
     "TripletXLoss",
     "cmpm_loss",
     "cross_modal_contrast",
+    "distill_features",
+    "distill_logits",
+    "distill_relations",
     "itc_loss",
     "make_loss",
     "sdm_loss",

@@ -39,6 +39,10 @@ class Criterion(nn.Module):
             if isinstance(term, nn.Module):
                 self.add_module(name, term)
 
+    def with_term(self, name: str, term: Term, readings: Mapping[str, Reading]) -> "Criterion":
+        """Return a criterion of these terms and readings and one more term, with further readings."""
+        return Criterion(self._terms | {name: term}, self._readings | dict(readings))
+
     def forward(
         self, output: "ModelOutput", batch: "Batch", phase: "Phase"
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -161,7 +161,15 @@ class CmpmTerm(nn.Module):
 
 
 def masked_word_term(output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
-    """Return the term mlm: the mean cross-entropy over the masked words of all processes, each of which has its own."""
+    """Return the term mlm: the mean cross-entropy over the masked words of all processes, each of which has its own.
+
+    Raises ValueError for an output without targets: of a batch that asks for no words.
+    """
+    if TARGETS not in output.extra:
+        raise ValueError(
+            f"the loss {MASKED_WORDS} has the weight {phase.weights[MASKED_WORDS]:g}, but the batch asks for no words: "
+            "it needs mlm_ids and mlm_labels beside caption_ids (datasets.tokens.mask_tokens makes them)"
+        )
     logits = at_least_float32(output.extra[LOGITS])
     return {MASKED_WORDS: mean_of_own_rows(F.cross_entropy(logits, output.extra[TARGETS], reduction="none"))}
 

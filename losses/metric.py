@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from losses.branches import HALVES, Reduce, combine_branches, over_branches
+from losses.branches import ALL_ALIKE, HALVES, SUM, Reduce, Views, combine_branches, over_branches
 from losses.routing import Anchors, Routing, nothing_to_route, route
 from losses.triplet import TripletLoss
 from losses.tripletx import TripletXLoss
@@ -23,7 +23,8 @@ class MetricLosses(nn.Module):
     """The terms triplet and tripletx with the feature source of each, `pre_bn` or `bnneck`; ValueError for another one.
 
     The values of the branches become one by `reduce`. `further` names features [B, *] of the model output's `extra`
-    that have no neck: they join the branches of pre_bn, unless images are routed between pre_bn and bnneck.
+    that have no neck: they join the branches of pre_bn, unless images are routed between pre_bn and bnneck. `views` is
+    what the triplet loss sees; of all but each branch by itself its terms are summed. Routed images know no views.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class MetricLosses(nn.Module):
         sources: dict[str, str],
         reduce: Reduce = HALVES,
         further: Sequence[str] = (),
+        views: Views = ALL_ALIKE,
     ) -> None:
         super().__init__()
         if not set(sources.values()) <= {"pre_bn", "bnneck"}:
@@ -44,6 +46,7 @@ class MetricLosses(nn.Module):
         self.sources = sources
         self.reduce = reduce
         self.further = tuple(further)
+        self.views = views
 
     def forward(self, output: "ModelOutput", batch: "Batch", phase: "Phase") -> dict[str, torch.Tensor]:
         """Return the term or terms with weight, where the phase is routed both.
@@ -58,7 +61,8 @@ class MetricLosses(nn.Module):
     def of_all(self, name: str, output: "ModelOutput", batch: "Batch", epoch: int) -> torch.Tensor:
         """Return the loss `name`, triplet or tripletx, over the whole batch and all branches."""
         if name == "triplet":
-            return combine_branches(self.triplet, self._source(output, name), batch["pids"], self.reduce)
+            reduce = self.reduce if self.views.kind == "each" else SUM
+            return combine_branches(self.triplet, self.views(self._source(output, name)), batch["pids"], reduce)
 
         def tripletx(feat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return self.tripletx(feat, labels, batch["camids"], epoch)
@@ -99,4 +103,5 @@ class MetricLosses(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sources and the routing for printing."""
-        return f"sources={self.sources}, {self.reduce}, {self.routing}"
+        views = "" if self.views == ALL_ALIKE else f", {self.views}"
+        return f"sources={self.sources}, {self.reduce}, {self.routing}{views}"

@@ -14,6 +14,11 @@ def accuracy(output: "ModelOutput", batch: "Batch") -> torch.Tensor:
     return (output.logits[0].argmax(1) == batch["pids"]).float().mean()
 
 
+def mean_accuracy(output: "ModelOutput", batch: "Batch") -> torch.Tensor:
+    """Return the share of images whose identity a classifier names, as the mean over those of all branches."""
+    return (torch.stack(output.logits).argmax(2) == batch["pids"]).float().mean()
+
+
 class DarkShare:
     """The share of images that are dark: batch["brightness"] [B] in [0, 1] strictly below the threshold."""
 

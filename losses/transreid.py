@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 from configs.loss_weights import center_weight, supcon_across_cameras
 from configs.own_values import own_value
 from configs.readings import ACC
-from losses.branches import Reduce
+from losses.branches import Draws, Reduce, Views
 from losses.center import CenterLoss, CenterTerm
 from losses.criterion import Criterion, Reading, Term
 from losses.identity import IdentityLoss, IdentityTerm
@@ -37,14 +37,22 @@ def dark_reading(cfg: CfgNode) -> dict[str, Reading]:
 
 
 def make_terms(
-    cfg: CfgNode, num_classes: int, feat_dim: int, stage: str = "", further: Sequence[str] = ()
+    cfg: CfgNode,
+    num_classes: int,
+    feat_dim: int,
+    stage: str = "",
+    further: Sequence[str] = (),
+    has_global: bool = True,
 ) -> dict[str, Term]:
     """Return the terms by their names in the weights of a phase of a stage ("" = the last one).
 
-    `further` are names of `MetricLosses`; other arguments and errors as for `make_loss`.
+    `further` are names of `MetricLosses`; `has_global` says that the model's first branch is a global one; other
+    arguments and errors as for `make_loss`.
     """
-    metric = _make_metric(cfg, further)
-    terms: dict[str, Term] = {"id": _make_identity(cfg), "triplet": metric, "tripletx": metric}
+    metric = _make_metric(cfg, further, has_global)
+    draws = Draws(cfg.LOSS.BRANCHES.DRAWS, cfg.SOLVER.SEED)
+    identity = IdentityTerm(make_identity(cfg), make_reduce(cfg), draws)
+    terms: dict[str, Term] = {"id": identity, "triplet": metric, "tripletx": metric}
     if cfg.LOSS.SUPCON.ENABLE:
         terms["supcon"] = _make_supcon(cfg)
     if center_weight(cfg, stage) > 0:
@@ -57,24 +65,26 @@ def smoothing_of(cfg: CfgNode) -> float:
     return cfg.LOSS.LABEL_SMOOTH_EPS if cfg.MODEL.IF_LABELSMOOTH == "on" else 0.0
 
 
-def _make_identity(cfg: CfgNode) -> IdentityTerm:
+def make_identity(cfg: CfgNode) -> IdentityLoss:
+    """Return the identity loss of one branch: smoothing and margin as asked for; errors as for `make_loss`."""
     kind = cfg.MODEL.ID_LOSS_TYPE
     if kind != "softmax" and kind not in MARGINS:
         raise ConfigError(f"MODEL.ID_LOSS_TYPE got '{kind}', allowed: softmax, {', '.join(MARGINS)}")
-    loss = IdentityLoss(
+    return IdentityLoss(
         smoothing=smoothing_of(cfg),
         margin=None if kind == "softmax" else MARGINS[kind],
         scale=cfg.SOLVER.COSINE_SCALE,
         margin_size=cfg.SOLVER.COSINE_MARGIN,
+        warmup_epochs=cfg.SOLVER.COSINE_MARGIN_WARMUP,
     )
-    return IdentityTerm(loss, _make_reduce(cfg))
 
 
-def _make_reduce(cfg: CfgNode) -> Reduce:
+def make_reduce(cfg: CfgNode) -> Reduce:
+    """Return how the values of a loss over the branches become one."""
     return Reduce(own_value(cfg, "LOSS.BRANCHES.REDUCE"), cfg.LOSS.GLOBAL_WEIGHT)
 
 
-def _make_metric(cfg: CfgNode, further: Sequence[str]) -> MetricLosses:
+def _make_metric(cfg: CfgNode, further: Sequence[str], has_global: bool) -> MetricLosses:
     triplet = TripletLoss(
         margin=None if cfg.MODEL.NO_MARGIN else cfg.SOLVER.MARGIN, hard_factor=cfg.LOSS.TRIPLET.HARD_FACTOR
     )
@@ -95,7 +105,8 @@ def _make_metric(cfg: CfgNode, further: Sequence[str]) -> MetricLosses:
         global_only=cfg.LOSS.BRIGHTNESS.BRANCHES == "global",
     )
     sources = {"triplet": cfg.LOSS.TRIPLET.FEAT_SRC, "tripletx": cfg.LOSS.TRIPLETX.FEAT_SRC}
-    return MetricLosses(triplet, tripletx, routing, sources, _make_reduce(cfg), further)
+    views = Views(cfg.LOSS.TRIPLET.BRANCHES, has_global)
+    return MetricLosses(triplet, tripletx, routing, sources, make_reduce(cfg), further, views)
 
 
 def _make_supcon(cfg: CfgNode) -> SupConTerm:

@@ -14,7 +14,7 @@ from model.backbones.clip_levels import Levels, levels, widths_of
 from model.backbones.clip_text import PromptLearner, TextEncoder
 from model.layers import sie
 from model.layers.heads import make_head, make_neck, make_projection
-from model.outputs import ModelOutput
+from model.outputs import GLOBAL, ModelOutput
 from model.parts import Part
 from model.weights.clip_reid import ClipReIDRules
 from model.weights.load import LoadReport, WeightRules, load_param
@@ -53,7 +53,7 @@ class ClipReID(nn.Module):
         self.num_class, self.neck_feat = num_class, neck_feat
         own, projected = widths_of(visual)
         self.feat_dim = own
-        self.branches = {"global": own, "projected": projected}
+        self.branches = {GLOBAL: own, "projected": projected}
         self.image_encoder = visual
         self.camera_num, self.view_num, self.sie_coe = sides
         self.side_rows = sie.count_rows(self.camera_num, self.view_num)
@@ -101,6 +101,10 @@ class ClipReID(nn.Module):
         `camids` and `viewids` are read where the batch has them. All tensors are on the model's device.
         """
         return self._embedding(batch["images"], batch.get("camids"), batch.get("viewids"))
+
+    def embedding_of(self, output: ModelOutput) -> torch.Tensor:
+        """Return the embedding [B, W + D] of an output of either mode, after the necks whatever `neck_feat` is."""
+        return torch.cat(output.bnneck, dim=1)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Return f_p [B, D] of images [B, 3, H, W], without side information: what prompts are fitted to."""

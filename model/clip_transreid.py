@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones.clip import Normalisation, ToClip, Tower
+from model.backbones.clip import Normalisation, Renormalise, Tower
 from model.layers.fusion import FeatureEnhancement, gated_join, make_gate
 from model.parts import Part
 from model.transreid import TransReID
@@ -19,6 +19,8 @@ from model.weights.clip_fusion import TOWER, ClipFusionRules, MinimalFusionRules
 from model.weights.load import WeightRules
 
 logger = logging.getLogger(__name__)
+
+AT_TESTS = "clip"  # the branch that `Concatenation` joins to the embedding, and no ModelOutput has
 
 
 class ClipTransReID(TransReID):
@@ -33,7 +35,7 @@ class ClipTransReID(TransReID):
     def __init__(self, base: nn.Module, tower: Tower, trained: bool, pixel: Normalisation, **common: Any) -> None:
         super().__init__(base, **common)
         info = tower.info
-        self.to_clip = ToClip(pixel, info.normalisation, info.image_size, tower.interpolation)
+        self.to_clip = Renormalise(pixel, info.normalisation, info.image_size, tower.interpolation)
         self.clip_model = tower
         self.tower_trained = trained
         self.tower_left_out = not trained and info.reloadable
@@ -152,7 +154,7 @@ class Concatenation(ClipTransReID):
     def __init__(self, *args: Any, weight: float = 1.0, **common: Any) -> None:
         super().__init__(*args, **common)
         self.clip_weight = weight
-        self.branches = self.branches | {"clip": self.clip_model.info.feat_dim}
+        self.branches = self.branches | {AT_TESTS: self.clip_model.info.feat_dim}
 
     def _embedding(
         self, images: torch.Tensor, cam_label: torch.Tensor | None, view_label: torch.Tensor | None

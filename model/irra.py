@@ -13,7 +13,7 @@ from torch import nn
 
 from model.backbones.clip_joint import JointClip, at_rows, cut_to_longest, end_of
 from model.layers.words import heads_of, make_cross_attention, make_cross_blocks, make_word_head, padding_mask
-from model.outputs import ModelOutput
+from model.outputs import GLOBAL, ModelOutput
 from model.parts import Part
 from model.weights.irra import TOWERS, IrraRules
 from model.weights.load import LoadReport, WeightRules, load_param
@@ -36,7 +36,8 @@ class Irra(nn.Module):
     its masked tokens, where there are any. The names of all weights are those of IRRA's checkpoints.
 
     Features are those of the class token and of the end token, not normalised, at least float32. In training mode
-    `extra` holds `mlm_logits` [M, vocabulary] and `mlm_targets` [M] int64 of the labelled words, row by row.
+    `extra` holds `mlm_logits` [M, vocabulary] and `mlm_targets` [M] int64 of the labelled words, row by row. Without
+    labels nothing is guessed, and there are no targets: M is 0, and the gradient of all that guesses is 0.
     """
 
     side_counts, side_rows = (0, 0), 0  # there is no side information
@@ -55,7 +56,7 @@ class Irra(nn.Module):
         self.num_class, self.classifies, self.cross_depth = num_class, classifies, cross_depth
         self.mask_padding, self.mask_caption = mask_padding, mask_caption
         self.feat_dim = width = towers.width
-        self.branches = {"global": width}
+        self.branches = {GLOBAL: width}
         if classifies:
             self.classifier = nn.Linear(width, num_class)
             nn.init.normal_(self.classifier.weight, std=CLASSIFIER_STD)
@@ -77,6 +78,7 @@ class Irra(nn.Module):
 
         Captions and their masked tokens are [B, L] int64, L at most the length of captions; so are the labels, 0 where
         no word is asked for. Labels on the CPU cost no wait for the device, which cannot tell how many there are.
+        Raises ValueError for longer captions, and for labels without masked tokens.
         """
         if self.training:
             return self.forward_output(images, caption_ids, mlm_ids, mlm_labels)
@@ -89,12 +91,14 @@ class Irra(nn.Module):
         mlm_ids: torch.Tensor | None = None,
         mlm_labels: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Return ModelOutput in either mode; arguments as in `forward`."""
-        guesses = bool(self.cross_depth) and mlm_ids is not None
+        """Return ModelOutput in either mode; arguments and errors as in `forward`."""
+        if mlm_labels is not None and mlm_ids is None:
+            raise ValueError("mlm_labels without mlm_ids: there are no masked captions to guess their words from")
         read = mlm_ids if self.mask_caption and mlm_ids is not None else caption_ids
-        if not guesses:
+        if not self.cross_depth or mlm_labels is None:
             pair = [self.encode_image(images), self._encode_cut(read)]
-            return ModelOutput(self._logits(pair), pair, pair)
+            extra = {"mlm_logits": self._no_guess()} if self.cross_depth else {}
+            return ModelOutput(self._logits(pair), pair, pair, None, extra)
         mlm_ids, mlm_labels = self._fit(mlm_ids, mlm_labels)
         places = mlm_labels.flatten().nonzero().squeeze(1)  # first of all: it waits for the device of the labels
         targets = mlm_labels.flatten()[places].to(images.device, non_blocking=True)
@@ -111,7 +115,10 @@ class Irra(nn.Module):
         return at_least_float32(self.base_model.image_feature(images))
 
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the features [B, D] of captions [B, L] int64, not normalised, at least float32."""
+        """Return the features [B, D] of captions [B, L] int64, not normalised, at least float32.
+
+        Raises ValueError for L above the length of captions, INPUT.TEXT.LENGTH.
+        """
         return at_least_float32(self.base_model.text_feature(ids))
 
     def embed_batch(self, batch: dict[str, Any]) -> torch.Tensor:
@@ -136,8 +143,18 @@ class Irra(nn.Module):
         mask = padding_mask(ends, words.shape[1], heads_of(self.feat_dim)) if self.mask_padding else None
         return self.cross_modal_transformer(words, attn_mask=mask)
 
+    def _no_guess(self) -> torch.Tensor:
+        """Return guesses [0, vocabulary], of no word, through which every weight that guesses has a gradient of 0.
+
+        None would be another: several processes wait for a gradient, and an optimizer decays what has one of 0.
+        """
+        parts = (self.cross_attn, self.cross_modal_transformer, self.mlm_head)
+        weights = [w for part in (*parts, self.ln_pre_t, self.ln_pre_i, self.ln_post) for w in part.parameters()]
+        return torch.stack([w.flatten()[:0].sum() for w in weights]).sum().expand(0, self.base_model.vocab_size)
+
     def _fit(self, ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return masked tokens and labels with all the padding that the cross encoder sees, or with the least."""
+        self.base_model.check_length(ids)
         if self.mask_padding:
             ids = _cut(ids)
             return ids, labels[:, : ids.shape[1]]
@@ -145,6 +162,7 @@ class Irra(nn.Module):
         return F.pad(ids, missing), F.pad(labels, missing)
 
     def _encode_cut(self, ids: torch.Tensor) -> torch.Tensor:
+        self.base_model.check_length(ids)
         return self.encode_text(_cut(ids))
 
     def _logits(self, pair: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -8,9 +8,11 @@ from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.pcb import NAME as PCB
 from model.families.clip_reid import make_clip_reid
 from model.families.common import Counts
 from model.families.irra import make_irra
+from model.families.pcb import make_pcb
 from model.families.resnet50 import make_resnet50
 from model.families.transformer import make_transformer
 from utils.errors import ConfigError
@@ -24,6 +26,7 @@ FAMILIES: dict[str, Callable[[CfgNode, Counts, str], nn.Module]] = {
     "resnet50": make_resnet50,
     **dict.fromkeys(CLIP_REID, make_clip_reid),
     IRRA: make_irra,
+    PCB: make_pcb,
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+GLOBAL = "global"  # the global branch in `branches` of every model that has one
 OWN_ROWS = ("mlm_logits", "mlm_targets")  # of `extra`: one row a masked word, so each process has another number
 
 

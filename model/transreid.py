@@ -13,13 +13,12 @@ from model.backbones.vit import side_counts
 from model.layers.heads import make_head, make_neck, make_projection
 from model.layers.jigsaw import Jigsaw, branch_tokens, seen_bias
 from model.layers.pooling import ends_in_groups
-from model.outputs import ModelOutput
+from model.outputs import GLOBAL, ModelOutput
 from model.parts import Part
 from model.weights.load import LoadReport, WeightRules, load_param
 from model.weights.transreid import TransReIDRules
 from utils.errors import ConfigError
 
-GLOBAL = "global"
 NECK_FEATS = ("before", "after")
 PROJECTION_SOURCES = ("pre_bn", "bnneck")
 
@@ -116,13 +115,16 @@ class TransReID(nn.Module):
         """
         return self._embedding(batch["images"], batch.get("camids"), batch.get("viewids"))
 
+    def embedding_of(self, output: ModelOutput) -> torch.Tensor:
+        """Return the embedding [B, D'] of an output of either mode, after the necks whatever `neck_feat` is."""
+        return _joined(output.bnneck)
+
     def _embedding(
         self, images: torch.Tensor, cam_label: torch.Tensor | None, view_label: torch.Tensor | None
     ) -> torch.Tensor:
         """Return [g, l_1/n, ..., l_n/n] of the branches; g itself when there is no local one."""
         branches = self._branches(images, cam_label, view_label)
-        first, *local = branches if self.neck_feat == "before" else self._necks(branches)
-        return torch.cat([first, *(branch / len(local) for branch in local)], dim=1)
+        return _joined(branches if self.neck_feat == "before" else self._necks(branches))
 
     def _necks(self, pre_bn: list[torch.Tensor]) -> list[torch.Tensor]:
         return [self.get_submodule(f"bottleneck{name}")(x) for name, x in zip(self._suffixes, pre_bn, strict=True)]
@@ -177,3 +179,9 @@ class TransReID(nn.Module):
     def weight_rules(self) -> WeightRules:
         """Return what is known about checkpoints for this model."""
         return TransReIDRules(self)
+
+
+def _joined(branches: list[torch.Tensor]) -> torch.Tensor:
+    """Return [g, l_1/n, ..., l_n/n] of the features [B, D] of branches."""
+    first, *local = branches
+    return torch.cat([first, *(branch / len(local) for branch in local)], dim=1)

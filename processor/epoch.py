@@ -43,7 +43,7 @@ def train_epoch(
     for step, batch in enumerate(bar, start=1):
         check()  # Ctrl-C, between two steps
         batch = stage.prepare(batch)
-        batch["step"] = steps_before + step
+        batch |= {"step": steps_before + step, "epoch": phase.epoch}
         clock.count(len(batch["pids"]))
         updates = updater.updates_at(step, total_steps)
         with averaging(trained, enabled=updates):

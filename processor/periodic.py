@@ -1,7 +1,10 @@
 """What the loop evaluates: the model before training, and epochs as they end."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
+from configs.picking import picked_by
 from datasets.test_set import TestSet
 from processor.evaluation.cautions import image_sets
 from processor.evaluation.embed import embed
@@ -36,11 +39,17 @@ def evaluate_if_due(run: Run) -> None:
         on = f" on the {stage.test.title}" if held_out else ""
         log_results(results, f"Validation Results{on} - Epoch: {epoch}")
         run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
-        score = (results.metrics["mAP"], results.metrics["Rank-1"])
-        if not progress["best"] or score > (progress["best"]["mAP"], progress["best"]["Rank-1"]):
-            progress["best"] = {"epoch": epoch, "mAP": score[0], "Rank-1": score[1]}
+        keep_best(progress, epoch, results.metrics, picked_by(run.cfg.MODEL.NAME))
     progress["evaluated"] = epoch
     save_state(run.cfg, stage, run.ranks, progress)
+
+
+def keep_best(progress: dict[str, Any], epoch: int, metrics: Mapping[str, float], names: tuple[str, str]) -> None:
+    """Make an epoch the `best` of the progress where it is better by the metrics `names`, the first decides."""
+    score, best = {name: metrics[name] for name in names}, progress["best"]
+    if not best or [*score.values()] > [best[name] for name in names]:
+        progress["best"] = {"epoch": epoch, "mAP": metrics["mAP"], "Rank-1": metrics["Rank-1"]}
+        logger.info("epoch %d is the best so far by %s", epoch, " and then ".join(names))
 
 
 def evaluate_references(run: Run) -> None:
@@ -54,7 +63,7 @@ def evaluate_references(run: Run) -> None:
         return
     references = [("untrained", "Reference: the model before training", untrained)]
     if len(image_sets(test.loaders)) == len(test.loaders):
-        raw_pixels = raw_pixel_results(test, run.cfg.TEST.MAX_RANK)
+        raw_pixels = raw_pixel_results(test, run.cfg.TEST.MAX_RANK, run.cfg.TEST.AP)
         title = "Reference: nearest neighbours on raw pixels (32 x 32, z-scored)"
         references.insert(0, ("raw_pixels", title, raw_pixels))
     for name, title, results in references:

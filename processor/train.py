@@ -16,6 +16,7 @@ from configs.stages import last_stage, stages_of
 from datasets.make_dataloader import ReIDData
 from datasets.sampler import RandomIdentitySampler
 from losses.criterion import Criterion
+from processor.distill import with_teacher
 from processor.epoch import train_epoch
 from processor.evaluation.cautions import image_sets
 from processor.kept import begin_record, heal_checkpoint, keep_checkpoint
@@ -90,7 +91,7 @@ def do_train(
         restore_model(state, model)
     device, name = next(model.parameters()).device, last_stage(cfg)
     updater = updater_of(cfg, name, model, (optimizer, center_optimizer), device)
-    stage = assemble(cfg, name, model, data, criterion, updater, scheduler)
+    stage = with_teacher(cfg, assemble(cfg, name, model, data, criterion, updater, scheduler), data)
     progress = _train(start_run(cfg, stage, data, state, _identify(cfg, state)), is_first=True)
     return {"epoch": progress["epoch"], "best": progress["best"]}
 

@@ -38,7 +38,7 @@ class GroupRule(NamedTuple):
     bias_lr_factor: float = 1.0  # on base_lr, of biases
     weight_decay_bias: float = 0.0  # of biases
     fc_lr_factor: float | None = None  # on base_lr, of heads; wins over bias_lr_factor
-    new_lr_factor: float | None = None  # on base_lr, of heads and of new weights; wins over fc_lr_factor
+    new_lr_factor: float | None = None  # on base_lr, of heads, new weights and `alike` biases; wins over fc_lr_factor
     clip_lr_scale: float | None = None  # on the schedule from base_lr, of a tower; wins over all three
     layer_decay: float = 1.0  # each layer of the trunk below the heads learns slower by this factor, 1 = equally fast
 
@@ -59,7 +59,7 @@ class GroupRule(NamedTuple):
         if self.new_lr_factor is None:
             return "", usual
         if part.kind == "new":
-            return "new layers ", usual if is_bias else self.new_lr_factor
+            return "new layers ", usual if is_bias and not part.alike else self.new_lr_factor
         return "trunk ", usual
 
     def scale(self, part: "Part", last: int) -> float:
@@ -95,6 +95,14 @@ def make_optimizer(
         logger.info(line)
     centers = find_centers(criterion)
     return optimizer, build_optimizer("SGD", [{"params": centers}], solver.CENTER_LR) if centers else None
+
+
+def group_outside(cfg: CfgNode, stage: str, name: str, parameters: Sequence[nn.Parameter]) -> dict:
+    """Return the group of weights outside the model, `name`d for the log, which learn in a stage as new layers do."""
+    solver = solver_of(cfg, stage)
+    lr = solver.BASE_LR * solver.NEW_LR_FACTOR
+    rates = {"lr": lr, "initial_lr": lr, "lr_scale": 1.0, "weight_decay": solver.WEIGHT_DECAY}
+    return {"params": list(parameters), **rates, "name": name}
 
 
 def group_parameters(

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -158,6 +159,12 @@ class EpochScheduler:
         self._peaks = [float(group["initial_lr"]) for group in optimizer.param_groups]
         self._scales = [float(group["lr_scale"]) for group in optimizer.param_groups]
         self._set([start_lr * scale for scale in self._scales])
+
+    def add_group(self, group: dict[str, Any]) -> None:
+        """Put one more group of parameters, with `initial_lr` and `lr_scale`, into the optimizer and the schedule."""
+        self._optimizer.add_param_group(group)
+        self._peaks.append(float(group["initial_lr"]))
+        self._scales.append(float(group["lr_scale"]))
 
     def lr_at(self, epoch: int) -> list[float]:
         """Return the learning rate of each group at `epoch`, without setting it; ValueError below epoch 1."""

@@ -1,9 +1,13 @@
 """The benchmarks of evaluation and re-ranking at a tiny size: the baselines are right, the arguments are checked."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import evaluation, reranking
+from benchmarks import captions, evaluation, reranking
+from benchmarks import measure as measure_module
 from benchmarks.measure import Bar, Cost, compare, measure
 from tests.reference.retrieval import evaluate
 from utils.errors import ConfigError
@@ -41,6 +45,45 @@ def test_evaluation_prints_its_comparisons(capsys):
     assert any(line.startswith("equal:") for line in lines)
 
 
+def test_plain_search_by_captions_equals_the_slow_reference():
+    (text, text_pids), (image, image_pids) = captions.make_side(12, 4, 6, 1), captions.make_side(50, 4, 6, 2)
+    distances = -(text.double() @ image.double().t()).numpy()
+    cameras = np.zeros(12, dtype=int), np.ones(50, dtype=int)
+    expected = evaluate(distances, text_pids.numpy(), image_pids.numpy(), *cameras, 10)
+    curve = {f"Rank-{k}": expected["cmc"][k - 1] for k in (1, 5, 10)}
+    found = captions.plain_metrics((text, text_pids), (image, image_pids))
+    assert found == pytest.approx({"mAP": expected["mAP"], "mINP": expected["mINP"], **curve}, abs=1e-6)
+    assert 0.2 < found["mAP"] < 0.9
+
+
+def test_captions_compare_equal_figures_and_keep_both_sides(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(captions, "run_apart", captions.run_way)  # processes of their own take seconds to start
+    monkeypatch.setattr(measure_module, "RESULTS", tmp_path)
+    monkeypatch.setitem(captions.SIZES, "small", (30, 40, 3, 8))
+    captions.main([])
+    said = capsys.readouterr().out
+    assert "equal: mAP" in said and said.count("bar: ") == 1
+    rows = json.loads((tmp_path / "captions.json").read_text())["facts"]["rows"]
+    assert [row["way"] for row in rows] == ["plain", "ours"] and min(row["MiB"] for row in rows) > 0
+    assert rows[0]["Rank-5"] == pytest.approx(rows[1]["Rank-5"], abs=1e-5)
+
+
+def test_figures_of_captions_that_differ_stop_the_benchmark():
+    plain = captions.run_way("plain", (30, 40, 3, 8))
+    other = plain._replace(metrics=plain.metrics | {"mINP": plain.metrics["mINP"] + 1e-4})
+    captions.check({"plain": plain, "ours": plain})
+    with pytest.raises(AssertionError, match="mINP"):
+        captions.check({"plain": plain, "ours": other})
+
+
+@pytest.mark.slow
+def test_each_way_runs_in_a_process_of_its_own():
+    before = captions.max_memory(torch.device("cpu"))
+    found = captions.run_apart("plain", (1500, 1500, 20, 8))
+    assert found.mib > 1500 * 1500 * (4 + 8 + 1) / 2**20  # similarities, their order, matches
+    assert captions.max_memory(torch.device("cpu")) == before
+
+
 def test_reranking_prints_its_comparison(capsys):
     reranking.main(["20", "100", "6", "3", "8"])
     lines = capsys.readouterr().out.splitlines()
@@ -54,7 +97,10 @@ def test_large_sizes_compare_with_the_float32_loops(capsys, monkeypatch):
     assert "differ from the float32 baseline" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("command", "numbers"), [(evaluation, ["1", "2"]), (reranking, ["1", "2", "3", "4", "0"])])
+@pytest.mark.parametrize(
+    ("command", "numbers"),
+    [(evaluation, ["1", "2"]), (reranking, ["1", "2", "3", "4", "0"]), (captions, ["1", "2", "3"])],
+)
 def test_wrong_numbers_are_refused(command, numbers):
     with pytest.raises(ConfigError, match="got the numbers"):
         command.main(numbers)

@@ -21,20 +21,21 @@ import torch
 from PIL import Image
 
 from benchmarks.startup import find_commands
-from datasets import synthetic_text
+from datasets import synthetic_persons, synthetic_text
 from datasets.synthetic import load as synthetic
 from datasets.synthetic.plan import plan_identities, plan_shots
 from tests.fake_runner import FakeRunner, queries
 from tests.pages import PAGES, README, ROOT, Block, blocks_of, inline_commands, prose_of, words_of
 from tests.test_docs import ids, section
 from tests.tools.irra_runs import write_irra_run
+from tools.study.names import config_label, default_prefix, experiment_name
 from utils.errors import USER_ERROR_CODE, run_command
 from utils.test_folder import METRICS
 
 QUERY = "0081_c010_00066990_0.jpg"
 COMPARED = {"baseline": 0.40, "supcon": 0.45}  # experiments and their mAP
 MISSING = "/path/to/data"
-PICTURES = ("ranks", "attention", "words", "embedding")  # commands of tools.visualize
+PICTURES = ("ranks", "attention", "parts", "words", "embedding")  # commands of tools.visualize
 FOREIGN_FLAGS = {"--nproc_per_node", "--logdir"}  # of torchrun and tensorboard
 
 
@@ -55,11 +56,14 @@ def workplace(
     monkeypatch.setattr(synthetic, "draw_synthetic_veri", small)
     captioned = partial(synthetic_text.draw_synthetic_text, num_train_ids=2, num_val_ids=1, num_test_ids=1)
     monkeypatch.setattr(synthetic_text, "draw_synthetic_text", captioned)
+    persons = partial(synthetic_persons.draw_synthetic_persons, num_train_ids=1, num_test_ids=1)
+    monkeypatch.setattr(synthetic_persons, "draw_synthetic_persons", persons)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "logs").mkdir()
     for name in ("synthetic_baseline_seed0_run", "my_run", "clip_reid_person_vit_clipreid_seed0_run"):
         (tmp_path / "logs" / name).symlink_to(trained_run)
-    (tmp_path / "logs" / "synthetic_irra_seed0_run").symlink_to(irra_run)
+    words = experiment_name(default_prefix("synthetic_text"), None, None, config_label("irra.yml"), ())
+    (tmp_path / "logs" / f"{words}_seed0_run").symlink_to(irra_run)
     (tmp_path / "captions.txt").write_text("a red pickup\na yellow bus\n")
     for name, mean_ap in COMPARED.items():
         for seed in range(3):

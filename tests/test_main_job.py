@@ -12,6 +12,7 @@ import test as test_command
 from processor.evaluation.evaluate import METRICS
 from tests.reference import expansion, reranking, retrieval
 from tests.tolerance import rounding
+from utils.ranking.branches import read_branches
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,24 @@ def test_test_py_reproduces_the_launchers_numbers_exactly(launched, tmp_path):
         assert a.files == b.files
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_branches_part_weights_spectral_re_ranking_and_trapezoids_in_one_test(launched, tmp_path):
+    config, logs = launched
+    weight = logs / "veri776_tiny_seed0_run" / "transformer_2.pth"
+    keys = ("TEST.BRANCHES", "True", "TEST.SPECTRAL.K", "5", "TEST.PART_WEIGHTS", "[1, 0, 1, 1, 1]")
+    argv = ["--config_file", str(config), *keys, "TEST.AP", "trapezoid", "TEST.WEIGHT", str(weight)]
+    assert test_command.main([*argv, "OUTPUT_DIR", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["ranking"] == {"ap": "trapezoid", "spectral": {"k": 5, "t": 0.1}}
+    assert "branches.csv" in summary["files"]
+    scores = {one.branch: one for one in read_branches(tmp_path / "branches.csv")}
+    assert list(scores) == ["global", "local_1", "local_2", "local_3", "local_4"]
+    assert np.isnan(scores["local_1"].mAP_alone)
+    assert scores["local_1"].mAP_without == pytest.approx(summary["mAP"], abs=1e-6)  # it weighs nothing
+    log = (tmp_path / "test_log.txt").read_text()
+    assert "mAP (trapezoid AP): " in log and "branch local_4: mAP (trapezoid AP) " in log
+    assert "all branches" in (tmp_path / "report.html").read_text()
 
 
 def test_per_query_results_add_up_to_the_summary(launched):

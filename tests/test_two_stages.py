@@ -14,6 +14,7 @@ import torch
 import run_phased_loss
 import train
 from configs import keys, load_cfg, loss_weights, phases, stages
+from configs.rules.branches import LAYOUTS
 from model import make_model
 from model.make_model import FAMILIES
 from processor import make_stage
@@ -34,7 +35,7 @@ WARM_STEPS, MAIN_STEPS = 6, 3  # of an epoch: 48 images in batches of 8 features
 @pytest.fixture(autouse=True)
 def two_stages() -> Iterator[None]:
     """The system is known in this process until the test ends."""
-    tables = (keys.KEYS, stages.STAGES, loss_weights.WEIGHTS, FAMILIES, SYSTEMS)
+    tables = (keys.KEYS, stages.STAGES, loss_weights.WEIGHTS, LAYOUTS, FAMILIES, SYSTEMS)
     kept = [dict(table) for table in tables]
     system.enter()
     yield

@@ -33,6 +33,7 @@ PNG_DPI = 150
 SLICE_TITLES = {
     "viewpoint": "Viewpoint of the query",
     "brightness": "Brightness of the query (mean luma, 0..1)",
+    "occlusion": "Occlusion of the query",
     "words": "Words of the caption",
     "matches": "Gallery images that match the query",
 }

@@ -19,6 +19,7 @@ from configs import get_cfg_defaults
 from configs.compare import find_changes, flatten
 from configs.keys import affects
 from configs.titles import dataset_title
+from utils.ap_rules import marked_metric
 from utils.atomic import write_text_atomic
 from utils.commands import OneLineParser, path_flag
 from utils.errors import ConfigError, DataError, run_command
@@ -28,9 +29,17 @@ from utils.run_record import read_record
 from utils.statistics.bootstrap import UNITS, PerQuery
 from utils.statistics.paired import SIGNIFICANCE, Comparison, compare_tables, pair_queries
 from utils.tables import align, percent
-from utils.test_folder import METRICS, TestFolder, epoch_folders, epoch_of_folder, read_per_query, read_result
+from utils.test_folder import (
+    METRICS,
+    TestFolder,
+    ap_rule_of,
+    epoch_folders,
+    epoch_of_folder,
+    read_per_query,
+    read_result,
+)
 
-UNIT_NAMES = {"identity": "identities", "query": "query images"}
+UNIT_NAMES = {"identity": "identities", "query": "queries"}
 
 
 class Run(NamedTuple):
@@ -42,6 +51,7 @@ class Run(NamedTuple):
     datasets: list[str | None]  # of the tests, as tables name them; None in a folder that does not say it
     fingerprints: list[str | None]  # of the test images, likewise
     settings: list[dict[str, Any]]  # keys of TEST by which the tests were run
+    ap_rules: list[str]  # of AP_RULES, by which their figures were made
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         make_place(args.json, "--json")
     runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
     check_same_test_set(runs)
+    check_same_ap(runs)
     tables = pair_queries(
         [(str(folder), table) for run in runs for folder, table in zip(run.folders, run.tables, strict=True)]
     )
@@ -105,7 +116,8 @@ def load_run(words: str, epoch: int | None) -> Run:
         {key: value for key, value in result.get("settings", {}).items() if key.startswith("TEST.")}
         for result in results
     ]
-    return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints, settings)
+    rules = [ap_rule_of(result) for result in results]
+    return Run(words, folders, tables, [dataset_of(result) for result in results], fingerprints, settings, rules)
 
 
 def check_own_epoch(folder: TestFolder, result: Mapping[str, Any], wanted: int | None) -> None:
@@ -190,9 +202,22 @@ def check_same_test_set(runs: list[Run]) -> None:
                 )
 
 
+def check_same_ap(runs: list[Run]) -> None:
+    """Raise DataError, naming both, when the figures of two tests were made by different rules of AP."""
+    tests = [pair for run in runs for pair in zip(run.ap_rules, run.folders, strict=True)]
+    rule, first = tests[0]
+    for other, folder in tests[1:]:
+        if other != rule:
+            raise DataError(
+                f"'{first.path}' was tested with TEST.AP {rule}, '{folder.path}' with {other}; their figures do not "
+                "compare: test both by one rule"
+            )
+
+
 def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
     """Return the table and the verdict; percent."""
-    rows = [["", "data", args.metric, "sd", "seeds", "epoch"]]
+    metric = marked_metric(args.metric, runs[0].ap_rules[0])
+    rows = [["", "data", metric, "sd", "seeds", "epoch"]]
     data = next((name for run in runs for name in run.datasets if name is not None), "-")  # all tests share it
     for label, run, value in zip("AB", runs, (comparison.first, comparison.second), strict=True):
         values = comparison.seeds[label == "B"]
@@ -209,7 +234,7 @@ def describe(runs: list[Run], comparison: Comparison, args: Namespace) -> str:
         [f"p over {unit}", f"{comparison.p_units:.4f} (paired permutation test, {comparison.num_units} {unit})"],
         ["p over seeds", p_seeds],
     ]
-    parts = [align(rows, (0, 1)), align(facts, (0, 1)), *other_settings(runs), verdict(comparison, args.metric, unit)]
+    parts = [align(rows, (0, 1)), align(facts, (0, 1)), *other_settings(runs), verdict(comparison, metric, unit)]
     return "\n\n".join(parts)
 
 
@@ -250,6 +275,7 @@ def write_json(path: Path, runs: list[Run], comparison: Comparison, args: Namesp
     content = {
         "schema": 1,
         "metric": args.metric,
+        "ap": runs[0].ap_rules[0],
         "unit": args.unit,
         **sides,
         "difference": comparison.difference,
@@ -257,7 +283,7 @@ def write_json(path: Path, runs: list[Run], comparison: Comparison, args: Namesp
         "p_units": comparison.p_units,
         "p_seeds": comparison.p_seeds,
         "num_units": comparison.num_units,
-        "verdict": verdict(comparison, args.metric, UNIT_NAMES[args.unit]),
+        "verdict": verdict(comparison, marked_metric(args.metric, runs[0].ap_rules[0]), UNIT_NAMES[args.unit]),
     }
     write_text_atomic(path, json.dumps(content, indent=2) + "\n")
 

@@ -73,13 +73,12 @@ def key_row(name: str, key: Key) -> tuple[str, ...]:
 def allowed_values(key: Key) -> str:
     """Return what a value may be: choices or bounds, those of the items where it is a list."""
     is_list = isinstance(key.default, (list, tuple))
-    example = (key.default or ("",))[0] if is_list else key.default
     if key.choices:
         allowed = ", ".join(value(choice) for choice in key.choices)
     elif key.low is not None:
-        allowed = f"{TYPES[type(example)]}, {key.low:g} to {key.high:.12g}"
+        allowed = f"{TYPES[type(key.item)]}, {key.low:g} to {key.high:.12g}"
     else:
-        allowed = TYPES[type(example)]
+        allowed = TYPES[type(key.item)]
     if not is_list:
         return allowed
     return f"{key.length} times: {allowed}" if key.length else f"any number of: {allowed}"

@@ -1,4 +1,4 @@
-"""Draw synthetic VeRi or the vehicles with captions, or a picture of them: python -m tools.synthetic --help"""
+"""Draw a synthetic set, or a picture of it: python -m tools.synthetic --help"""
 
 from utils.interrupts import take_over
 
@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import sys
 from pathlib import Path
 
-from datasets.synthetic import FOLDER, TEXT_FOLDER
+from datasets.synthetic import FOLDER, PERSON_FOLDER, TEXT_FOLDER
 from utils.commands import OneLineParser, path_flag
 from utils.errors import DataError, run_command
 
@@ -17,34 +17,46 @@ def main(argv: list[str] | None = None) -> None:
     """Save the contact sheet of a synthetic set, draw the set, or both."""
     parser = OneLineParser(prog="python -m tools.synthetic", description=main.__doc__)
     parser.add_argument(
-        "--sheet", type=path_flag, metavar="PNG", help="save a picture: rows are identities, columns are cameras"
+        "--sheet", type=path_flag, metavar="PNG", help="save a picture: some identities under all cameras"
     )
     parser.add_argument(
         "--root_dir", type=path_flag, metavar="DIR", help=f"draw the set into DIR/{FOLDER}, unless it is there"
     )
-    parser.add_argument(
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
         "--captions", action="store_true", help=f"the vehicles with captions, DIR/{TEXT_FOLDER}, not synthetic VeRi"
     )
+    other.add_argument("--persons", action="store_true", help=f"the persons, DIR/{PERSON_FOLDER}, not synthetic VeRi")
     args = parser.parse_args(argv)
     if args.sheet is None and args.root_dir is None:
         parser.error("nothing to do: give --sheet, --root_dir or both")
     if args.sheet is not None:
-        _save_sheet(Path(args.sheet), args.captions)
-    if args.root_dir is not None and args.captions:
+        _save_sheet(Path(args.sheet), args.captions, args.persons)
+    if args.root_dir is not None:
+        _draw(args.root_dir, args.captions, args.persons)
+
+
+def _draw(root_dir: str, captions: bool, persons: bool) -> None:
+    if captions:
         from datasets.synthetic_text import load_synthetic_text
 
-        load_synthetic_text(args.root_dir)
-    elif args.root_dir is not None:
+        load_synthetic_text(root_dir)
+    elif persons:
+        from datasets.synthetic_persons import load_synthetic_persons
+
+        load_synthetic_persons(root_dir)
+    else:
         from datasets.synthetic.load import load_synthetic
 
-        load_synthetic(args.root_dir)
+        load_synthetic(root_dir)
 
 
-def _save_sheet(path: Path, captions: bool) -> None:
+def _save_sheet(path: Path, captions: bool, persons: bool) -> None:
     from PIL import Image
 
     from datasets.synthetic.caption_sheet import caption_sheet
     from datasets.synthetic.contact_sheet import contact_sheet
+    from datasets.synthetic.persons.sheet import person_sheet
     from utils.atomic import replacing
     from utils.run_folder import make_place
 
@@ -53,7 +65,7 @@ def _save_sheet(path: Path, captions: bool) -> None:
         raise DataError(f"--sheet '{path}' cannot be written (no ending of a picture); choose another file .png")
     make_place(str(path), "--sheet")
     with replacing(path) as temporary, open(temporary, "wb") as stream:
-        sheet = caption_sheet() if captions else contact_sheet()
+        sheet = caption_sheet() if captions else person_sheet() if persons else contact_sheet()
         sheet.save(stream, format=kind, optimize=True)
 
 

@@ -161,6 +161,30 @@ def _gather_packed(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [part.reshape(-1, *tensor.shape[1:]) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def shared_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows [b, ...] of this process with those of all [world_size * b, ...], in rank order.
+
+    b is equal on all processes. What each of them makes of the rows adds to the gradient of all, in a collective of the
+    backward pass; for a loss that all compute alike, `whole_batch` needs none. At least float32; one process gets its
+    own back.
+    """
+    return _SharedRows.apply(at_least_float32(rows)) if dist.is_initialized() else rows
+
+
+class _SharedRows(torch.autograd.Function):
+    """All processes' rows; backward, the own rows of the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        ctx.count = len(rows)
+        return _all_rows(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        start = own_rank() * ctx.count
+        return sum_over_ranks(grad)[start : start + ctx.count]
+
+
 class _WholeBatch(torch.autograd.Function):
     """All processes' rows; backward, the own rows of the gradient times the number of processes, no collective.
 

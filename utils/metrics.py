@@ -6,23 +6,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from utils.ap_rules import STANDARD
 from utils.errors import ConfigError, DataError
-from utils.ranking.distance import Distances, as_array
+from utils.ranking.distance import Distances, as_array, matrix_distances
 from utils.ranking.protocol import Protocol
-from utils.ranking.rank import Array, make_distances, rank, rank_distances
+from utils.ranking.rank import Array, make_distances, rank
 
 FEAT_NORM = {True: True, False: False, "yes": True, "no": False}
 
 
 def eval_func(
-    distmat: Array, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50
+    distmat: Array,
+    q_pids: Any,
+    g_pids: Any,
+    q_camids: Any,
+    g_camids: Any,
+    max_rank: int = 50,
+    ap: str = STANDARD,
+    depth: int | None = None,
 ) -> tuple[np.ndarray, float]:
     """Return (CMC float32 [max_rank], mAP) of a distance matrix, as TransReID's function of this name.
 
     distmat is [Q, G], smaller = more alike; labels are integer arrays or lists. The CMC is padded with its last value
-    where the gallery is shorter than max_rank. Raises DataError as `rank` does.
+    where the gallery is shorter than max_rank. `ap` (standard or trapezoid), `depth` (AP at so many places, None = at
+    all) and errors are those of `utils.ranking.rank.rank`.
     """
-    ranking = rank_distances(distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    protocol = Protocol(q_pids, g_pids, q_camids, g_camids)
+    ranking = rank(matrix_distances(distmat), protocol, max_rank, ap=ap, depth=depth)
     return ranking.cmc.astype(np.float32), ranking.mAP
 
 

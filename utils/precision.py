@@ -1,5 +1,7 @@
 """Which precision an operation runs in, the same for models and losses."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
@@ -8,6 +10,8 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def without_autocast(tensor: torch.Tensor) -> torch.autocast:
+def without_autocast(tensor: torch.Tensor) -> AbstractContextManager:
     """Return a context in which operations on the device of `tensor` keep the types of their inputs."""
+    if tensor.is_meta:  # where the work of a step is counted, and torch knows no autocast
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

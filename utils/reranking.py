@@ -1,5 +1,6 @@
-"""Re-ranking under TransReID's name."""
+"""Re-ranking under the names that users look for: TransReID's, and the spectral one."""
 
 from utils.ranking.reranking import re_ranking
+from utils.ranking.spectral import spectral_rerank
 
-__all__ = ["re_ranking"]
+__all__ = ["re_ranking", "spectral_rerank"]

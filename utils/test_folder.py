@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from utils.ap_rules import AP_RULES, STANDARD
 from utils.atomic import replacing, write_text_atomic
 from utils.checksum import sealed, unsealed
 from utils.digest import sha256_of
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # numpy is imported where arrays are read and written: --help
 SUMMARY_SCHEMA = 1  # of summary.json
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 WITH_INTERVAL = ("mAP", "mINP", "Rank-1")  # the metrics that come with an interval
+OCCLUDED = "occluded"  # column of per_query.npz where that is known: 1 = something hides who is shown, 0 = nothing
+I2T = "i2t"  # the set of trials that search captions with images
 ANALYSIS_SCHEMA = 1  # of analysis.json
 EPOCH_PREFIX = "epoch_"
 EPOCH = r"(0|[1-9][0-9]*)"  # in names of files and folders: no other spelling of a number
@@ -46,6 +49,10 @@ class TestFolder(NamedTuple):
         return self.path / "slices.csv"
 
     @property
+    def branches(self) -> Path:
+        return self.path / "branches.csv"
+
+    @property
     def analysis(self) -> Path:
         return self.path / "analysis.json"
 
@@ -68,12 +75,12 @@ class TestFolder(NamedTuple):
     @property
     def tables(self) -> tuple[Path, ...]:
         """What the figures come from and what the report shows: summary.json holds their checksums."""
-        return self.per_query, self.slices, self.analysis
+        return self.per_query, self.slices, self.branches, self.analysis
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What a test leaves; the summary first: removed in this order, it is no result from the start."""
-        return self.summary, self.per_query, self.slices, self.picture, self.analysis, self.report
+        return self.summary, *self.tables, self.picture, self.report
 
     def further(self, name: str) -> TestFolder:
         """Return the folder of a further test set of the same test."""
@@ -127,7 +134,12 @@ class TestResult:
     sets: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS and num_query of each; {} = one set
     groups: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS, means over some of the sets
     missing: dict[str, float] = field(default_factory=dict)  # mAP by what the queries lack
-    ranking: dict[str, Any] = field(default_factory=dict)  # how ranks were made, where a system says so
+    ranking: dict[str, Any] = field(default_factory=dict)  # rule of AP, re-ranking, ...; {} = plain
+
+    @property
+    def ap_rule(self) -> str:
+        """One of AP_RULES."""
+        return self.ranking.get("ap", STANDARD)
 
     @property
     def num_trials(self) -> int:
@@ -135,7 +147,10 @@ class TestResult:
         return 1 + int(self.per_query["trial"].max())
 
     def flat(self) -> dict[str, Any]:
-        """Return one dict of all figures, metrics under their own names; what is empty is left out, but the notes."""
+        """Return one dict of all figures, metrics under their own names; what is empty is left out, but the notes.
+
+        `i2t` is the set of that name in `sets`, the same dict, where captions were searched with images, too.
+        """
         content = dict(self.metrics)
         if self.trial_sd:
             content["trial_sd"] = self.trial_sd
@@ -153,21 +168,22 @@ class TestResult:
             content["interval"] = self.interval
         names = ("sets", "groups", "missing", "ranking", "damaged_images")
         more = {name: getattr(self, name) for name in names} | {"cautions": list(self.cautions)}
+        more |= {I2T: self.sets.get(I2T)}
         return content | self.pairs | {name: value for name, value in more.items() if value}
 
 
 def write_result(folder: TestFolder, result: TestResult, facts: Mapping[str, Any]) -> None:
     """Write per_query.npz and then, as the mark of a finished test, summary.json; both replace older ones whole.
 
-    summary.json holds schema, what `TestResult.flat` returns but the arrays of the queries, the SHA-256 of the files
-    beside it, `facts` as they are: the data set, and whatever else tells where the result comes from; and its own
-    checksum.
+    summary.json holds schema, what `TestResult.flat` returns but the arrays of the queries and `i2t`, which stands in
+    `sets`; the SHA-256 of the files beside it, `facts` as they are: the data set, and whatever else tells where the
+    result comes from; and its own checksum.
     """
     import numpy as np
 
     with replacing(folder.per_query) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, **result.per_query)
-    own = {key: value for key, value in result.flat().items() if key not in ("per_query", "cmc")}
+    own = {key: value for key, value in result.flat().items() if key not in ("per_query", "cmc", I2T)}
     own["files"] = {path.name: sha256_of(path) for path in folder.tables if path.is_file()}
     summary = {"schema": SUMMARY_SCHEMA, **own, "cmc": [float(value) for value in result.cmc], **facts}
     write_text_atomic(folder.summary, sealed(summary, indent=2) + "\n")
@@ -204,6 +220,11 @@ def read_per_query(folder: TestFolder, summary: Mapping[str, Any] | None = None)
     return columns if is_table and all(columns[name].dtype.kind in "iuf" for name in NUMERIC) else None
 
 
+def ap_rule_of(summary: Mapping[str, Any]) -> str:
+    """Return by which of AP_RULES the figures in a summary.json were made; one of an older version does not say it."""
+    return summary.get("ranking", {}).get("ap", STANDARD)
+
+
 def is_as_written(path: Path, summary: Mapping[str, Any]) -> bool:
     """Return whether a file of a test is what that test wrote; OSError where it cannot be read.
 
@@ -218,7 +239,8 @@ def _is_whole(content: dict[str, Any]) -> bool:
     return (
         has_metrics(content)
         and all(content.get(name) is None or isinstance(content[name], str) for name in TEXTS)
-        and all(isinstance(content.get(name, {}), dict) for name in ("settings", "tests", "files"))
+        and all(isinstance(content.get(name, {}), dict) for name in ("settings", "tests", "files", "ranking"))
+        and ap_rule_of(content) in AP_RULES
         and all(SET_NAME.fullmatch(name) and has_metrics(metrics) for name, metrics in tests.items())
         and isinstance(cmc, list)
         and all(map(is_fraction, cmc))

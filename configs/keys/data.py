@@ -35,6 +35,13 @@ KEYS = {
         high=1,
         length=2,
     ),
+    "INPUT.RE_ASPECT": Key(
+        0.3,
+        "lowest height / width of the erased rectangle, and lowest width / height; 1 = squares",
+        low=0.01,
+        high=1,
+        why="no rectangle is thinner than its pixels, and a lowest ratio is at most 1",
+    ),
     "INPUT.RE_VALUE": Key(
         "noise",
         "what erases: noise: N(0, 1) in every pixel; mean: the colour PIXEL_MEAN; black; raw_mean: the numbers of "
@@ -47,6 +54,14 @@ KEYS = {
         low=0,
         high=512,
         why="the crop would see black alone",
+    ),
+    "INPUT.JITTER": Key(
+        [0.0, 0.0, 0.0, 0.0],
+        "colour jitter of every training image, before it is erased: strength of brightness, contrast, saturation "
+        "[0, 1], hue [0, 0.5] (turns); 0 = off",
+        low=0,
+        high=1,
+        length=4,
     ),
     "INPUT.PIXEL_MEAN": Key(
         [0.485, 0.456, 0.406],

@@ -38,3 +38,10 @@ class Key(NamedTuple):
     affects: tuple[str, ...] = ("training",)  # of EFFECTS
     why: str = ""  # the reason of a bound that is not plain
     instead: str = ""  # of a legacy key: what replaces it
+
+    @property
+    def item(self) -> Any:
+        """An item of a list like this one, else the default: of an empty list a number where there are bounds."""
+        if not isinstance(self.default, (tuple, list)):
+            return self.default
+        return self.default[0] if self.default else "" if self.low is None else 0.0

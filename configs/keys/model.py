@@ -3,6 +3,7 @@
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
 from configs.keys.key import EMBEDS, MOST_WEIGHT, OUTWEIGHS, YES_NO, Key
+from configs.keys.pcb import NAME as PCB
 
 KEYS = {
     "MODEL.DEVICE": Key("auto", "auto: cuda > mps > cpu", choices=("auto", "cuda", "mps", "cpu"), affects=()),
@@ -15,7 +16,7 @@ KEYS = {
     "MODEL.NAME": Key(
         "resnet50",
         "family of the model; also the prefix of checkpoint files",
-        choices=("transformer", "resnet50", *CLIP_REID, IRRA),
+        choices=("transformer", "resnet50", *CLIP_REID, IRRA, PCB),
         affects=EMBEDS,
     ),
     "MODEL.LAST_STRIDE": Key(1, "stride of the last ResNet stage", low=1, high=2, affects=EMBEDS),

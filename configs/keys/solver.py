@@ -27,8 +27,8 @@ KEYS = {
     "SOLVER.FC_LR_FACTOR": Key(2.0, "see LARGE_FC_LR", low=0, high=1e4, why=SLIP),
     "SOLVER.NEW_LR_FACTOR": Key(
         1.0,
-        "factor on the learning rate of what is no trunk: weights of new layers, weights and biases of classifiers; "
-        "1 = off: LARGE_FC_LR and BIAS_LR_FACTOR alone",
+        "factor on the learning rate of what is no trunk: weights of new layers (of PCB biases too), weights and "
+        "biases of classifiers; 1 = off: LARGE_FC_LR and BIAS_LR_FACTOR alone",
         low=0,
         high=1e4,
         why=SLIP,
@@ -113,6 +113,13 @@ KEYS = {
         "linear", "constant: WARMUP_FACTOR throughout the warm-up", choices=("linear", "constant")
     ),
     "SOLVER.COSINE_MARGIN": Key(0.5, "margin m of arcface, cosface, amsoftmax, circle", low=0, high=100, why=SLIP),
+    "SOLVER.COSINE_MARGIN_WARMUP": Key(
+        0,
+        "n > 0: that margin grows from 0 in epoch 1, by a n-th of it each epoch",
+        low=0,
+        high=MOST_EPOCHS,
+        why=SLIP,
+    ),
     "SOLVER.COSINE_SCALE": Key(
         30.0, "scale s of arcface, cosface, amsoftmax, circle", low=0.001, high=1e4, why="at 0 all logits are alike"
     ),

@@ -1,7 +1,8 @@
 """Keys of tests, and the run folder."""
 
-from configs.keys.key import MOST_IMAGES, YES_NO, Key
+from configs.keys.key import MOST_IMAGES, MOST_WEIGHT, YES_NO, Key
 from configs.keys.solver import AMP_MODES
+from utils.ap_rules import AP_RULES, STANDARD
 
 KEYS = {
     "TEST.IMS_PER_BATCH": Key(
@@ -54,6 +55,37 @@ KEYS = {
     "TEST.QE.TIMES": Key(
         1, "rounds of expansion", low=1, high=100, affects=("ranking",), why="each round ranks all images anew"
     ),
+    "TEST.SPECTRAL.K": Key(
+        0,
+        "nearest gallery images that are blurred among themselves and sorted anew, 0 = off; 50 is usual",
+        low=0,
+        high=10**4,
+        affects=("ranking",),
+        why="work grows with its square",
+    ),
+    "TEST.SPECTRAL.T": Key(
+        0.1,
+        "temperature of the blur; towards 0 nothing changes",
+        low=1e-6,
+        high=100,
+        affects=("ranking",),
+        why="below, every image is alone; beyond, all weigh alike",
+    ),
+    "TEST.AP": Key(
+        STANDARD,
+        "rule of the average precision; trapezoid is that of the first code of Market-1501, never above the standard",
+        choices=AP_RULES,
+        affects=("ranking",),
+    ),
+    "TEST.PART_WEIGHTS": Key(
+        (),
+        "weight of each branch of the embedding in a similarity, in their order; () = as the model joins them",
+        low=0,
+        high=MOST_WEIGHT,
+        affects=("embedding", "ranking"),
+        why="beyond, float32 loses the other branches",
+    ),
+    "TEST.BRANCHES": Key(False, "also score each branch alone, and the embedding without it", affects=()),
     "TEST.ROC_FPR": Key(
         [1e-4, 1e-3, 1e-2],
         "false positive rates at which the true positive rate is told",

@@ -7,9 +7,9 @@ from yacs.config import CfgNode
 from configs.clip_reid import PLACE, clip_of
 from configs.keys.clip_reid import BASELINE, NAMES, PUBLISHED, STAGE1, STAGE2
 from configs.phases import Problem
-from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems, is_set
+from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems
 from configs.stages import stages_of
-from configs.values import value_of
+from configs.values import is_set, value_of
 
 RESNET_STRIDE = 16  # of a CLIP ResNet whose last stage does not stride
 TEXT_KEYS = ("MODEL.PROMPT", "MODEL.PROMPT_TOKENS", "MODEL.I2T_LOSS_WEIGHT", "LOSS.I2T.NORMALISE")

@@ -9,6 +9,7 @@ from configs.phases import Problem
 from configs.stages import solver_key, solver_of
 from configs.values import value_of
 
+MOST_TURNS = 0.5  # of the hue, to either side
 MOST_GIB = 64  # of the pixels of one batch, in float32
 
 
@@ -46,6 +47,10 @@ def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
             f"INPUT.RE_AREA got {cfg.INPUT.RE_AREA}, expected [lowest, highest] with a lowest below 1: a rectangle is "
             "smaller than its image",
         )
+    for key in ("INPUT.JITTER", "INPUT.SSL.JITTER"):
+        hue = value_of(cfg, key)[3]
+        if hue > MOST_TURNS:
+            yield (key,), f"{key} got hue {hue}, expected 0 to {MOST_TURNS} turns"
     yield from _memory_problems(cfg)
 
 

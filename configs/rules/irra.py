@@ -8,9 +8,9 @@ from configs.keys import KEYS
 from configs.keys.irra import LOSSES, MASKED_WORDS, NAME
 from configs.loss_weights import wants_center
 from configs.phases import Problem
-from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems, is_set
+from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems
 from configs.titles import CAPTIONED
-from configs.values import value_of
+from configs.values import is_set, value_of
 
 TABLE = "table"  # a data set that may have captions
 PUBLISHED_BATCH, PUBLISHED_RATE = 64, 1e-5
@@ -48,7 +48,7 @@ NEEDS = {  # keys -> the losses of which one must act for them to be read
 def find_irra_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield every rule that `cfg` breaks, as (keys concerned, one line that says what to do)."""
     if cfg.MODEL.NAME != NAME:
-        yield from _captioned_problems(cfg)
+        yield from _data_problems(cfg)
         return
     yield from find_whole_clip_problems(cfg, cfg.MODEL.CLIP_BACKBONE)
     if cfg.MODEL.CLIP_BACKBONE.startswith("RN"):
@@ -74,7 +74,7 @@ def find_irra_problems(cfg: CfgNode) -> Iterator[Problem]:
             f"MODEL.COMPILE True: MODEL.NAME {NAME} has other captions in each step, of other lengths and numbers of "
             "masked words, and torch would compile for each of them; set it False",
         )
-    yield from _uncaptioned_problems(cfg)
+    yield from _data_problems(cfg)
     yield from _text_problems(cfg)
 
 
@@ -93,26 +93,23 @@ def _text_problems(cfg: CfgNode) -> Iterator[Problem]:
         )
 
 
-def _captioned_problems(cfg: CfgNode) -> Iterator[Problem]:
+def _data_problems(cfg: CfgNode) -> Iterator[Problem]:
+    """Yield the data sets without captions for a system that reads them, and those with captions for any other."""
+    reads = cfg.MODEL.NAME == NAME
+    if reads:
+        why = (
+            f"has no captions, from which MODEL.NAME {NAME} learns; name {', '.join(CAPTIONED)}, or {TABLE} with a "
+            "column caption"
+        )
+    else:
+        why = (
+            f"has captions in place of cameras and queries, which MODEL.NAME {NAME} reads, not {cfg.MODEL.NAME}; set "
+            "another data set or model"
+        )
     for key in ("DATASETS.NAMES", "DATASETS.TESTS"):
-        captioned = [name for name in value_of(cfg, key) if name in CAPTIONED]
-        if captioned:
-            yield (
-                (key, "MODEL.NAME"),
-                f"{key}: {', '.join(captioned)} has captions in place of cameras and queries, which MODEL.NAME {NAME} "
-                f"reads, not {cfg.MODEL.NAME}; set another data set or model",
-            )
-
-
-def _uncaptioned_problems(cfg: CfgNode) -> Iterator[Problem]:
-    for key in ("DATASETS.NAMES", "DATASETS.TESTS"):
-        others = [name for name in value_of(cfg, key) if name not in (*CAPTIONED, TABLE)]
-        if others:
-            yield (
-                (key, "MODEL.NAME"),
-                f"{key}: {', '.join(others)} has no captions, from which MODEL.NAME {NAME} learns; name "
-                f"{', '.join(CAPTIONED)}, or {TABLE} with a column caption",
-            )
+        wrong = [name for name in value_of(cfg, key) if name != TABLE and (name in CAPTIONED) != reads]
+        if wrong:
+            yield (key, "MODEL.NAME"), f"{key}: {', '.join(wrong)} {why}"
 
 
 def find_irra_notices(cfg: CfgNode) -> Iterator[str]:

@@ -10,30 +10,33 @@ from configs.keys.solver import ADAMS, AFTER_WARMUP
 from configs.loss_weights import wants_center
 from configs.own_values import own_value
 from configs.phases import SUPCON, TRIPLETX, segments_of
+from configs.rules.branches import find_branch_notices
 from configs.rules.clip_fusion import find_clip_notices
 from configs.rules.clip_reid import find_clip_reid_notices
+from configs.rules.distill import find_distill_notices
 from configs.rules.irra import find_irra_notices
+from configs.rules.pcb import find_pcb_notices
 from configs.stages import solver_key, solver_of, stages_of, warmup_epochs
-from configs.values import value_of
+from configs.values import is_set, value_of
 from configs.weight_spec import parse_term_spec
 
 
 def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
-    legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and _is_set(cfg, key)]
+    legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and is_set(cfg, key)]
     model = [*_model_notices(cfg), *find_clip_notices(cfg), *find_clip_reid_notices(cfg), *find_irra_notices(cfg)]
-    return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *_schedule_notices(cfg)]
-
-
-def _is_set(cfg: CfgNode, key: str) -> bool:
-    return value_of(cfg, key) != KEYS[key].default
+    model += [*find_pcb_notices(cfg), *find_distill_notices(cfg)]
+    losses = [*_schedule_notices(cfg), *find_branch_notices(cfg)]
+    return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *losses]
 
 
 def _idle_keys(cfg: CfgNode) -> Iterator[str]:
     """Yield the keys that another switch leaves without effect."""
     phased, by_spec = cfg.LOSS.PHASED.ENABLE, bool(cfg.LOSS.PHASED.W_SUP_SPEC)
+    erasing = ("AREA", "ASPECT", "VALUE")
     decay = ("W0", "DECAY_TYPE", "DECAY_START", "DECAY_END")
     reduce = own_value(cfg, "LOSS.BRANCHES.REDUCE")
+    two_views = cfg.MODEL.TRAINING_MODE == "self_supervised"
     routed_hard = cfg.LOSS.BRIGHTNESS.ENABLE and cfg.LOSS.BRIGHTNESS.MODE == "hard"
     for keys, idle, why in (
         (("MODEL.TRIPLET_LOSS_WEIGHT", "LOSS.TRIPLETX.W"), phased, "LOSS.PHASED.W_METRIC_SEQ decides"),
@@ -43,14 +46,22 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
+        (("TEST.SPECTRAL.T",), cfg.TEST.SPECTRAL.K == 0, "TEST.SPECTRAL.K 0 blurs nothing"),
         (("LOSS.GLOBAL_WEIGHT",), reduce != "halves", f"LOSS.BRANCHES.REDUCE {reduce} knows no halves"),
         ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
-        (("INPUT.RE_AREA", "INPUT.RE_VALUE"), cfg.INPUT.RE_PROB == 0, "INPUT.RE_PROB 0 erases nothing"),
+        (("DATASETS.EVAL_SPLIT",), _looks_at_none(cfg), "SOLVER.EVAL_PERIOD 0 evaluates no epoch"),
+        ([f"INPUT.RE_{name}" for name in erasing], cfg.INPUT.RE_PROB == 0, "INPUT.RE_PROB 0 erases nothing"),
+        (("INPUT.JITTER",), two_views, "MODEL.TRAINING_MODE self_supervised has INPUT.SSL.JITTER"),
         *_idle_in_solver(cfg),
     ):
         for key in keys:
-            if idle and _is_set(cfg, key):
+            if idle and is_set(cfg, key):
                 yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _looks_at_none(cfg: CfgNode) -> bool:
+    """Return whether no epoch of a system that could look at a val split is evaluated."""
+    return cfg.MODEL.NAME == IRRA and solver_of(cfg).EVAL_PERIOD == 0
 
 
 def _idle_in_solver(cfg: CfgNode) -> Iterator[tuple[Sequence[str], bool, str]]:
@@ -73,9 +84,11 @@ def _idle_in_solver(cfg: CfgNode) -> Iterator[tuple[Sequence[str], bool, str]]:
 
 def _epoch_notices(cfg: CfgNode) -> Iterator[str]:
     looked, kept = solver_of(cfg).EVAL_PERIOD, solver_of(cfg).CHECKPOINT_PERIOD
-    if cfg.DATASETS.VAL_IDS and looked != kept:
+    by_split = cfg.MODEL.NAME == IRRA and cfg.DATASETS.EVAL_SPLIT == "val"
+    picks = "DATASETS.VAL_IDS" if cfg.DATASETS.VAL_IDS else "DATASETS.EVAL_SPLIT val" if by_split else ""
+    if picks and looked and looked != kept:
         yield (
-            f"DATASETS.VAL_IDS picks among epochs that are both evaluated (SOLVER.EVAL_PERIOD {looked}) and kept "
+            f"{picks} picks among epochs that are both evaluated (SOLVER.EVAL_PERIOD {looked}) and kept "
             f"(SOLVER.CHECKPOINT_PERIOD {kept}); set both alike (the launcher's --save-every does)"
         )
 
@@ -153,7 +166,7 @@ def _schedule_notices(cfg: CfgNode) -> Iterator[str]:
 def _surplus_entries(cfg: CfgNode) -> Iterator[str]:
     """Yield which lists of LOSS.PHASED have more entries than there are phases."""
     phased, phases = cfg.LOSS.PHASED, len(cfg.LOSS.PHASED.BOUNDARIES) + 1
-    names = [name for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC") if _is_set(cfg, f"LOSS.PHASED.{name}")]
+    names = [name for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC") if is_set(cfg, f"LOSS.PHASED.{name}")]
     entries = {name: phased[name] for name in names}
     entries |= {f"W_TERMS {term}": specs for term, specs in map(parse_term_spec, phased.W_TERMS)}
     for name, given in entries.items():

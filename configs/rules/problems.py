@@ -10,11 +10,15 @@ from yacs.config import CfgNode
 from configs.keys import KEYS
 from configs.keys.key import MOST_ITEMS, Key
 from configs.phases import Problem, find_schedule_problems
+from configs.rules.branches import find_branch_problems
 from configs.rules.clip_fusion import find_clip_problems
 from configs.rules.clip_reid import find_clip_reid_problems
 from configs.rules.data import find_data_problems
+from configs.rules.distill import find_distill_problems
 from configs.rules.irra import find_irra_problems
 from configs.rules.model import find_model_problems
+from configs.rules.pcb import find_pcb_problems
+from configs.rules.test import find_test_problems
 from configs.rules.training import find_loss_problems, find_solver_problems, find_ssl_problems, find_stage_problems
 from configs.values import value_of
 
@@ -29,9 +33,16 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     if problems:  # what follows asks the stages for their epochs
         return problems
     problems = [*find_model_problems(cfg), *find_clip_problems(cfg), *find_clip_reid_problems(cfg)]
-    problems += [*find_irra_problems(cfg), *find_solver_problems(cfg), *find_data_problems(cfg)]
+    problems += [
+        *find_irra_problems(cfg),
+        *find_pcb_problems(cfg),
+        *find_solver_problems(cfg),
+        *find_data_problems(cfg),
+        *find_test_problems(cfg),
+        *find_distill_problems(cfg),
+    ]
     schedule = [*find_ssl_problems(cfg), *find_schedule_problems(cfg)]
-    return [*problems, *(schedule or find_loss_problems(cfg))]
+    return [*problems, *(schedule or [*find_loss_problems(cfg), *find_branch_problems(cfg)])]
 
 
 def _bad_values(name: str, key: Key, value: Any) -> Iterator[str]:
@@ -53,7 +64,7 @@ def bounds(key: Key) -> str:
 
 
 def _not_allowed(name: str, key: Key, item: Any) -> str:
-    allowed = ", ".join(map(str, key.choices))
+    allowed = ", ".join(str(choice) or "''" for choice in key.choices)
     if not isinstance(item, str):
         return f"{name} got {item}, allowed: {allowed}"
     several = [choice for choice in re.split(r"[\s,;()\[\]{}'\"]+", item) if choice in key.choices]

@@ -105,8 +105,6 @@ def find_ssl_problems(cfg: CfgNode) -> Iterator[Problem]:
     for name in ("CROP_SCALE", "CROP_RATIO"):
         if views[name][0] > views[name][1]:
             yield (f"INPUT.SSL.{name}",), f"INPUT.SSL.{name} got {views[name]}, expected [lowest, highest]"
-    if views.JITTER[3] > 0.5:
-        yield ("INPUT.SSL.JITTER",), f"INPUT.SSL.JITTER got hue {views.JITTER[3]}, expected 0 to 0.5 turns"
     if cfg.MODEL.TRAINING_MODE != "self_supervised":
         return
     if cfg.DATALOADER.SAMPLER != "random":

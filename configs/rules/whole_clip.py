@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from yacs.config import CfgNode
 
-from configs.keys import KEYS
 from configs.phases import Problem
-from configs.values import value_of
+from configs.values import is_set
 
 PIXELS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, sd of OpenAI's CLIP
 IDLE = (  # keys of other systems that none of these reads
@@ -59,8 +58,3 @@ def find_whole_clip_notices(cfg: CfgNode, more_idle: tuple[str, ...] = ()) -> It
             f"images are normalised by mean {list(given[0])} and sd {list(given[1])} (INPUT.PIXEL_MEAN, PIXEL_STD), "
             f"OpenAI's CLIP was trained with {list(PIXELS[0])} and {list(PIXELS[1])}"
         )
-
-
-def is_set(cfg: CfgNode, key: str) -> bool:
-    """Return whether a key has another value than its default."""
-    return value_of(cfg, key) != KEYS[key].default

@@ -118,7 +118,8 @@ def read_rows(
     Besides the usual columns the table needs those of `more`; a row's split is one of `splits`.
     """
     if not csv_path.exists():
-        raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {HEADER}")
+        columns = ",".join((HEADER, *more))
+        raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {columns}")
     lines = _fields_of_lines(csv_path, read_text(csv_path, "DATASETS.TABLE"))
     where, names = next(lines, (f"{csv_path}:1", []))
     columns = _check_header(where, names, more)

@@ -1,9 +1,13 @@
-"""Drawing of synthetic VeRi: vehicles as meshes (shapes, looks, vehicles), photographed in scenes by photos."""
+"""Drawing of synthetic VeRi: vehicles as meshes (shapes, looks, vehicles), photographed in scenes by photos.
+
+The synthetic persons are drawn by `persons`.
+"""
 
 from enum import IntEnum
 
 FOLDER = "synthetic_veri"  # below DATASETS.ROOT_DIR
 TEXT_FOLDER = "synthetic_text"  # the same of the set with captions
+PERSON_FOLDER = "synthetic_persons"  # the same of the persons
 
 
 class Stream(IntEnum):
@@ -16,3 +20,9 @@ class Stream(IntEnum):
     PLACE = 4
     PHOTO = 5
     CAPTION = 6
+    PERSON_IDENTITIES = 7
+    PERSON_FAMILY = 8
+    PERSON_MEMBER = 9
+    PERSON_SHOTS = 10
+    PERSON_PLACE = 11
+    PERSON_PHOTO = 12

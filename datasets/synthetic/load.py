@@ -4,7 +4,6 @@ It proves mechanics and lets an ablation show a difference on any computer; it s
 """
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from datasets.archives.veri import load_veri_folder
 from datasets.bases import ReIDDataset
 from datasets.synthetic import FOLDER
 from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
-from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_version
+from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_lines, write_version
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
 from utils.errors import DataError
 from utils.paths import user_path
@@ -80,20 +79,16 @@ def _write_lists(folder: Path, train: list[Drawn], test: list[Drawn]) -> None:
     """Write the name lists, labels, key points and the right and junk answers of each query."""
     query = [row for row in test if row.shot.is_query]
     for split, rows in (("train", train), ("query", query), ("test", test)):
-        _write(folder / f"name_{split}.txt", (row.shot.name for row in rows))
+        write_lines(folder / f"name_{split}.txt", (row.shot.name for row in rows))
     _write_labels(folder / "train_label.xml", "TrainingImages", train)
     _write_labels(folder / "test_label.xml", "TestImages", test)
-    _write(folder / "keypoint_train.txt", (_keypoint_line("image_train", row) for row in train))
+    write_lines(folder / "keypoint_train.txt", (_keypoint_line("image_train", row) for row in train))
     lines = [_keypoint_line(name, row) for name, rows in (("image_query", query), ("image_test", test)) for row in rows]
-    _write(folder / "keypoint_test.txt", lines)
-    _write(folder / "list_color.txt", (f"{number} {name}" for number, name in enumerate(COLOUR_NAMES, start=1)))
-    _write(folder / "list_type.txt", (f"{number} {name}" for number, name in enumerate(TYPE_NAMES, start=1)))
+    write_lines(folder / "keypoint_test.txt", lines)
+    write_lines(folder / "list_color.txt", (f"{number} {name}" for number, name in enumerate(COLOUR_NAMES, start=1)))
+    write_lines(folder / "list_type.txt", (f"{number} {name}" for number, name in enumerate(TYPE_NAMES, start=1)))
     for name, same_camera in (("gt_image.txt", False), ("jk_image.txt", True)):
-        _write(folder / name, (_answers(row.shot, test, same_camera) for row in query))
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode("ascii"))
+        write_lines(folder / name, (_answers(row.shot, test, same_camera) for row in query))
 
 
 def _write_labels(path: Path, root: str, rows: list[Drawn]) -> None:
@@ -103,7 +98,7 @@ def _write_labels(path: Path, root: str, rows: list[Drawn]) -> None:
         for shot, look, *_ in rows
     )
     header = ('<?xml version="1.0" encoding="gb2312"?>', f'<{root} Version="1.0">', f'<Items number="{len(rows)}">')
-    _write(path, (*header, *items, "</Items>", f"</{root}>"))
+    write_lines(path, (*header, *items, "</Items>", f"</{root}>"))
 
 
 def _keypoint_line(image_folder: str, row: Drawn) -> str:

@@ -115,7 +115,12 @@ class Look:
 
 def shade_of(name: str, rng: np.random.Generator, jitter: float = 1.0) -> Colour:
     """Return a random shade of a named colour."""
-    hue, saturation, value = HSV[name] + jitter * rng.normal(0, (0.012, 0.05, 0.04))
+    return jittered(HSV[name], rng, jitter)
+
+
+def jittered(colour: tuple[float, float, float], rng: np.random.Generator, jitter: float = 1.0) -> Colour:
+    """Return a random shade of a colour given as hue, saturation and value in 0..1."""
+    hue, saturation, value = colour + jitter * rng.normal(0, (0.012, 0.05, 0.04))
     return colorsys.hsv_to_rgb(hue % 1, float(np.clip(saturation, 0, 1)), float(np.clip(value, 0.08, 0.95)))
 
 

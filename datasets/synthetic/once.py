@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,11 @@ def holds_version(file: Path, version: str) -> bool:
 def write_version(file: Path, version: str) -> None:
     """Mark a drawing as finished: write VERSION_FILE of its folder."""
     file.write_text(f"{version}\n", encoding="ascii")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write ASCII lines with the same ends on every system."""
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode("ascii"))
 
 
 def ensure_drawn(folder: Path, title: str, draw: Callable[[Path], None], is_complete: Callable[[Path], bool]) -> None:

@@ -100,26 +100,35 @@ class PatchTokens(nn.Module):
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
 
-class ToClip(nn.Module):
-    """Images [B, 3, H, W] normalised by `pixel` -> [B, 3, *size] normalised by `clip`, resized where sizes differ.
+class Renormalise(nn.Module):
+    """Images [B, 3, H, W] normalised by `old` -> [B, 3, *size] normalised by `new`, resized where sizes differ.
 
-    Resizing aligns pixel centres as usual (align_corners False), without antialiasing, as in Model B.
+    Resizing aligns pixel centres as usual (align_corners False), by default without antialiasing, as in Model B.
     """
 
-    def __init__(self, pixel: Normalisation, clip: Normalisation, size: tuple[int, int], interpolation: str) -> None:
+    def __init__(
+        self,
+        old: Normalisation,
+        new: Normalisation,
+        size: tuple[int, int],
+        interpolation: str,
+        antialias: bool = False,
+    ) -> None:
         super().__init__()
-        mean, std, clip_mean, clip_std = (torch.tensor(row, dtype=torch.float64) for row in (*pixel, *clip))
-        scale, shift = std / clip_std, (mean - clip_mean) / clip_std
+        mean, std, new_mean, new_std = (torch.tensor(row, dtype=torch.float64) for row in (*old, *new))
+        scale, shift = std / new_std, (mean - new_mean) / new_std
         self.register_buffer("scale", scale.float().reshape(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.float().reshape(3, 1, 1), persistent=False)
         self.size = size
         self.interpolation = interpolation
+        self.antialias = antialias
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = images * self.scale + self.shift
         if tuple(images.shape[-2:]) == self.size:
             return images
-        return F.interpolate(images, size=self.size, mode=self.interpolation, align_corners=False)
+        resizing = {"mode": self.interpolation, "align_corners": False, "antialias": self.antialias}
+        return F.interpolate(images, size=self.size, **resizing)
 
 
 def check_patches(size: Sequence[float], patch: int, tower: str) -> tuple[int, int]:

@@ -46,6 +46,14 @@ class JointClip(nn.Module):
         """The most tokens of a caption."""
         return len(self.positional_embedding)
 
+    def check_length(self, ids: torch.Tensor) -> None:
+        """Raise ValueError for captions [B, L] of more tokens than there are positions."""
+        if ids.shape[1] > self.length:
+            raise ValueError(
+                f"captions of {ids.shape[1]} tokens for a model of {self.length} (INPUT.TEXT.LENGTH); "
+                f"datasets.tokens.tokenize(caption, {self.length}) cuts them"
+            )
+
     def remove_text_tower(self) -> None:
         """Remove what captions alone go through."""
         del self.token_embedding, self.positional_embedding, self.transformer, self.ln_final, self.text_projection
@@ -68,6 +76,7 @@ class JointClip(nn.Module):
         return self.ln_final(self._words(ids)) @ self.text_projection
 
     def _words(self, ids: torch.Tensor) -> torch.Tensor:
+        self.check_length(ids)
         length = ids.shape[1]
         tokens = self.token_embedding(ids) + self.positional_embedding[:length]
         mask = self.mask[:length, :length]

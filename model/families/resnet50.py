@@ -2,7 +2,7 @@
 
 from yacs.config import CfgNode
 
-from model.backbones.resnet import HUB_NAME, ResNet50
+from model.backbones.resnet import HUB_NAMES, ResNet50
 from model.families.common import Counts, head_settings
 from model.transreid import TransReID
 from model.weights.imagenet import imagenet_trunk
@@ -12,7 +12,7 @@ from model.weights.transreid import BEYOND_THE_TRUNK, reid_trunk
 
 def make_resnet50(cfg: CfgNode, counts: Counts, choice: str) -> TransReID:
     """Return a global branch on ResNet-50; it has no side information, so cameras and viewpoints are not used."""
-    weights = first_weights(choice, cfg.MODEL.PRETRAIN_PATH, lambda: HUB_NAME)
+    weights = first_weights(choice, cfg.MODEL.PRETRAIN_PATH, lambda: HUB_NAMES["resnet50"])
     base = ResNet50(cfg.MODEL.LAST_STRIDE, cfg.MODEL.RESNET_STEM)
     if weights is not None:
         trunk = imagenet_trunk(weights, base.state_dict()) if choice == "imagenet" else reid_trunk(weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from model.weights.load import LoadReport, Weights
+from model.weights.refusals import of_a_deeper_model, of_another_kind
 
 TOWER, TEXT, PROMPTS = "image_encoder.", "text_encoder.", "prompt_learner."
 SIDES = "cv_embed"
@@ -45,15 +46,8 @@ class ClipReIDRules:
         return ""
 
     def refusal(self, weights: Weights) -> str:
-        if not any(name.startswith(TOWER) for name in weights) and any(name.startswith("base.") for name in weights):
-            return (
-                " is a checkpoint of TransReID (its weights are called base.*); set MODEL.NAME transformer, or "
-                "resnet50, and the rest as in its training"
-            )
-        deeper = [name for name in weights if name.startswith(TOWER) and name not in self.model.state_dict()]
-        if deeper and any(name in weights for name in self.model.state_dict()):
-            return f": {deeper[0]} is in the file, but not in this model; {self.deciding_keys(deeper[0])}"
-        return ""
+        deeper = of_a_deeper_model(self.model, weights, TOWER, self.deciding_keys)
+        return of_another_kind(weights, TOWER) or deeper
 
     def warnings(self, report: LoadReport) -> list[str]:
         if SIDES not in report.surplus:

@@ -8,6 +8,7 @@ from torch import nn
 
 from model.weights.convert import resize_text_positions
 from model.weights.load import LoadReport, Weights
+from model.weights.refusals import of_a_deeper_model, of_another_kind
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +19,6 @@ BLOCKS = (f"{TOWERS}visual.transformer.", f"{TOWERS}transformer.")
 BEYOND_THE_TOWERS = {  # MODEL.PRETRAIN_CHOICE -> what else it takes from a checkpoint
     "self": (),
     "finetune": ("classifier", "cross_", "ln_", "mlm_head"),
-}
-OTHERS = {  # names of other models' weights -> what such a file is, and what to do
-    "base.": "is a checkpoint of TransReID (its weights are called base.*); set MODEL.NAME transformer, or resnet50, "
-    "and the rest as in its training",
-    "image_encoder.": "is a checkpoint of CLIP-ReID (its weights are called image_encoder.*); set MODEL.NAME clip_reid",
-    "visual.": "is a CLIP, which MODEL.CLIP_LOCAL_PATH takes with MODEL.PRETRAIN_CHOICE imagenet",
-    "vision_model.": "is a CLIP, which MODEL.CLIP_LOCAL_PATH takes with MODEL.PRETRAIN_CHOICE imagenet",
 }
 
 
@@ -50,12 +44,8 @@ class IrraRules:
         return "MODEL.CLIP_BACKBONE decides it" if name.startswith(TOWERS) else ""
 
     def refusal(self, weights: Weights) -> str:
-        if not any(name.startswith(TOWERS) for name in weights):
-            return next((f" {what}" for start, what in OTHERS.items() if any(n.startswith(start) for n in weights)), "")
-        deeper = [name for name in weights if name.startswith(BLOCKS) and name not in self.model.state_dict()]
-        if deeper and any(name in weights for name in self.model.state_dict()):
-            return f": {deeper[0]} is in the file, but not in this model; {self.deciding_keys(deeper[0])}"
-        return ""
+        deeper = of_a_deeper_model(self.model, weights, BLOCKS, self.deciding_keys)
+        return of_another_kind(weights, TOWERS) or deeper
 
     def warnings(self, report: LoadReport) -> list[str]:
         return []

@@ -19,6 +19,14 @@ def describe(weights: Mapping[str, torch.Tensor]) -> str:
         "a CLIP model": ("visual.conv1.weight", "visual.class_embedding", "image_encoder.conv1.weight"),
         f"a TransReID checkpoint with JPM, {FOR_REID}": ("b1.0.norm1.weight",),
         f"a TransReID checkpoint, {FOR_REID}": ("base.cls_token",),
+        "a PCB checkpoint, which MODEL.NAME pcb takes": (
+            "reduction.whole.weight",
+            "reduction.part1.weight",
+            "Pcb.branch.0.0.weight",
+        ),
+        "a PCB of torchreid, whose trunk MODEL.NAME pcb takes with MODEL.PRETRAIN_CHOICE self": (
+            "conv5.layers.0.weight",
+        ),
         f"a ResNet ReID checkpoint, {FOR_REID}": ("base.conv1.weight",),
         f"a distilled DeiT, {FOR_IMAGENET}": ("dist_token",),
         f"a plain ViT, {FOR_IMAGENET}": ("cls_token", "backbone.cls_token"),

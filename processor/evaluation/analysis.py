@@ -46,7 +46,7 @@ def analyse(
 
     Viewpoint, brightness and matches are sliced over all trials, the rest is that of the first.
     """
-    slices = camera_pair_slices(searched.distances, searched.protocol)
+    slices = camera_pair_slices(searched.distances, searched.protocol, result.ap_rule)
     slices += query_slices(result.per_query, cfg.LOSS.BRIGHTNESS.THRESH)
     for part in slices:
         if part.kind == LEFT_OUT:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from model.layers.kernel import choose_attention
 from processor.evaluation.cautions import image_sets, rows_of
 from utils.device import announce_amp, autocast, resolve_amp
 from utils.distributed import gather_shards, num_processes
+from utils.errors import ConfigError
 from utils.interrupts import check
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Embedding(NamedTuple):
     unit: bool  # L2-normalise
     amp: torch.dtype | None  # the autocast type of the model, None = float32 throughout
     fuse: Fuse | None  # ([Q, n, D], valid [Q, n]) -> [Q, D]: queries of several items, tracklets; None: there are none
+    part_weights: tuple[float, ...] = ()  # of the branches in a similarity, see `weigh_parts`; () = as the model has it
 
 
 class Embedded(NamedTuple):
@@ -53,7 +55,7 @@ class Embedded(NamedTuple):
 
 
 def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> Embedding:
-    """Return how TEST.FLIP, TEST.FEAT_NORM and TEST.AMP say that images are embedded; `exact` = float32 instead of AMP.
+    """Return how TEST.FLIP, FEAT_NORM, PART_WEIGHTS and AMP say that images are embedded; `exact` = float32, no AMP.
 
     Raises ConfigError for a TEST.AMP that the device cannot compute in.
     """
@@ -65,6 +67,7 @@ def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> E
         unit=cfg.TEST.FEAT_NORM == "yes",
         amp=None if exact else resolve_amp(cfg.TEST.AMP, device, "TEST.AMP"),
         fuse=mean_direction,
+        part_weights=tuple(cfg.TEST.PART_WEIGHTS),
     )
 
 
@@ -99,6 +102,21 @@ def prepare_rows(batch: Batch, device: torch.device, transform: BatchTransform) 
 def encode_by_model(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return the embeddings [B, D] of a prepared batch as the model makes them."""
     return model.embed_batch(batch)
+
+
+def weigh_parts(feat: torch.Tensor, branches: Mapping[str, int], weights: Sequence[float]) -> torch.Tensor:
+    """Return features [B, D] whose branches are L2-normalised and multiplied by the roots of their weights.
+
+    `branches` are the widths of the branches in their order, of sum D. The inner product of two such features is the
+    weighted sum of the cosines of their branches. Raises ConfigError for another number of weights.
+    """
+    if len(weights) != len(branches):
+        raise ConfigError(
+            f"TEST.PART_WEIGHTS {list(weights)} has {len(weights)} weights, the embedding has {len(branches)} "
+            f"branches: {', '.join(branches)}; give one weight for each, or ()"
+        )
+    parts = feat.split(list(branches.values()), dim=1)
+    return torch.cat([weight**0.5 * F.normalize(part, dim=1) for part, weight in zip(parts, weights, strict=True)], 1)
 
 
 def mean_direction(feat: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -147,6 +165,8 @@ def embed_batch(model: nn.Module, batch: Batch, how: Embedding) -> torch.Tensor:
         feat = how.encode(model, batch).float()
         if how.flip and "images" in batch:
             feat = (feat + how.encode(model, {**batch, "images": batch["images"].flip(3)}).float()) / 2
+    if how.part_weights:
+        feat = weigh_parts(feat, model.branches, how.part_weights)
     return F.normalize(feat, dim=1) if how.unit else feat
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from datasets.make_dataloader import ReIDData
 from datasets.test_set import OWN_IMAGE, TestSet, Trial, first_items, query_names, same_camera
 from processor.evaluation.cautions import cautions, image_sets
 from processor.evaluation.embed import Embedded, embed, make_embedding
+from utils.ap_rules import STANDARD, marked_metric
 from utils.ranking.distance import Distances
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import Ranking, make_distances, rank
@@ -31,6 +32,18 @@ class RankOptions(NamedTuple):
     max_rank: int
     expand: tuple[int, float, int] | None = None  # (k, alpha, times) of the query expansion
     rerank: tuple[int, int, float] | None = None  # (k1, k2, lambda) of the k-reciprocal re-ranking
+    spectral: tuple[int, float] | None = None  # (k, temperature) of the spectral re-ranking
+    ap: str = STANDARD  # one of AP_RULES
+
+    def named(self) -> dict[str, Any]:
+        """Return what a result says of how its ranks were made, ready for JSON; nothing where that is the plain way."""
+        numbers = {
+            "expansion": self.expand and dict(zip(("k", "alpha", "times"), self.expand, strict=True)),
+            "re_ranking": self.rerank and dict(zip(("k1", "k2", "lambda"), self.rerank, strict=True)),
+            "spectral": self.spectral and dict(zip(("k", "t"), self.spectral, strict=True)),
+        }
+        other = {name: values for name, values in numbers.items() if values}
+        return {"ap": self.ap, **other} if other or self.ap != STANDARD else {}
 
 
 class Searched(NamedTuple):
@@ -46,7 +59,8 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
     """Embed query and gallery of the test set that decides, rank, and return the results as fractions in 0..1.
 
     Queries are images, or captions where the test set has some: `num_query` counts them, `path` of per_query has their
-    text, and with TEST.I2T the other direction is the set `i2t` of `sets`.
+    text. With TEST.I2T, `i2t` has the METRICS and num_query of the other direction, and per_query also has its rows, of
+    the `set` i2t and `weight` 0.
 
     Keys: mAP, mINP, Rank-1, Rank-5, Rank-10 (means over the trials where the protocol has several, with their sample
     standard deviations in `trial_sd`), cmc [max_rank], num_query, num_valid_query, num_trials, data_fingerprint, notes
@@ -61,7 +75,8 @@ def rank_options(cfg: CfgNode) -> RankOptions:
     """Return what cfg.TEST says about ranking."""
     expand = (cfg.TEST.QE.K, cfg.TEST.QE.ALPHA, cfg.TEST.QE.TIMES) if cfg.TEST.QE.K else None
     rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA) if cfg.TEST.RE_RANKING else None
-    return RankOptions(cfg.TEST.MAX_RANK, expand, rerank)
+    spectral = (cfg.TEST.SPECTRAL.K, cfg.TEST.SPECTRAL.T) if cfg.TEST.SPECTRAL.K else None
+    return RankOptions(cfg.TEST.MAX_RANK, expand, rerank, spectral, cfg.TEST.AP)
 
 
 def search(test: TestSet, embedded: Embedded, options: RankOptions, number: int = 0) -> Searched:
@@ -72,7 +87,8 @@ def search(test: TestSet, embedded: Embedded, options: RankOptions, number: int 
     trial = test.trials[number]
     query = first_items(trial.query)
     query_feat = embedded.feat[query] if trial.query.ndim == 1 else _fused(embedded, trial.query)
-    distances = make_distances(query_feat, embedded.feat[trial.gallery], options.expand, options.rerank)
+    how = (options.expand, options.rerank, options.spectral)
+    distances = make_distances(query_feat, embedded.feat[trial.gallery], *how)
     return Searched(trial, query, protocol_of(test, trial, query), distances)
 
 
@@ -116,19 +132,17 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
     weights = test.set_weights()
     rankings: dict[str, list[Ranking]] = {name: [] for name in weights}
     tables = []
-    for number, trial in enumerate(test.trials):
-        searched = first if first and number == 0 else search(test, embedded, options, number)
-        ranking = rank(searched.distances, searched.protocol, options.max_rank, test.distinct)
-        rankings[trial.set].append(ranking)
+    for searched, ranking in rank_trials(test, embedded, options, first):
+        rankings[searched.trial.set].append(ranking)
         tables.append(_query_table(test, embedded.luma, searched, ranking))
         if len(weights) > 1:
-            count = len(searched.query)
-            tables[-1] |= {"set": np.full(count, trial.set), "weight": np.full(count, weights[trial.set])}
+            count, name = len(searched.query), searched.trial.set
+            tables[-1] |= {"set": np.full(count, name), "weight": np.full(count, weights[name])}
     sets = {name: _figures(draws) for name, draws in rankings.items()}
     shares, counted = list(weights.values()), [rankings[name][0] for name, weight in weights.items() if weight]
     curves = [np.mean([one.cmc for one in draws], axis=0) for draws in rankings.values()]
     return TestResult(
-        metrics={name: float(np.average([one[name] for one in sets.values()], weights=shares)) for name in METRICS},
+        metrics=_mean_over_sets(sets, weights),
         cmc=np.average(curves, axis=0, weights=shares),
         per_query={key: np.concatenate([table[key] for table in tables]) for key in tables[0]},
         num_query=sum(len(ranking.ap) for ranking in counted),
@@ -144,7 +158,32 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
             name: {metric: float(np.mean([sets[member][metric] for member in members])) for metric in METRICS}
             for name, members in test.groups.items()
         },
+        ranking=options.named(),
     )
+
+
+def rank_trials(
+    test: TestSet, embedded: Embedded, options: RankOptions, first: Searched | None = None
+) -> Iterator[tuple[Searched, Ranking]]:
+    """Yield each trial of a test set, searched and ranked; `first` as in `evaluate`."""
+    for number in range(len(test.trials)):
+        searched = first if first and number == 0 else search(test, embedded, options, number)
+        yield searched, rank(searched.distances, searched.protocol, options.max_rank, test.distinct, options.ap)
+
+
+def mean_metrics(test: TestSet, embedded: Embedded, options: RankOptions) -> dict[str, float]:
+    """Return the METRICS that `evaluate` gives, and nothing else of it."""
+    weights = test.set_weights()
+    rankings: dict[str, list[Ranking]] = {name: [] for name in weights}
+    for searched, ranking in rank_trials(test, embedded, options):
+        rankings[searched.trial.set].append(ranking)
+    return _mean_over_sets({name: _figures(draws) for name, draws in rankings.items()}, weights)
+
+
+def _mean_over_sets(sets: Mapping[str, dict[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the METRICS of a test whose sets have these figures and weights."""
+    shares = list(weights.values())
+    return {name: float(np.average([one[name] for one in sets.values()], weights=shares)) for name in METRICS}
 
 
 def _figures(draws: Sequence[Ranking]) -> dict[str, float]:
@@ -193,13 +232,18 @@ def _query_table(test: TestSet, luma: np.ndarray, searched: Searched, ranking: R
 def log_results(result: TestResult, title: str) -> None:
     """Log metrics in percent, in TransReID's lines; those of captions with three decimals, as they are published."""
     places = 3 if OWN_IMAGE in result.per_query else 1
+    rule = result.ap_rule
     logger.info("%s", title)
     if result.num_valid_query < result.num_query:
         logger.info("valid queries: %d / %d", result.num_valid_query, result.num_query)
     for note in result.notes:
         logger.info("%s", note)
     for name in METRICS:
-        label = f"CMC curve, Rank-{name.removeprefix('Rank-'):<3}:" if name.startswith("Rank") else f"{name}: "
+        label = (
+            f"CMC curve, Rank-{name.removeprefix('Rank-'):<3}:"
+            if name.startswith("Rank")
+            else f"{marked_metric(name, rule)}: "
+        )
         spread = result.trial_sd.get(name)
         note = "" if spread is None else f" +- {spread:.1%} over {result.num_trials} trials"
         if name in result.interval:
@@ -207,6 +251,7 @@ def log_results(result: TestResult, title: str) -> None:
             note += f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         logger.info("%s%s%s", label, f"{result.metrics[name]:.{places}%}", note)
     for name, figures in (result.groups | result.sets).items():
-        logger.info("%s: %s", name, ", ".join(f"{metric} {figures[metric]:.{places}%}" for metric in METRICS))
+        shown = (f"{marked_metric(metric, rule)} {figures[metric]:.{places}%}" for metric in METRICS)
+        logger.info("%s: %s", name, ", ".join(shown))
     for fpr, tpr in result.pairs.get("tpr_at_fpr", {}).items():
         logger.info("true positive rate at false positive rate %s: %s", fpr, f"{tpr:.1%}")

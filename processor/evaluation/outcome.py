@@ -13,11 +13,13 @@ from configs.compare import result_settings
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import TestSet
 from processor.evaluation.analysis import analyse, pair_rates, save_analysis, verify_pairs
+from processor.evaluation.branches import log_branches, score_branches
 from processor.evaluation.embed import embed, make_embedding
 from processor.evaluation.evaluate import evaluate, log_results, rank_options, search
 from processor.provenance import data_differences, read_run, warn_of_other_settings
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError, RunError
+from utils.ranking.branches import write_branches
 from utils.run_folder import epoch_of, make_folder
 from utils.statistics.bootstrap import interval
 from utils.test_folder import WITH_INTERVAL, TestFolder, TestResult, write_result
@@ -70,8 +72,8 @@ def evaluate_one(
     make_folder(str(folder.path), "OUTPUT_DIR")
     for old in folder.files:  # or a test that is killed, or leaves no report, would stand beside an older one's
         old.unlink(missing_ok=True)
-    options = rank_options(cfg)
-    embedded = embed(model, test.loaders, make_embedding(cfg, next(model.parameters()).device))
+    options, how = rank_options(cfg), make_embedding(cfg, next(model.parameters()).device)
+    embedded = embed(model, test.loaders, how)
     searched = search(test, embedded, options)
     result = evaluate(test, embedded, options, searched)
     verification = verify_pairs(searched, cfg.TEST.ROC_FPR)
@@ -82,10 +84,16 @@ def evaluate_one(
     )
     analysis = analyse(cfg, test, searched, result, verification) if cfg.TEST.REPORT else None
     log_results(result, f"Test Results - {test.title} - {facts['weight']}")
-    if analysis is not None:
-        try:
+    branches = None
+    if cfg.TEST.BRANCHES:
+        branches = score_branches(test, embedded, options, model.branches, how.part_weights, how.unit)
+        log_branches(branches, options.ap)
+    try:
+        if analysis is not None:
             save_analysis(analysis, folder)
-        except (ConfigError, RunError) as error:  # the result stands, only what its page shows is missing
-            logger.warning("no whole report in '%s': %s", folder.path, error)
+        if branches is not None:
+            write_branches(folder.branches, branches)
+    except (ConfigError, RunError) as error:  # the result stands, only what its page shows is missing
+        logger.warning("no whole report in '%s': %s", folder.path, error)
     write_result(folder, result, {"dataset": test.title, **facts})
     return result

@@ -11,6 +11,7 @@ from datasets.test_set import TestSet
 from datasets.torch_datasets import ImageDataset, collate
 from processor.evaluation.embed import Embedded, mean_direction, precision_name
 from processor.evaluation.evaluate import RankOptions, evaluate
+from utils.ap_rules import STANDARD
 from utils.test_folder import TestResult
 
 RAW_SIZE = (32, 32)
@@ -28,11 +29,11 @@ def raw_pixel_features(loaders: Sequence[DataLoader]) -> torch.Tensor:
     return torch.cat(feat)
 
 
-def raw_pixel_results(test: TestSet, max_rank: int) -> TestResult:
-    """Return the results of nearest neighbours on a test set's images, shrunk to 32 x 32 RGB."""
+def raw_pixel_results(test: TestSet, max_rank: int, ap: str = STANDARD) -> TestResult:
+    """Return the results of nearest neighbours on a test set's images, shrunk to 32 x 32 RGB; `ap` of AP_RULES."""
     feat = raw_pixel_features([_shrunk(loader) for loader in test.loaders])
     luma = np.full(len(feat), np.nan, dtype=np.float32)
-    return evaluate(test, Embedded(feat, luma, precision_name(None), mean_direction), RankOptions(max_rank))
+    return evaluate(test, Embedded(feat, luma, precision_name(None), mean_direction), RankOptions(max_rank, ap=ap))
 
 
 def _shrunk(loader: DataLoader) -> DataLoader:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.layers.synced_norm import sync_norms
+from processor.step.compiling import CompiledTraining
 
 
 def wrap(model: nn.Module, device: torch.device, world_size: int, sync_bn: bool) -> nn.Module:
@@ -21,6 +22,13 @@ def wrap(model: nn.Module, device: torch.device, world_size: int, sync_bn: bool)
         sync_norms(model, device)
     # without device_ids: what a step hands over stays where it is, e.g. labels on the CPU that tell a shape
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model within what `wrap` and `CompiledTraining` made of it, of which it shares the weights."""
+    while isinstance(model, (DistributedDataParallel, CompiledTraining)):
+        model = model.module if isinstance(model, DistributedDataParallel) else model.model
+    return model
 
 
 def averaging(model: nn.Module, enabled: bool) -> AbstractContextManager:

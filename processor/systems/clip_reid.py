@@ -102,7 +102,7 @@ def _cached_features(
     cfg: CfgNode, model: nn.Module, data: ReIDData, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return f_p [N, D] of all training images, not augmented and without side information, and their pids [N]."""
-    how = make_embedding(cfg, device)._replace(encode=_encode_plain, flip=False, unit=False)
+    how = make_embedding(cfg, device)._replace(encode=_encode_plain, flip=False, unit=False, part_weights=())
     features = embed(model, (data.train_loader_normal,), how).feat.clone()  # of inference mode: no gradient may use it
     samples = data.train_loader_normal.dataset.samples
     return features, torch.tensor([sample.pid for sample in samples])

@@ -6,13 +6,16 @@ import torch
 from configs import get_cfg_defaults
 from configs.keys import KEYS
 from configs.loss_weights import WEIGHTS
+from configs.rules.branches import LAYOUTS
 from configs.rules.model import DEFAULT_PATCH_SIZE, TIMM_PREFIX, TRANSFORMER_TYPES
 from datasets import decode
 from datasets.archives import vehicleid
+from losses import branches
 from losses.margin_softmax import MARGINS
 from model import transreid
-from model.backbones import resnet, vit_types
+from model.backbones import resnet, tiny_cnn, vit_types
 from model.families.clip_fusion import FUSIONS
+from model.layers import map_pooling
 from model.layers.heads import HEADS
 from model.make_model import FAMILIES
 from model.outputs import ModelOutput
@@ -29,8 +32,13 @@ TABLES = [
     ("MODEL.NAME", FAMILIES),
     ("MODEL.NAME", SYSTEMS),
     ("MODEL.NAME", WEIGHTS),
+    ("MODEL.NAME", LAYOUTS),
+    ("LOSS.TRIPLET.BRANCHES", branches.VIEWS),
     ("MODEL.RESNET_STEM", resnet.STEMS),
     ("MODEL.PRETRAIN_CHOICE", pretrained.CHOICES),
+    ("MODEL.PCB.TRUNK", (*resnet.KINDS, tiny_cnn.KIND)),
+    ("MODEL.PCB.PART_POOL", map_pooling.KINDS),
+    ("MODEL.PCB.GLOBAL_POOL", map_pooling.KINDS),
     ("MODEL.ID_LOSS_TYPE", HEADS),
     ("MODEL.ID_LOSS_TYPE", ("softmax", *MARGINS)),
     ("MODEL.CLIP_IMPL", {impl for impl, _ in FUSIONS}),

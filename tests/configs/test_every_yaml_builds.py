@@ -26,8 +26,13 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> clips.Sources:
 
 
 def load(path: Path, request: pytest.FixtureRequest) -> CfgNode:
-    """Return a recipe; one whose tower is frozen, or described on the hub alone, has a tiny tower in its place."""
+    """Return a recipe; one whose tower is frozen, or described on the hub alone, has a tiny tower in its place.
+
+    A teacher, the run of another recipe, is left out: `test_distill_recipes` looks at what it can teach.
+    """
     cfg = load_cfg(path)
+    if cfg.DISTILL.TEACHER_RUN:
+        return load_cfg(path, ["DISTILL.TEACHER_RUN", ""])
     frozen = not cfg.MODEL.CLIP_FINETUNE or cfg.MODEL.CLIP_FUSION == "concat"
     if not cfg.MODEL.USE_CLIP or (cfg.MODEL.CLIP_IMPL == "open_clip" and not frozen):
         return cfg

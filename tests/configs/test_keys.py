@@ -22,7 +22,9 @@ FREE = (  # where things lie, how often something is written, how it is tested: 
     *("SOLVER.STAGE1.CHECKPOINT_PERIOD", "SOLVER.STAGE1.LOG_PERIOD"),
     *(f"SOLVER.STAGE2.{name}" for name in ("CHECKPOINT_PERIOD", "EVAL_PERIOD", "LOG_PERIOD")),
 )
-NO_RESULT = ("TEST.WEIGHT", "TEST.IMS_PER_BATCH", "TEST.REFERENCE", "TEST.REPORT")  # keys of TEST without effect on it
+NO_RESULT = tuple(  # keys of TEST without effect on it
+    f"TEST.{name}" for name in ("WEIGHT", "IMS_PER_BATCH", "REFERENCE", "REPORT", "BRANCHES")
+)
 NO_EMBEDDING = tuple(  # of MODEL: where and how the weights were trained, which a checkpoint brings
     f"MODEL.{name}"
     for name in (
@@ -30,12 +32,13 @@ NO_EMBEDDING = tuple(  # of MODEL: where and how the weights were trained, which
         *("PRETRAIN_CHOICE", "IF_WITH_CENTER", "ID_LOSS_TYPE", "ID_LOSS_WEIGHT", "TRIPLET_LOSS_WEIGHT"),
         *("METRIC_LOSS_TYPE", "NO_MARGIN", "IF_LABELSMOOTH", "COS_LAYER", "DROP_PATH", "DROP_OUT", "ATT_DROP_RATE"),
         *("PROMPT", "PROMPT_TOKENS", "I2T_LOSS_WEIGHT", "CMT_DEPTH", "CMT_MASK_PADDING"),
+        *("PCB.DROPOUT", "PCB.GLOBAL_ERASE", "PCB.PART_ERASE"),
         *("FREEZE_BLOCKS", "LORA.RANK", "LORA.ALPHA", "LORA.TARGETS", "CLIP_SEPARATE_LR", "CLIP_LR_SCALE"),
     )
 )
 EMBEDDING = (  # keys outside MODEL
     *("INPUT.SIZE_TEST", "INPUT.FILTER_TEST", "INPUT.DECODER", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
-    *("INPUT.TEXT.LENGTH", "TEST.FLIP", "TEST.NECK_FEAT", "TEST.AMP"),
+    *("INPUT.TEXT.LENGTH", "TEST.FLIP", "TEST.NECK_FEAT", "TEST.AMP", "TEST.PART_WEIGHTS"),
 )
 PLACES = ("DATASETS.ROOT_DIR", "OUTPUT_DIR", "TEST.WEIGHT")
 

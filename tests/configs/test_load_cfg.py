@@ -100,6 +100,7 @@ def test_unknown_key_names_file_line_and_the_nearest_key(write):
         ("INPUT.SIZE_TRAIN", "[1, 2, 3]", "expected 2 numbers"),
         ("DATASETS.NAMES", "verri", "did you mean veri?"),
         ("MODEL.NECK", "bneck", "allowed: bnneck, no; did you mean bnneck?"),
+        ("LOSS.BRANCHES.REDUCE", "max", "allowed: '', halves, sum, mean"),
         ("INPUT.RE_PROB", "1.5", "allowed: 0 to 1"),
         ("DATASETS.NAMES", "VeRi", "did you mean veri?"),
         ("SOLVER.COSINE_SCALE", "0", "allowed: 0.001 to 10000"),

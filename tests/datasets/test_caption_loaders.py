@@ -126,6 +126,17 @@ def test_without_the_loss_of_masked_words_nothing_is_masked(root):
     assert not set(MLM) & set(batch)
 
 
+def test_words_are_asked_for_in_the_epochs_whose_phase_weighs_them(root):
+    phased = ("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [3, 5], "SOLVER.MAX_EPOCHS", 6)
+    specs = ("LOSS.PHASED.W_TERMS", ["mlm=const:1|const:0|linear:0.5->0.0"])
+    plain, data = make_dataloader(caption_cfg(root)), make_dataloader(caption_cfg(root, *phased, *specs))
+    for epoch in range(1, 7):
+        for batch, whole in zip(epoch_of(data, epoch), epoch_of(plain, epoch), strict=True):
+            assert torch.equal(batch["mlm_ids"], whole["mlm_ids"])  # what all losses may see
+            assert ("mlm_labels" in batch) == (epoch in (1, 2, 5))
+            assert epoch > 2 or torch.equal(batch["mlm_labels"], whole["mlm_labels"])
+
+
 def test_batches_by_identity_hold_as_many_pairs_of_each(tmp_path):
     ids = {"train": tuple(range(5)), "test": (9,)}
     root = write_captioned(tmp_path, entries_of(ids, images=(2,), captions=(2,)))

@@ -18,18 +18,20 @@ SURPRISING = 1e-4  # a smaller probability of such a result, were the distributi
 RECIPE = "configs/VeRi/vit_base.yml"
 
 
-def slow_erase(images: torch.Tensor, probability: float, area: tuple[float, float], fill: tuple | None) -> torch.Tensor:
+def slow_erase(
+    images: torch.Tensor, probability: float, area: tuple[float, float], fill: tuple | None, aspect: float = 0.3
+) -> torch.Tensor:
     """One image, one pixel at a time, from the same random numbers in the same order."""
     count, channels, height, width = images.shape
     areas = torch.empty(10, count).uniform_(*area)
-    aspects = torch.empty(10, count).uniform_(-math.log(1 / 0.3), math.log(1 / 0.3)).exp()
+    aspects = torch.empty(10, count).uniform_(-math.log(1 / aspect), math.log(1 / aspect)).exp()
     hits, tops, lefts = torch.rand(count), torch.rand(count), torch.rand(count)
     noise = torch.randn(images.shape) if fill is None else None
     result = images.clone()
     for b in range(count):
-        for share, aspect in zip(areas[:, b], aspects[:, b], strict=True):
+        for share, stretch in zip(areas[:, b], aspects[:, b], strict=True):
             pixels = share * (height * width)
-            rows, columns = int((pixels * aspect).sqrt().round()), int((pixels / aspect).sqrt().round())
+            rows, columns = int((pixels * stretch).sqrt().round()), int((pixels / stretch).sqrt().round())
             if rows < height and columns < width:
                 break
         else:
@@ -66,6 +68,7 @@ def test_the_default_is_noise_on_two_percent_to_a_third():
     assert torch.equal(plain, random_erase(images, 0.5, (0.02, 1 / 3), None))
     assert KEYS["INPUT.RE_AREA"].default == [0.02, 1 / 3] and KEYS["INPUT.RE_VALUE"].default == "noise"
     assert list(Erasing().area) == KEYS["INPUT.RE_AREA"].default and Erasing().value == KEYS["INPUT.RE_VALUE"].default
+    assert Erasing().aspect == KEYS["INPUT.RE_ASPECT"].default == 0.3
 
 
 @pytest.mark.parametrize(("value", "colour"), [("black", (0, 0, 0)), ("mean", (51, 102, 153))])
@@ -96,6 +99,28 @@ def test_the_share_of_the_image_that_is_erased_is_uniform_within_the_area():
     assert np.all(shares > 0.045) and np.all(shares < 0.21)
 
 
+@pytest.mark.parametrize("aspect", [0.05, 0.6, 1.0])
+def test_a_rectangle_is_at_most_as_thin_as_the_aspect_says_and_all_of_them_occur(aspect):
+    torch.manual_seed(8)
+    erased = random_erase(torch.zeros(3000, 1, 100, 100), 1.0, (0.05, 0.05), (1.0,), aspect)[:, 0] > 0
+    height, width = erased.any(2).sum(1).double(), erased.any(1).sum(1).double()
+    stretch = (height / width).log().numpy()
+    reach = math.log(1 / aspect)
+    rounding = 0.5 / height + 0.5 / width  # both sides are whole pixels: the error of the logarithm, to first order
+    assert np.all(np.abs(stretch) <= reach + 1.1 * rounding.numpy())
+    if reach:
+        even = stretch + np.random.default_rng(0).uniform(-1, 1, len(stretch)) * rounding.numpy()
+        assert stats.kstest(even, stats.uniform(-reach, 2 * reach).cdf).statistic < 0.05
+
+
+def test_a_batch_with_an_aspect_of_its_own_is_what_a_loop_over_its_pixels_gives():
+    images = torch.randn(12, 3, 20, 12, generator=torch.Generator().manual_seed(9))
+    torch.manual_seed(10)
+    got = random_erase(images, 0.7, (0.02, 0.4), MEAN, 0.7)
+    torch.manual_seed(10)
+    assert torch.equal(got, slow_erase(images, 0.7, (0.02, 0.4), MEAN, 0.7))
+
+
 def test_what_is_given_stays_as_it_was_and_half_precision_stays_half():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         images = torch.randn(4, 3, 12, 8).to(dtype)
@@ -105,10 +130,10 @@ def test_what_is_given_stays_as_it_was_and_half_precision_stays_half():
 
 
 def test_keys_reach_the_transform_of_training_alone():
-    opts = ("INPUT.RE_AREA", [0.02, 0.4], "INPUT.RE_VALUE", "raw_mean", "INPUT.RE_PROB", 1.0)
+    opts = ("INPUT.RE_AREA", [0.02, 0.4], "INPUT.RE_VALUE", "raw_mean", "INPUT.RE_PROB", 1.0, "INPUT.RE_ASPECT", 0.5)
     cfg = load_cfg(RECIPE, opts)
     train, test = make_transforms(cfg)
-    assert train.erasing == Erasing((0.02, 0.4), "raw_mean") and test.erase_prob == 0
+    assert train.erasing == Erasing((0.02, 0.4), "raw_mean", 0.5) and test.erase_prob == 0
     images = torch.zeros(4, 3, 32, 16, dtype=torch.uint8)
     mean = torch.tensor(list(cfg.INPUT.PIXEL_MEAN)).view(1, 3, 1, 1)
     hit = (train(images) == mean).all(1).flatten(1).float().mean(1)  # black elsewhere, which is no PIXEL_MEAN

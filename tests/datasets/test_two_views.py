@@ -11,15 +11,8 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from datasets.two_views import (
-    TwoViews,
-    change_colour,
-    draw_crops,
-    draw_jitter,
-    resized_crop,
-    scale_brightness,
-    scale_contrast,
-)
+from datasets.colour import change_colour, draw_jitter, scale_brightness, scale_contrast
+from datasets.two_views import TwoViews, draw_crops, resized_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALE, RATIO, JITTER = (0.3, 1.0), (0.75, 1.3333), (0.4, 0.4, 0.4, 0.1)

@@ -42,10 +42,13 @@ class Places(NamedTuple):
         return args_for(self.config, "TEST.WEIGHT", weight, "OUTPUT_DIR", self.test, "TEST.REPORT", "False")
 
 
-def same_training(one: Path, two: Path) -> bool:
-    """Return whether two run folders hold the same weights, optimizer, random states and records, and nothing half."""
+def same_training(one: Path, two: Path, prefix: str = "transformer") -> bool:
+    """Return whether two run folders hold the same weights, optimizer, random states and records, and nothing half.
+
+    `prefix` begins the names of the checkpoints.
+    """
     for epoch in range(1, EPOCHS + 1):
-        if not equal(*(load_file(folder / f"transformer_{epoch}.pth", "") for folder in (one, two))):
+        if not equal(*(load_file(folder / f"{prefix}_{epoch}.pth", "") for folder in (one, two))):
             return False
     states = [load_file(folder / "state_last.pth", "") for folder in (one, two)]
     for state in states:

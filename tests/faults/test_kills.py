@@ -15,6 +15,7 @@ from tests.faults.events import code
 from tests.faults.processes import Processes
 from tests.faults.runs import Places, left_over, same_test, same_training
 from tests.faults.tally import Count
+from tests.irra_trainings import write_irra_yaml
 
 FAST_KILLS = {"train": 4, "test": 4, "run_phased_loss": 2}
 SLOW_TIMES = 16  # kills at random times
@@ -48,6 +49,22 @@ def test_a_training_killed_again_and_again_ends_with_the_weights_of_an_unbroken_
     kills = killed_until_done(processes, "train", places.training, moments)
     held = same_training(unbroken.run, places.run) and not left_over(tmp_path)
     tally("killed: training and building its cache", kills, kills * held)
+    assert held and kills >= FAST_KILLS["train"] // 2  # it may have got to its end before the last ones
+
+
+@pytest.mark.slow
+def test_a_training_of_irra_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
+    processes: Processes, tmp_path: Path, tally: Count
+):
+    config, draw = write_irra_yaml(tmp_path), random.Random(5)
+    whole, broken = (Places(config, tmp_path / name) for name in ("whole", "broken"))
+    ended = processes.run("train", whole.training, before=code(0, tmp_path / "names.json"))
+    assert ended.code == 0, ended.output
+    steps = [number for number, name in enumerate(json.loads((tmp_path / "names.json").read_text())) if "step" in name]
+    moments = [1 + draw.choice(steps[: len(steps) // 2]) for _ in range(FAST_KILLS["train"])]
+    kills = killed_until_done(processes, "train", broken.training, moments)
+    held = same_training(whole.run, broken.run, "irra") and not left_over(broken.folder)
+    tally("killed: training of IRRA", kills, kills * held)
     assert held and kills >= FAST_KILLS["train"] // 2  # it may have got to its end before the last ones
 
 

@@ -156,7 +156,8 @@ def test_what_is_left_out_of_the_slices_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(analysis, "worst_queries", lambda *_: [])
     cfg = SimpleNamespace(LOSS=SimpleNamespace(BRIGHTNESS=SimpleNamespace(THRESH=0.35)))
     searched = SimpleNamespace(distances=None, protocol=None, query=[])
-    result = SimpleNamespace(per_query={name: [] for name in ("ap", "num_pos", "first_hit")})
+    per_query = {name: [] for name in ("ap", "num_pos", "first_hit")}
+    result = SimpleNamespace(per_query=per_query, ap_rule="standard")
     analysis.analyse(cfg, None, searched, result, None)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "left out are query cameras: 1 of 33" in caplog.text

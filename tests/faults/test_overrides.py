@@ -23,14 +23,8 @@ RECIPE = "configs/VeRi/deit_transreid_stride_baseline.yml"
 PATIENCE = 2.0  # seconds of this process
 
 
-def example(name: str) -> object:
-    """Return an item of a key's default."""
-    default = KEYS[name].default
-    return (default or ("",))[0] if isinstance(default, (list, tuple)) else default
-
-
 OPEN = [name for name, key in KEYS.items() if not key.choices and not key.instead]
-NUMERIC = [name for name in OPEN if type(example(name)) in (int, float)]
+NUMERIC = [name for name in OPEN if type(KEYS[name].item) in (int, float)]
 
 
 def refused(*opts: object) -> str:
@@ -56,13 +50,13 @@ def test_every_number_has_two_finite_bounds_with_a_reason(name):
     key = KEYS[name]
     assert key.low is not None and key.high is not None and math.isfinite(key.low) and math.isfinite(key.high)
     assert key.why or (key.low >= 0 and key.high <= 10), "a wide bound needs its reason"
-    above = key.high * 2 if isinstance(example(name), float) else int(key.high) + 1
+    above = key.high * 2 if isinstance(KEYS[name].item, float) else int(key.high) + 1
     is_list = isinstance(key.default, (list, tuple))
     for value in (above, key.low - 1):
         assert f"{name} got" in refused(name, [value] * (key.length or 1) if is_list else value)
     for value in ("nan", "inf", "9" * 5000, "0120", "1:2", "10**3", "1e5x"):
         with pytest.raises(ValueError, match="expected"):
-            parse_value(value, example(name))
+            parse_value(value, KEYS[name].item)
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])

@@ -5,14 +5,16 @@ import torch
 
 from configs.phases import Phase
 from losses import TripletLoss, TripletXLoss
-from losses.branches import Reduce, combine_branches
+from losses.branches import Reduce, Views, combine_branches
 from losses.identity import IdentityLoss, IdentityTerm
 from losses.metric import MetricLosses
+from losses.readings import accuracy, mean_accuracy
 from losses.routing import Anchors, Routing, route
 from losses.transreid import make_terms
 from model import ModelOutput
 from tests.cfgs import cfg_with
 from tests.losses.batches import random_features
+from tests.reference import slow_branches
 from tests.reference import slow_clip_reid as slow
 
 LABELS = [0, 0, 1, 1, 2, 2]
@@ -93,6 +95,7 @@ def test_the_identity_loss_follows_the_same_rule(kind):
     "name, opts, kind",
     [
         ("clip_reid", (), "sum"),
+        ("pcb", (), "sum"),
         ("ViT-B-16", (), "sum"),
         ("RN50", (), "sum"),
         ("transformer", (), "halves"),
@@ -150,3 +153,63 @@ def test_routing_of_the_global_branch_alone_leaves_further_features_out():
     bright, dark = routed_by_hand([(output.pre_bn[0], output.pre_bn[0])], BRIGHTNESS)
     torch.testing.assert_close(got["triplet"], bright)
     torch.testing.assert_close(got["tripletx"], dark)
+
+
+VIEWED = ("each", "global", "concat", "global+concat")
+UNEQUAL = (6, 3, 4, 3)  # widths of the global branch and three parts
+
+
+@pytest.mark.parametrize("margin", [0.16, None], ids=["hard margin", "soft margin"])
+@pytest.mark.parametrize("views", VIEWED)
+def test_the_triplet_loss_sees_the_branches_that_it_is_told(views, margin):
+    branches = [random_features(6, width, seed) for seed, width in enumerate(UNEQUAL)]
+    sources = {"triplet": "bnneck", "tripletx": "pre_bn"}
+    losses = MetricLosses(TripletLoss(margin), TripletXLoss(), HARD, sources, Reduce("sum"), views=Views(views))
+    value = losses(ModelOutput([], [], branches), {"pids": PIDS, "camids": CAMIDS}, PLAIN)["triplet"]
+    expected = slow_branches.triplets([branch.tolist() for branch in branches], LABELS, margin, views)
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_global_and_concat_are_summed_whatever_reduces_the_branches():
+    branches = [random_features(6, width, seed) for seed, width in enumerate(UNEQUAL)]
+    both = [
+        MetricLosses(TripletLoss(0.3), TripletXLoss(), HARD, {"triplet": "pre_bn"}, Reduce(kind), (), Views(VIEWED[3]))
+        for kind in BY_HAND
+    ]
+    values = [one(ModelOutput([], branches, []), {"pids": PIDS}, PLAIN)["triplet"] for one in both]
+    assert values[0] == values[1] == values[2]
+
+
+def test_without_a_global_branch_all_are_parts():
+    parts = [random_features(6, width, seed) for seed, width in enumerate(UNEQUAL)]
+    (side_by_side,) = Views("concat", has_global=False)(parts)
+    torch.testing.assert_close(side_by_side, torch.cat(parts, 1))
+    assert side_by_side.shape == (6, sum(UNEQUAL))
+    for kind in ("global", "global+concat"):
+        with pytest.raises(ValueError, match="without a global branch"):
+            Views(kind, has_global=False)
+
+
+def test_views_of_parts_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="no part"):
+        Views("concat")([random_features(6)])
+    with pytest.raises(ValueError, match="expected each, global, concat"):
+        Views("all")
+
+
+def test_tripletx_sees_each_branch_whatever_the_views_of_the_triplet_loss():
+    branches = [random_features(6, width, seed) for seed, width in enumerate(UNEQUAL)]
+    phase, batch = PLAIN._replace(weights={"triplet": 0.0, "tripletx": 1.0}), {"pids": PIDS, "camids": CAMIDS}
+    losses = MetricLosses(
+        TripletLoss(), TripletXLoss(), HARD, {"tripletx": "pre_bn"}, Reduce("sum"), (), Views("concat")
+    )
+    expected = sum(TripletXLoss()(branch, PIDS, CAMIDS, 1) for branch in branches)
+    torch.testing.assert_close(losses(ModelOutput([], branches, []), batch, phase)["tripletx"], expected)
+
+
+def test_the_mean_accuracy_counts_every_classifier():
+    logits = [random_features(6, 3, seed) for seed in range(5)]
+    output = ModelOutput(logits, [], [])
+    right = [float(one[row].argmax() == LABELS[row]) for one in logits for row in range(6)]
+    assert mean_accuracy(output, {"pids": PIDS}).item() == pytest.approx(sum(right) / len(right))
+    assert accuracy(output, {"pids": PIDS}).item() == pytest.approx(sum(right[:6]) / 6)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from configs.phases import Phase
 from losses.branches import Reduce
-from losses.identity import IdentityLoss, IdentityTerm, identity_loss
-from losses.margin_softmax import MARGINS, arcface, circle
+from losses.identity import IdentityLoss, IdentityTerm, identity_loss, warmed_margin
+from losses.margin_softmax import MARGINS, amsoftmax, arcface, circle
 from model import ModelOutput
 from tests.reference import slow_losses
 from tests.tolerance import rounding
@@ -96,7 +97,10 @@ def test_factors_of_circle_carry_no_gradient():
 
 @pytest.mark.parametrize(
     "options",
-    [{"smoothing": 1.0}, {"smoothing": -0.1}, {"scale": 0.0}, {"scale": -1.0}, {"margin_size": -0.1}],
+    [
+        *({"smoothing": 1.0}, {"smoothing": -0.1}, {"scale": 0.0}, {"scale": -1.0}, {"margin_size": -0.1}),
+        {"warmup_epochs": -1},
+    ],
 )
 def test_impossible_hyper_parameters_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
@@ -114,6 +118,32 @@ def test_defaults_are_a_plain_softmax_and_are_printed():
     assert identity_loss(logits, LABELS).item() == expected and IdentityLoss()(logits, LABELS).item() == expected
     assert repr(IdentityLoss()) == "IdentityLoss(softmax, smoothing=0.0)"
     assert repr(IdentityLoss(0.1, arcface)) == "IdentityLoss(arcface s=30.0 m=0.5, smoothing=0.1)"
+    warming = IdentityLoss(0.1, arcface, warmup_epochs=4)
+    assert repr(warming) == "IdentityLoss(arcface s=30.0 m=0.5 over 4 epochs, smoothing=0.1)"
+
+
+def test_a_margin_by_hand():
+    cosine = torch.tensor([[0.948683, -0.316228, -0.447214]], dtype=torch.float64)
+    expected = torch.tensor([[17.960499, -9.486833, -13.416408]], dtype=torch.float64)
+    torch.testing.assert_close(amsoftmax(cosine, torch.tensor([0]), 30.0, 0.35), expected, rtol=0, atol=3e-5)
+
+
+def test_the_margin_grows_from_0_by_a_share_each_epoch_and_stays():
+    margins = [warmed_margin(0.3, epoch, 4) for epoch in range(1, 8)]
+    assert margins == pytest.approx([0.0, 0.075, 0.15, 0.225, 0.3, 0.3, 0.3]) and margins[4:] == [0.3] * 3
+    assert [warmed_margin(0.3, epoch, 0) for epoch in (1, 2)] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_term_has_the_margin_of_its_epoch(kind):
+    term = IdentityTerm(IdentityLoss(0.1, MARGINS[kind], 8.0, 0.4, warmup_epochs=3))
+    for epoch, margin in ((1, 0.0), (2, 0.4 / 3), (4, 0.4), (9, 0.4)):
+        phase = Phase(epoch, 0, "static", {"id": 1.0}, 2, False)
+        logits = slow_losses.margin_logits(kind, cosines().tolist(), LABELS.tolist(), 8.0, margin)
+        expected = slow_losses.cross_entropy(logits, LABELS.tolist(), 0.1)
+        value = term(ModelOutput([cosines()], [], []), {"pids": LABELS}, phase)["id"]
+        assert value.item() == pytest.approx(expected, rel=1e-9)
+    assert term.loss(cosines(), LABELS).item() == pytest.approx(value.item(), rel=1e-12)  # no epoch: past the warm-up
 
 
 @pytest.mark.parametrize("weight", [None, 0.0, 0.3, 1.0])

@@ -162,6 +162,11 @@ def test_side_information_of_the_same_cameras_loads_and_unknown_ones_get_their_m
 def test_checkpoint_of_transreid_is_refused_and_the_reverse(clip, published, tmp_path):
     words = "is a checkpoint of TransReID .*set MODEL.NAME transformer"
     refuse(build(clip), make_tiny().state_dict(), tmp_path, words)
+    theirs = {name.replace(TOWER, "base_model.visual."): value for name, value in published.items()}
+    theirs = {name: value for name, value in theirs.items() if name.startswith("base_model.")}
+    refuse(build(clip), theirs, tmp_path, "is a checkpoint of IRRA .*set MODEL.NAME irra")
+    stripes = {"base.conv1.weight": torch.zeros(1), "reduction.part1.weight": torch.zeros(1)}
+    refuse(build(clip), stripes, tmp_path, "is a checkpoint of PCB .*set MODEL.NAME pcb")
     refuse(make_tiny(), published, tmp_path, "none of its weights fits this model")
 
 

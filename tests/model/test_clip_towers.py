@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torchvision.transforms.functional import normalize
 
-from model.backbones.clip import Normalisation, ToClip
+from model.backbones.clip import Normalisation, Renormalise
 from model.backbones.clip_sources import hf_tower, open_clip_tower
 from model.weights.clip_towers import resize_positions
 from tests.model import clips
@@ -100,20 +100,20 @@ def test_constant_positions_stay_constant_on_any_grid():
 @pytest.mark.parametrize("pixel", [IMAGENET, Normalisation((0.5, 0.5, 0.5), (0.5, 0.25, 1.0))])
 def test_renormalised_images_are_those_normalised_for_clip_at_once(pixel):
     original = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    ours = ToClip(pixel, OPENAI, (6, 5), "bicubic")(normalize(original, pixel.mean, pixel.std))
+    ours = Renormalise(pixel, OPENAI, (6, 5), "bicubic")(normalize(original, pixel.mean, pixel.std))
     torch.testing.assert_close(ours, normalize(original, OPENAI.mean, OPENAI.std), **bounds(9))
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
 def test_images_are_resized_without_moving_or_smoothing(mode):
     original = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
-    ours = ToClip(IMAGENET, OPENAI, (4, 9), mode)(normalize(original, IMAGENET.mean, IMAGENET.std))
+    ours = Renormalise(IMAGENET, OPENAI, (4, 9), mode)(normalize(original, IMAGENET.mean, IMAGENET.std))
     resized = F.interpolate(original, size=(4, 9), mode=mode, align_corners=False)
     torch.testing.assert_close(ours, normalize(resized, OPENAI.mean, OPENAI.std), **bounds(25))
 
 
 def test_renormalisation_is_in_no_checkpoint():
-    assert not ToClip(IMAGENET, OPENAI, (4, 4), "bicubic").state_dict()
+    assert not Renormalise(IMAGENET, OPENAI, (4, 4), "bicubic").state_dict()
 
 
 @pytest.mark.parametrize(("variant", "mode"), [("minimal", "bicubic"), ("hf", "bilinear")])

@@ -119,6 +119,43 @@ def test_no_word_asked_for_gives_no_row_and_gradients_of_zero(tmp_path):
     assert model.mlm_head.fc.weight.grad.count_nonzero() == 0
 
 
+@pytest.mark.parametrize("opts", [(), ("INPUT.TEXT.MASK_CAPTION", True), ("MODEL.CMT_MASK_PADDING", True)])
+def test_without_labels_nothing_is_guessed_and_all_that_guesses_has_a_gradient_of_zero(tmp_path, opts):
+    model, batch, ids, ran = make_irra(tmp_path, *opts).train(), images(BATCH, SIZE), captions(), []
+    hidden, labels = masked(ids, PLACES)
+    expected = model(batch, ids, hidden, labels)
+    for part in (model.cross_attn, model.cross_modal_transformer, model.mlm_head):
+        part.register_forward_hook(lambda *call: ran.append(call))
+    output = model(batch, ids, hidden)
+    assert not ran and output.extra.keys() == {"mlm_logits"} and output.extra["mlm_logits"].shape == (0, 49408)
+    for got, wanted in zip(output.pre_bn + output.logits, expected.pre_bn + expected.logits, strict=True):
+        assert_near(got, wanted.double())
+    output.extra["mlm_logits"].sum().backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert reached == {n for n, _ in model.named_parameters() if not n.startswith(("base_model", "classifier"))}
+    assert not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_captions_that_are_too_long_are_one_clear_error(tmp_path):
+    model, batch = make_irra(tmp_path, "INPUT.TEXT.LENGTH", 12), images(BATCH, SIZE)
+    ids, words = captions(length=13), r"captions of 13 tokens for a model of 12 \(INPUT.TEXT.LENGTH\); datasets.tokens"
+    with pytest.raises(ValueError, match=words):
+        model.encode_text(ids)
+    with pytest.raises(ValueError, match=words):
+        model.embed_batch({"caption_ids": ids})
+    for opts in ((), ("MODEL.CMT_MASK_PADDING", True)):
+        model = make_irra(tmp_path, "INPUT.TEXT.LENGTH", 12, *opts).train()
+        with pytest.raises(ValueError, match=words):
+            model(batch, ids[:, :12], *masked(ids, PLACES))
+    assert model.encode_text(ids[:, :12]).shape == (BATCH, EMBED)
+
+
+def test_labels_of_captions_that_are_not_there_are_one_clear_error(tmp_path):
+    ids = captions()
+    with pytest.raises(ValueError, match="mlm_labels without mlm_ids"):
+        make_irra(tmp_path).train()(images(BATCH, SIZE), ids, mlm_labels=ids)
+
+
 def test_guesses_teach_both_towers(tmp_path):
     model, ids = make_irra(tmp_path).train(), captions()
     model(images(BATCH, SIZE), ids, *masked(ids, PLACES)).extra["mlm_logits"].square().sum().backward()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torchvision.models import resnet50
+from torchvision.models import get_model, resnet50
 
-from model.backbones.resnet import ResNet50
+from model.backbones.resnet import KINDS, ResNet50, ResNetTrunk
 from tests.model.builds import images, make_outline
 from tests.tolerance import bounds
 from utils.errors import ConfigError
@@ -63,3 +63,32 @@ def test_neck_can_be_left_out():
     names = make_outline("MODEL.NAME", "resnet50", "MODEL.NECK", "no").state_dict().keys()
     assert not any(name.startswith("bottleneck") for name in names)
     assert "classifier.weight" in names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_depth_has_the_weights_of_torchvisions(kind):
+    with torch.device("meta"):
+        theirs, ours = get_model(kind, weights=None), ResNetTrunk(kind)
+    expected = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    assert {name: value.shape for name, value in ours.state_dict().items()} == expected
+    assert ours.feat_dim == theirs.fc.in_features
+
+
+@pytest.mark.parametrize(("stride", "rows"), [(1, 4), (2, 2)])
+def test_last_stride_sets_the_map_of_a_trunk_of_plain_blocks(stride, rows):
+    with torch.device("meta"):
+        trunk = ResNetTrunk("resnet18", last_stride=stride).eval()
+        assert trunk.forward_map(torch.empty(1, 3, 64, 64)).shape == (1, 512, rows, rows)
+
+
+def test_the_features_are_the_average_of_the_map():
+    torch.manual_seed(0)
+    trunk = ResNetTrunk("resnet18").eval()
+    with torch.no_grad():
+        maps = trunk.forward_map(images(2, (32, 32)))
+        assert torch.equal(trunk(images(2, (32, 32))), torch.nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1))
+
+
+def test_unknown_depth_is_refused():
+    with pytest.raises(ConfigError, match="MODEL.PCB.TRUNK got 'resnet19', allowed: resnet18, resnet34"):
+        ResNetTrunk("resnet19")

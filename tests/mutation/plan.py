@@ -2,7 +2,11 @@
 
 PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
     "losses": {
-        "losses/branches.py": ("tests/losses/test_branches.py", "tests/losses/test_criterion.py"),
+        "losses/branches.py": (
+            "tests/losses/test_branches.py",
+            "tests/losses/test_draws.py",
+            "tests/losses/test_criterion.py",
+        ),
         "losses/center.py": ("tests/losses/test_center.py", "tests/losses/test_criterion.py"),
         "losses/clip_reid.py": (
             "tests/processor/test_clip_reid_options.py",
@@ -11,6 +15,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
         "losses/criterion.py": ("tests/losses/test_criterion.py", "tests/losses/test_model_b_criterion.py"),
         "losses/cross_modal.py": ("tests/losses/test_cross_modal.py", "tests/processor/test_clip_reid_steps.py"),
         "losses/distance.py": ("tests/losses/test_triplet.py",),
+        "losses/distill.py": ("tests/losses/test_distill.py",),
         "losses/image_text.py": ("tests/losses/test_image_text.py",),
         "losses/irra.py": ("tests/processor/test_irra_stage.py", "tests/processor/test_irra_steps.py"),
         "losses/identity.py": ("tests/losses/test_identity.py", "tests/losses/test_criterion.py"),
@@ -24,8 +29,14 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
         "losses/numeric.py": ("tests/losses/test_numeric.py", "tests/losses/test_triplet.py"),
         "losses/own_rows.py": ("tests/losses/test_own_rows.py",),
         "losses/pairs.py": ("tests/losses/test_pairs.py", "tests/losses/test_triplet.py"),
-        "losses/readings.py": ("tests/losses/test_criterion.py", "tests/losses/test_model_b_criterion.py"),
+        "losses/pcb.py": ("tests/processor/test_pcb_steps.py",),
+        "losses/readings.py": (
+            "tests/losses/test_criterion.py",
+            "tests/losses/test_branches.py",
+            "tests/losses/test_model_b_criterion.py",
+        ),
         "losses/routing.py": ("tests/losses/test_routing.py",),
+        "losses/spectral.py": ("tests/losses/test_spectral.py",),
         "losses/supcon.py": ("tests/losses/test_supcon.py", "tests/losses/test_model_b_criterion.py"),
         "losses/transreid.py": (
             "tests/losses/test_criterion.py",
@@ -37,6 +48,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
     },
     "datasets/sampler": {"datasets/sampler.py": ("tests/datasets/test_sampler.py",)},
     "utils/ranking": {
+        "utils/ranking/branches.py": ("tests/processor/evaluation/test_branches.py",),
         "utils/ranking/distance.py": (
             "tests/utils/ranking/test_distance.py",
             "tests/utils/test_metrics.py",
@@ -56,6 +68,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
             "tests/utils/ranking/test_junk_masks.py",
         ),
         "utils/ranking/reranking.py": ("tests/utils/ranking/test_reranking.py",),
+        "utils/ranking/spectral.py": ("tests/utils/ranking/test_spectral.py",),
         "utils/ranking/slices.py": ("tests/utils/ranking/test_slices.py", "tests/utils/ranking/test_junk_masks.py"),
         "utils/ranking/verification.py": (
             "tests/utils/ranking/test_verification.py",

@@ -52,7 +52,7 @@ class Pairs(nn.Module):
         pair = [self.image(images.flatten(1)), self.encode_text(read)]
         logits = [self.classifier(side) for side in pair] if hasattr(self, "classifier") else []
         extra = {}
-        if hasattr(self, "mlm_head") and mlm_ids is not None:
+        if hasattr(self, "mlm_head") and mlm_labels is not None:
             rows, columns = (place.to(images.device) for place in mlm_labels.nonzero(as_tuple=True))
             guessed = self.mlm_head(self.words(mlm_ids[rows, columns]) + pair[0][rows])
             extra = {"mlm_logits": guessed, "mlm_targets": mlm_labels.to(images.device)[rows, columns]}

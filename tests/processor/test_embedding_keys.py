@@ -27,6 +27,10 @@ SIDES = ("MODEL.SIE_CAMERA", True, "MODEL.SIE_VIEW", True)
 SIZE = ("INPUT.SIZE_TRAIN", [32, 24], "INPUT.SIZE_TEST", [32, 24])
 VIT = (*TINY_VIT, *EXACT, *SIDES, "MODEL.JPM", True, "MODEL.DEVIDE_LENGTH", 2, "MODEL.SHIFT_NUM", 2)
 RESNET = ("MODEL.NAME", "resnet50", *SIZE, *EXACT)
+PCB = (
+    *("MODEL.NAME", "pcb", "MODEL.PCB.TRUNK", "tiny", "MODEL.PCB.PARTS", 2, *SIZE, *EXACT),
+    *("MODEL.PCB.PART_DIM", 4, "MODEL.PCB.GLOBAL_DIM", 4),
+)
 LORA = (*TINY_VIT, *EXACT, "MODEL.LORA.RANK", 2)
 ON_VIT = {  # key -> another value than in VIT or the defaults
     **{"MODEL.STRIDE_SIZE": [4, 8], "MODEL.JPM": False, "MODEL.SHIFT_NUM": 4, "MODEL.SHUFFLE_GROUP": 3},
@@ -39,14 +43,21 @@ ON_VIT = {  # key -> another value than in VIT or the defaults
     **{"MODEL.METRIC_LOSS_TYPE": "none", "MODEL.DIST_TRAIN": True, "MODEL.SYNC_BN": False, "MODEL.COMPILE": True},
     **{"MODEL.NO_MARGIN": True, "MODEL.IF_LABELSMOOTH": "off", "MODEL.COS_LAYER": True, "MODEL.DROP_PATH": 0.5},
     **{"MODEL.DROP_OUT": 0.5, "MODEL.ATT_DROP_RATE": 0.5, "INPUT.SIZE_TEST": [40, 24], "INPUT.PROB": 0.1},
-    **{"INPUT.RE_AREA": [0.1, 0.2], "INPUT.RE_VALUE": "black"},
+    **{"INPUT.RE_AREA": [0.1, 0.2], "INPUT.RE_VALUE": "black", "INPUT.RE_ASPECT": 0.5, "INPUT.JITTER": [0.1] * 4},
     **{"INPUT.RE_PROB": 0.1, "INPUT.PADDING": 3, "INPUT.PIXEL_MEAN": [0.5] * 3, "INPUT.PIXEL_STD": [0.5] * 3},
     **{"INPUT.FILTER_TRAIN": "lanczos", "INPUT.FILTER_TEST": "bicubic", "INPUT.DECODER": "pillow"},
     **{"INPUT.SSL.CROP_SCALE": [0.5, 1.0], "INPUT.SSL.CROP_RATIO": [0.5, 1.0], "INPUT.SSL.JITTER": [0.1] * 4},
     **{"INPUT.SSL.JITTER_PROB": 0.1, "INPUT.SSL.GREY_PROB": 0.1, "TEST.IMS_PER_BATCH": 7, "TEST.NECK_FEAT": "after"},
     **{"TEST.FEAT_NORM": "no", "TEST.FLIP": True, "TEST.AMP": "bf16", "TEST.WEIGHT": "x.pth", "TEST.REPORT": False},
+    **{"TEST.PART_WEIGHTS": (1.0, 0.5, 0.0), "TEST.BRANCHES": True},
 }
 ON_RESNET = {"MODEL.LAST_STRIDE": 2, "MODEL.RESNET_STEM": "transreid", "MODEL.NECK": "no"}
+ON_PCB = {
+    **{"MODEL.PCB.TRUNK": "resnet18", "MODEL.PCB.PARTS": 4, "MODEL.PCB.PART_DIM": 5, "MODEL.PCB.GLOBAL_DIM": 5},
+    **{"MODEL.PCB.PART_POOL": "avg", "MODEL.PCB.GLOBAL_POOL": "avg", "MODEL.PCB.DROPOUT": 0.1},
+    **{"MODEL.PCB.PART_NORM": True, "MODEL.PCB.OWN_STAGE4": True, "MODEL.PCB.GATE": True},
+    **{"MODEL.PCB.GLOBAL_ERASE": 0.5, "MODEL.PCB.PART_ERASE": 0.5},
+}
 ON_LORA = {"MODEL.LORA.RANK": 0, "MODEL.LORA.ALPHA": 1.0, "MODEL.LORA.TARGETS": ("attn",)}
 ON_CLIP = {
     **{"MODEL.USE_CLIP": False, "MODEL.CLIP_FUSION": "minimal", "MODEL.CLIP_INPUT_SIZE": (40, 24)},
@@ -122,7 +133,7 @@ def wrongly_declared(base: tuple, varied: dict[str, object], photo: str, folder:
 
 
 def test_no_key_of_model_pixels_and_tests_is_left_out():
-    tried = {*ON_VIT, *ON_RESNET, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS}
+    tried = {*ON_VIT, *ON_RESNET, *ON_PCB, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS}
     ranked = {
         key for key in KEYS if key.startswith("TEST.") and affects(key, "ranking") and not affects(key, "embedding")
     }
@@ -136,6 +147,10 @@ def test_keys_of_a_transformer(photo, tmp_path):
 
 def test_keys_of_a_resnet(photo, tmp_path):
     assert wrongly_declared((*RESNET, "TEST.NECK_FEAT", "after"), ON_RESNET, photo, tmp_path) == []
+
+
+def test_keys_of_part_branches(photo, tmp_path):
+    assert wrongly_declared(PCB, ON_PCB, photo, tmp_path) == []
 
 
 def test_keys_of_adapters(photo, tmp_path):

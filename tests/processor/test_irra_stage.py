@@ -55,6 +55,36 @@ def test_a_step_gives_the_outputs_and_parts_of_the_contract(tmp_path, opts):
         torch.testing.assert_close(parts[name].double(), exact.detach(), **bounds(len(PIDS), scale))
 
 
+def test_a_phase_without_masked_words_learns_the_same_where_they_are_not_asked_for(tmp_path):
+    phased = ("LOSS.PHASED.ENABLE", True, "LOSS.PHASED.BOUNDARIES", [2], "LOSS.PHASED.W_TERMS", ["mlm=const:1|const:0"])
+    stage, found = real_stage(tmp_path, *phased), []
+    for asked in (True, False):
+        raw = {name: value for name, value in loader_batch().items() if asked or name != "mlm_labels"}
+        batch = stage.prepare(raw)
+        total, parts = stage.criterion(stage.forward_batch(stage.model, batch), batch, stage.plan.at(2))
+        total.backward()
+        grads = {name: weight.grad for name, weight in stage.model.named_parameters()}
+        stage.model.zero_grad(set_to_none=True)
+        found.append((total, parts, grads))
+    (total, parts, grads), (_, _, own) = found
+    assert list(parts) == ["sdm", "itc", "cmpm", "id"]
+    torch.testing.assert_close(found[1][0], total, **bounds(1000, total.item()))
+    for name, grad in grads.items():
+        if name.startswith(("base_model", "classifier")):
+            torch.testing.assert_close(own[name], grad, **bounds(1000, max(1.0, grad.abs().max().item())))
+        else:
+            assert not own[name].any() and not grad.any()  # there, and 0
+
+
+@pytest.mark.parametrize("left_out", [("mlm_labels",), ("mlm_ids", "mlm_labels")])
+def test_a_batch_without_masked_words_while_they_are_trained_is_one_clear_error(tmp_path, left_out):
+    stage = real_stage(tmp_path, "LOSS.TEXT.MLM_W", 0.5)
+    batch = stage.prepare({name: value for name, value in loader_batch().items() if name not in left_out})
+    output = stage.forward_batch(stage.model, batch)
+    with pytest.raises(ValueError, match="the loss mlm has the weight 0.5, but the batch asks for no words: it needs"):
+        stage.criterion(output, batch, stage.plan.at(1))
+
+
 def test_captions_cut_to_the_longest_give_what_whole_ones_do(tmp_path):
     stage, raw = real_stage(tmp_path), loader_batch()
     ready = stage.prepare(raw)

@@ -38,7 +38,10 @@ CENTER = ("MODEL.IF_WITH_CENTER", "yes", "MODEL.METRIC_LOSS_TYPE", "triplet_cent
 SUPCON = ("LOSS.SUPCON.ENABLE", True)
 BRIGHTNESS = ("LOSS.BRIGHTNESS.ENABLE", True)
 AUGMENT = BatchTransform([0.5] * 3, [0.5] * 3, flip_prob=0.5, padding=2, erase_prob=0.5)
-GREY = BatchTransform([0.5] * 3, [0.5] * 3, erase_prob=0.5, erasing=Erasing((0.02, 0.4), "raw_mean"))
+GREY = BatchTransform(
+    *([0.5] * 3, [0.5] * 3),
+    *(0.0, 0, 0.5, Erasing((0.02, 0.4), "raw_mean", 0.5), (0.2, 0.2, 0.2, 0.1)),
+)
 VIEWS_OF_TWO = TwoViews([0.5] * 3, [0.5] * 3, 0.5, (0.3, 1.0), (0.75, 1.33), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2)
 RUNS = {  # options, weights, routed, batch settings, transform
     "transreid": (("MODEL.JPM", True, *SIE, *CENTER), PLAIN, False, BatchSettings(), AUGMENT),
@@ -54,7 +57,7 @@ RUNS = {  # options, weights, routed, batch settings, transform
     "no metric loss": (SUPCON, {**ALL, "triplet": 0.0, "tripletx": 0.0}, False, BatchSettings(), AUGMENT),
     "arcface": (("MODEL.ID_LOSS_TYPE", "arcface"), PLAIN, False, BatchSettings(), AUGMENT),
     "circle": (("MODEL.ID_LOSS_TYPE", "circle", "MODEL.NO_MARGIN", True), PLAIN, False, BatchSettings(), AUGMENT),
-    "erased to a colour": ((), PLAIN, False, BatchSettings(), GREY),
+    "jittered, erased to a colour": ((), PLAIN, False, BatchSettings(), GREY),
     "two_views": (SUPCON, PLAIN | {"supcon": 1.0}, False, BatchSettings(two_views=True), VIEWS_OF_TWO),
 }
 

@@ -82,7 +82,24 @@ def test_another_epoch_can_be_asked_for(logs, capsys):
 
 def test_over_query_images_there_are_more_units(logs, capsys):
     assert run(logs / "a", logs / "b", "--unit", "query") == 0
-    assert "40 query images" in capsys.readouterr().out
+    assert "40 queries" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unit", ["identity", "query"])
+def test_images_that_search_captions_count_on_no_side(tmp_path, capsys, unit):
+    numbers = []
+    for name, sides in (("plain", (False, False)), ("one", (True, False)), ("both", (True, True))):
+        for side, mean_ap, both in zip("ab", (0.4, 0.5), sides, strict=True):
+            captions, images = table(mean_ap), table_of(np.linspace(0, 1, 60), np.arange(100, 160), "gallery")
+            if both:
+                captions = {key: np.concatenate([captions[key], images[key]]) for key in captions}
+                captions |= {"set": np.repeat(["t2i", "i2t"], [40, 60]), "weight": np.repeat([1.0, 0.0], [40, 60])}
+            write_test(tmp_path / name / side, captions)
+        folders = tmp_path / name / "a", tmp_path / name / "b"
+        assert run(*folders, "--unit", unit, "--json", tmp_path / "out.json") == 0
+        found = json.loads((tmp_path / "out.json").read_text())
+        numbers.append({key: found[key] for key in ("difference", "interval", "p_units", "num_units")})
+    assert numbers[0] == numbers[1] == numbers[2] and numbers[0]["num_units"] == {"identity": 20, "query": 40}[unit]
 
 
 @pytest.mark.parametrize(
@@ -188,3 +205,23 @@ def test_an_unknown_metric_is_refused_in_one_line(logs, capsys):
         run(logs / "a", logs / "b", "--metric", "AUC")
     error = capsys.readouterr().err
     assert ended.value.code == 2 and "AUC" in error and error.count("\n") == 1
+
+
+def use_trapezoids(root: Path, name: str) -> None:
+    for path in root.glob(f"{name}_seed*_test/epoch_*/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"ranking": {"ap": "trapezoid"}}))
+
+
+def test_results_by_another_rule_of_ap_are_refused_naming_both(logs, capsys):
+    use_trapezoids(logs, "b")
+    error = refusal(capsys, logs / "a", logs / "b")
+    assert "a_seed0_test/epoch_10' was tested with TEST.AP standard" in error
+    assert "b_seed0_test/epoch_10' with trapezoid" in error
+
+
+def test_results_by_trapezoids_say_so(logs, capsys):
+    use_trapezoids(logs, "a")
+    use_trapezoids(logs, "b")
+    assert run(logs / "a", logs / "b", "--json", logs / "out.json") == 0
+    assert capsys.readouterr().out.count("mAP (trapezoid AP)") == 2  # the head of the table, and the verdict
+    assert json.loads((logs / "out.json").read_text())["ap"] == "trapezoid"

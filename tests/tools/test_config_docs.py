@@ -52,6 +52,7 @@ def test_links_at_the_top_lead_to_the_headings():
         (Key(0.5, "x", low=0, high=0.99), "number, 0 to 0.99"),
         (Key([0.1, 0.2], "x", low=0, high=1, length=2), "2 times: number, 0 to 1"),
         (Key((), "x"), "any number of: text"),
+        (Key((), "x", low=0, high=2), "any number of: number, 0 to 2"),
     ],
 )
 def test_what_is_allowed_is_said_by_type_choices_and_bounds(key, words):

@@ -311,7 +311,7 @@ def test_a_title_stands_above_all_images_and_there_is_no_query_beside_them():
 
 def test_a_long_title_is_wrapped_within_the_picture_and_ends_somewhere():
     tile = grid.Tile(Image.new("RGB", (40, 100)))
-    plain, font = grid.grid_image(None, [tile], 5, 100), grid._font(grid.TITLE_SIZE)
+    plain, font = grid.grid_image(None, [tile], 5, 100), grid.font_of(grid.TITLE_SIZE)
     for title in (LONG, "x" * 500, "a\nb\x1b " * 400):
         titled = grid.grid_image(None, [tile], 5, 100, title)
         lines = grid._title_lines(title, titled.width - 2 * grid.GAP)

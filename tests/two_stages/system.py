@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from configs import keys, loss_weights, phases, stages
 from configs.keys.key import Key
 from configs.phases import PhasePlan
+from configs.rules.branches import LAYOUTS
 from configs.stages import solver_of
 from datasets.batch import Batch
 from datasets.make_dataloader import ReIDData
@@ -44,6 +45,7 @@ def enter() -> None:
     keys.KEYS["MODEL.NAME"] = name._replace(choices=tuple(dict.fromkeys((*name.choices, NAME))))
     stages.STAGES[NAME] = ("warm", "main")
     loss_weights.WEIGHTS[NAME] = weights
+    LAYOUTS[NAME] = LAYOUTS["transformer"]
     FAMILIES[NAME] = make_transformer
     systems.SYSTEMS[NAME] = make_stage
 

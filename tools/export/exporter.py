@@ -68,8 +68,8 @@ def export_model(trained: Trained, path: str | Path, fmt: str, normalise: bool =
 
     The graph takes `images`, float32 RGB [batch, 3, H, W], normalised, or 0..255 with `normalise`; where side
     information is on also `camids` and `viewids`, int64 [batch], which may be left out, negative = unknown. It returns
-    `embedding`, float32 [batch, D], with TEST.NECK_FEAT, FLIP and FEAT_NORM as in trained.cfg. How images become inputs
-    and where the weights come from is in its metadata, see `describe`.
+    `embedding`, float32 [batch, D], with TEST.NECK_FEAT, FLIP, PART_WEIGHTS and FEAT_NORM as in trained.cfg. How images
+    become inputs and where the weights come from is in its metadata, see `describe`.
 
     Of a model that also embeds captions this is the image tower. Its text tower is a second file beside it, see
     `text_file`, which takes `caption_ids`, int64 [batch, INPUT.TEXT.LENGTH], the tokens of `datasets.tokens.tokenize`,
@@ -98,10 +98,10 @@ def towers_of(trained: Trained, path: Path, normalise: bool = False) -> Iterator
     cfg = trained.cfg
     pixels = (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD) if normalise else None
     how = make_embedding(cfg, CPU, exact=True)
-    embedder = Embedder(trained.model, pixels, how.flip, how.unit)
+    embedder = Embedder(trained.model, pixels, how.flip, how.unit, how.part_weights)
     yield Tower(path, embedder, image_inputs(trained.model, tuple(cfg.INPUT.SIZE_TEST)), describe(embedder, trained))
     if isinstance(trained.model, Irra):
-        text = TextEmbedder(trained.model, how.unit)
+        text = TextEmbedder(trained.model, how.unit, how.part_weights)
         yield Tower(text_file(path), text, caption_inputs(cfg.INPUT.TEXT.LENGTH), describe_text(text, trained))
 
 
@@ -126,8 +126,9 @@ def describe(embedder: Embedder, trained: Trained) -> dict[str, Any]:
     """Return what a user of the exported file must know: plain values alone.
 
     An image becomes an input by Pillow: `channel_order`, resized to `size` (height, width) with `resize_filter`, its
-    values 0..255 taken as they are where `normalised_inside`, else (value / 255 - mean) / std. `camera_num` and
-    `view_num` are the labels that the graph tells apart, 0 = it takes none.
+    values 0..255 taken as they are where `normalised_inside`, else (value / 255 - mean) / std. `branches` are the parts
+    of the embedding in their order, with their widths. `camera_num` and `view_num` are the labels that the graph tells
+    apart, 0 = it takes none.
     """
     cfg, counts = trained.cfg, label_inputs(embedder.model)
     return {
@@ -140,6 +141,8 @@ def describe(embedder: Embedder, trained: Trained) -> dict[str, Any]:
         "normalised_inside": embedder.normalise,
         "feature_norm": embedder.unit,
         "flip": embedder.flip,
+        "branches": embedder.branches,
+        "part_weights": list(embedder.part_weights),
         "camera_num": counts.get("camids", 0),
         "view_num": counts.get("viewids", 0),
         **_origin(trained),

@@ -15,6 +15,7 @@ from torch import nn
 
 from datasets.tokens import tokenize
 from model.irra import Irra
+from processor.evaluation.embed import weigh_parts
 from utils.errors import ConfigError
 
 METADATA = "preprocessing"  # name of the JSON text in either format
@@ -46,11 +47,16 @@ class Embedder(nn.Module):
     """Images [B, 3, H, W] and labels [B] or [1] -> embedding [B, D] as tests compute it; a copy of `model` on the CPU.
 
     `pixels` is (mean, std) of RGB in 0..1 where the images are float32 RGB in 0..255, None where they are normalised.
-    `flip` averages with the mirror image, `unit` normalises the embedding (L2).
+    `flip` averages with the mirror image, `part_weights` are those of `weigh_parts`, `unit` normalises the embedding.
     """
 
     def __init__(
-        self, model: nn.Module, pixels: tuple[Sequence[float], Sequence[float]] | None, flip: bool, unit: bool
+        self,
+        model: nn.Module,
+        pixels: tuple[Sequence[float], Sequence[float]] | None,
+        flip: bool,
+        unit: bool,
+        part_weights: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
@@ -59,6 +65,7 @@ class Embedder(nn.Module):
         else:
             self.model.keep_embedding_only()
         self.flip, self.unit, self.normalise = flip, unit, pixels is not None
+        self.part_weights, self.branches = tuple(part_weights), dict(model.branches)
         if pixels is not None:
             mean, std = (torch.tensor(row, dtype=torch.float32).reshape(3, 1, 1) for row in pixels)
             self.register_buffer("pixel_mean", mean)  # an exported graph may call a node `mean`
@@ -74,24 +81,28 @@ class Embedder(nn.Module):
         feat = self.model.embed_batch(batch)
         if self.flip:
             feat = (feat + self.model.embed_batch({**batch, "images": images.flip(3)})) / 2
+        if self.part_weights:
+            feat = weigh_parts(feat, self.branches, self.part_weights)
         return F.normalize(feat, dim=1) if self.unit else feat
 
 
 class TextEmbedder(nn.Module):
     """Captions [B, L] int64 -> embedding [B, D] as tests compute it; a copy of `model` on the CPU.
 
-    `unit` normalises the embedding (L2).
+    `part_weights` are those of `weigh_parts`, `unit` normalises the embedding (L2).
     """
 
-    def __init__(self, model: Irra, unit: bool) -> None:
+    def __init__(self, model: Irra, unit: bool, part_weights: Sequence[float] = ()) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
         self.model.keep_text_tower_only()
-        self.unit = unit
+        self.unit, self.part_weights, self.branches = unit, tuple(part_weights), dict(model.branches)
         self.requires_grad_(False).eval()
 
     def forward(self, caption_ids: torch.Tensor) -> torch.Tensor:
         feat = self.model.encode_text(caption_ids)
+        if self.part_weights:
+            feat = weigh_parts(feat, self.branches, self.part_weights)
         return F.normalize(feat, dim=1) if self.unit else feat
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from utils.errors import DataError
 from utils.paths import check_readable
+from utils.ranking.branches import BranchScore, read_branches
 from utils.ranking.slices import Slice, read_slices
 from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, is_as_written, read_result
 
@@ -19,6 +20,7 @@ class Tested(NamedTuple):
     summary: dict[str, Any]
     analysis: dict[str, Any] | None
     slices: list[Slice] | None
+    branches: list[BranchScore] | None  # None also where TEST.BRANCHES was off; `absent` says nothing of it then
     absent: dict[str, str]
 
 
@@ -39,7 +41,9 @@ def read_tested(folder: TestFolder) -> Tested:
     absent: dict[str, str] = {}
     analysis = _read(folder.analysis, read_analysis, summary, absent)
     slices = _read(folder.slices, read_slices, summary, absent)
-    return Tested(folder, summary, analysis, slices, absent)
+    wanted = summary.get("config", {}).get("TEST", {}).get("BRANCHES", False)
+    branches = _read(folder.branches, read_branches, summary, absent) if wanted else None
+    return Tested(folder, summary, analysis, slices, branches, absent)
 
 
 def read_analysis(path: Path) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from tools.report.page import (
     try_part,
 )
 from tools.report.settings import base_changes, experiment_changes
-from tools.report.tested import ENVIRONMENT, pairs_part, worst_part
+from tools.report.tested import ENVIRONMENT, branches_part, pairs_part, worst_part
 from tools.study.ablation import TEXT_COLUMNS, recipe_names, table_note, table_rows
 from tools.study.experiment import Experiment
 from tools.study.summary import SeedResults, seed_rows
+from utils.ap_rules import marked
 from utils.ranking.slices import mean_slices
 from utils.run_folder import of_stage, read_metrics
 
@@ -143,7 +144,12 @@ def training(one: Launched, titled: bool) -> str:
 
 def progress(launched: Sequence[Launched]) -> str:
     """Return mAP over epochs of each experiment's seeds."""
-    return pictures(figures.progress_chart(one.results, _of_last_stage(one), f", {one.name}") for one in launched)
+    return pictures(figures.progress_chart(one.results, _of_last_stage(one), _marked_name(one)) for one in launched)
+
+
+def _marked_name(one: Launched) -> str:
+    """Return how the title of a chart with mAP ends."""
+    return marked(f", {one.name}", one.experiment.test_settings["TEST.AP"])
 
 
 def _of_last_stage(one: Launched) -> dict[int, list[dict[str, Any]]]:
@@ -171,7 +177,8 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
     """
     if not one.tested:
         return missing(f"Epoch {one.experiment.last_epoch} has no result yet.")
-    any_test, of = next(iter(one.tested.values())), f", {one.name}"
+    seed, any_test = next(iter(one.tested.items()))
+    of = _marked_name(one)
     runs = {seed: tested.slices for seed, tested in one.tested.items() if tested.slices is not None}
     analyses = {seed: tested.analysis for seed, tested in one.tested.items() if tested.analysis is not None}
     if runs:
@@ -179,7 +186,9 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
     else:
         slices = missing(any_test.absent[any_test.folder.slices.name])
     sets = try_part("Sets of queries", result.query_sets, any_test.summary)
-    parts = [part(f"Sets of queries, seed {next(iter(one.tested))}", sets)] if sets else []
+    parts = [part(f"Sets of queries, seed {seed}", sets)] if sets else []
+    branches = try_part("Branches", branches_part, any_test)
+    parts += [part(f"Branches, seed {seed}", branches)] if branches else []
     parts.append(part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices))
     if not analyses:
         return join([*parts, part("Pairs and worst queries", missing(any_test.absent[any_test.folder.analysis.name]))])

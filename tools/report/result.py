@@ -1,13 +1,17 @@
 """The parts of a report that show the figures of one test, or the means over the tests of several seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.titles import dataset_title
 from tools.report.page import code, missing, paragraph, table, text
-from utils.test_folder import METRICS
+from utils.ap_rules import STANDARD, marked_metric
+from utils.ranking.branches import BranchScore
+from utils.test_folder import METRICS, ap_rule_of
 
 Summary = Mapping[str, Any]
+RANKED_BY = {"expansion": "query expansion", "re_ranking": "k-reciprocal re-ranking", "spectral": "spectral re-ranking"}
 SET_TITLES = {"t2i": "captions that search images (t2i)", "i2t": "images that search captions (i2t)"}
 
 
@@ -18,7 +22,7 @@ def percent(fraction: float) -> str:
 
 def headline(summary: Summary) -> str:
     """Return the metrics as cards, each with its 95 % interval where the file has one, and the valid queries."""
-    intervals, spread = summary.get("interval", {}), summary.get("trial_sd", {})
+    intervals, spread, rule = summary.get("interval", {}), summary.get("trial_sd", {}), ap_rule_of(summary)
     cards = []
     for name in METRICS:
         notes = []
@@ -27,15 +31,44 @@ def headline(summary: Summary) -> str:
             notes.append(f"95 %: {percent(low)} to {percent(high)}")
         if name in spread:
             notes.append(f"sd {percent(spread[name])} over {summary['num_trials']} trials")
-        cards.append(_card(name, percent(summary[name]), notes))
+        cards.append(_card(marked_metric(name, rule), percent(summary[name]), notes))
     valid, total = summary.get("num_valid_query"), summary.get("num_query")
     others = "" if valid == total else "; the others have no match"
     cards.append(_card("Valid queries", str(valid), [f"of {total}{others}"]))
     unit = "Metrics in percent" + ("; 95 % intervals from a bootstrap over the identities." if intervals else ".")
     lines = ['<dl class="figures">', *cards, "</dl>", paragraph(unit, "note")]
+    if rule != STANDARD:
+        said = f"Each AP on this page is the {rule} one, which does not compare with the standard AP."
+        lines.append(paragraph(said, "caution"))
+    lines += [paragraph(line, "note") for line in ranked_by(summary)]
     lines += [paragraph(f"Caution: {line}", "caution") for line in summary.get("cautions", ())]
     lines += [paragraph(note, "note") for note in summary.get("notes", ())]
     return "\n".join(lines)
+
+
+def ranked_by(summary: Summary) -> list[str]:
+    """Return a line for each way in which ranks were made other than by the distances of the embeddings."""
+    how = summary.get("ranking", {})
+    return [
+        f"With {title}: {', '.join(f'{key} {value:g}' for key, value in how[name].items())}."
+        for name, title in RANKED_BY.items()
+        if name in how
+    ]
+
+
+def branch_table(scores: Sequence[BranchScore], summary: Summary) -> str:
+    """Return the table of what each branch finds alone and what is found without it, below the whole embedding."""
+    metric = marked_metric("mAP", ap_rule_of(summary))
+    head = ("branch", "values", f"{metric} alone", "Rank-1 alone", f"{metric} without it", "Rank-1 without it")
+    whole = ("all branches", sum(one.width for one in scores), percent(summary["mAP"]), percent(summary["Rank-1"]))
+    rows = [[one.branch, str(one.width), *map(_known_percent, one[2:])] for one in scores]
+    return table(
+        [head, [*map(str, whole), "-", "-"], *rows], "Each branch alone, and the embedding without it, in percent"
+    )
+
+
+def _known_percent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else percent(fraction)
 
 
 def _card(name: str, value: str, notes: Sequence[str]) -> str:
@@ -48,7 +81,7 @@ def query_sets(summary: Summary) -> str:
     sets, groups = summary.get("sets"), summary.get("groups") or {}
     if not sets:
         return ""
-    rows = [["set", *METRICS, "queries"]]
+    rows = [["set", *_metrics_of(summary), "queries"]]
     for name, figures in sets.items():
         title = SET_TITLES.get(name, name)
         rows.append([title, *(percent(figures[metric]) for metric in METRICS), str(figures["num_query"])])
@@ -58,6 +91,10 @@ def query_sets(summary: Summary) -> str:
     return table(rows, "Sets of queries, in percent") + paragraph(note, "note")
 
 
+def _metrics_of(summary: Summary) -> list[str]:
+    return [marked_metric(name, ap_rule_of(summary)) for name in METRICS]
+
+
 def further_tests(summary: Summary) -> str:
     """Return the table of the test sets in DATASETS.TESTS behind the first; nothing where there is none."""
     tests = summary.get("tests")
@@ -65,7 +102,7 @@ def further_tests(summary: Summary) -> str:
         return ""
     size = summary["settings"]["DATASETS.VEHICLEID_TEST_SIZE"]
     named = {summary["dataset"]: summary} | {dataset_title(name, size): result for name, result in tests.items()}
-    rows = [["test set", *METRICS]]
+    rows = [["test set", *_metrics_of(summary)]]
     rows += [[title, *(percent(result[metric]) for metric in METRICS)] for title, result in named.items()]
     note = f"Each of them has a folder of its own beside this page, with a report: {', '.join(tests)}."
     return table(rows, "The same checkpoint on every test set, in percent") + paragraph(note, "note")

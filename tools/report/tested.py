@@ -10,8 +10,10 @@ from tools.report.files import Tested
 from tools.report.page import join, make_page, make_section, missing, pictures
 from tools.report.settings import base_changes
 from tools.report.thumbnails import worst_queries
+from utils.ap_rules import marked
 from utils.run_folder import RunFolder, read_metrics
 from utils.run_record import read_record
+from utils.test_folder import ap_rule_of
 from utils.yaml_text import plain_tree
 
 FEWEST_WORST = 3  # worst queries that each of many experiments shows
@@ -30,6 +32,7 @@ def make_test_page(tested: Tested) -> str:
         make_section("tests", "Further test sets", result.further_tests, summary),
         make_section("settings", "Settings", settings_part, summary),
         make_section("training", "Training", training_part, summary),
+        make_section("branches", "Branches", branches_part, tested),
         make_section("slices", "Slices", slices_part, tested),
         make_section("cmc", "CMC curve", cmc_part, summary),
         make_section("pairs", "Distances and ROC", _from_analysis, tested, pairs_part),
@@ -66,9 +69,19 @@ def training_part(summary: dict[str, Any]) -> str:
     return figures.stages({solver["SEED"]: read_metrics(run.metrics)}, stages) if len(stages) > 1 else ""
 
 
+def branches_part(tested: Tested) -> str:
+    """Return the table of the branches; nothing where the test did without it."""
+    if tested.branches is None:
+        absent = tested.absent.get(tested.folder.branches.name)
+        return missing(absent) if absent else ""
+    return result.branch_table(tested.branches, tested.summary)
+
+
 def slices_part(tested: Tested) -> str:
     """Return heat map, bars and table of the slices."""
-    return missing(tested.absent[tested.folder.slices.name]) if tested.slices is None else figures.slices(tested.slices)
+    if tested.slices is None:
+        return missing(tested.absent[tested.folder.slices.name])
+    return figures.slices(tested.slices, marked("", ap_rule_of(tested.summary)))
 
 
 def cmc_part(summary: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ def compare_to_first(summaries: Sequence[Summary], results: Sequence[Sequence[Se
     ]
     found: list[tuple[dict[str, Any], Comparison]] = []
     for summary, own in zip(compared[1:], results[1:], strict=True):
-        # MSMT17 V1 and V2 share their fingerprint: files of the same names, other pixels
+        # MSMT17 V1 and V2 share their fingerprint: files of the same names, other pixels; the name tells AP's rule, too
         if any(summary[key] != compared[0][key] for key in ("dataset", "data_fingerprints")):
             continue
         pairs = [(summary, _last_tables(compared[0], results[0]), _last_tables(summary, own))]
@@ -178,8 +178,16 @@ def table_note(summaries: Sequence[Summary]) -> str:
         lines.append(f"{MARK_NOTE}Holm-corrected for {len(differences)} comparison{'s' * (len(differences) > 1)}.")
     if any(difference["p_seeds"] is None for difference in differences):
         lines.append(f"{ONE_SEED_NOTE}.")
-    notes = [summary["note"] for summary in summaries]
-    return "\n".join([*lines, f"{max(notes, key=len)}."])
+    return "\n".join([*lines, *(f"{note}." for note in _picking_notes([summary["note"] for summary in summaries]))])
+
+
+def _picking_notes(notes: Sequence[str]) -> list[str]:
+    """Return how epochs were chosen: the longest of the notes that begin alike; with their IDs where several differ."""
+    longest = [n for n in dict.fromkeys(notes) if not any(other != n and other.startswith(n) for other in notes)]
+    if len(longest) == 1:
+        return longest
+    of = {note: [str(number) for number, own in enumerate(notes, start=1) if note.startswith(own)] for note in longest}
+    return [f"ID {', '.join(numbers)}: {note}" for note, numbers in of.items()]
 
 
 def format_ablation(summaries: Sequence[Summary]) -> str:

@@ -15,6 +15,7 @@ from configs.stages import solver_of, stages_of
 from configs.titles import dataset_title, names_of_tests
 from tools.study.ablation import describe_stages
 from tools.study.names import config_label, default_prefix, experiment_name
+from utils.ap_rules import marked
 from utils.errors import ConfigError
 from utils.run_folder import RunFolder
 from utils.run_record import read_record
@@ -66,7 +67,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         "save_every": solver.CHECKPOINT_PERIOD,
         "config": os.path.abspath(config),
         "opts": opts,
-        "dataset": dataset_title(names_of_tests(cfg)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE),
+        "dataset": marked(dataset_title(names_of_tests(cfg)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE), cfg.TEST.AP),
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
         "recipe": "_".join((label, *words)),

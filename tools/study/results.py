@@ -6,9 +6,11 @@ from typing import Any
 
 from configs import get_cfg_defaults
 from configs.compare import result_settings
+from configs.picking import picked_by
 from configs.titles import dataset_title
 from tools.study.experiment import Experiment
 from tools.study.summary import FurtherTest, SeedResults, best_held_out, build_summary, pick_references
+from utils.ap_rules import marked
 from utils.digest import remembered_sha256
 from utils.run_folder import RunFolder, of_stage, read_metrics
 from utils.run_record import RunRecord, read_record
@@ -110,16 +112,19 @@ def collect_results(experiment: Experiment, seed: int) -> SeedResults:
         for record in looked_at
         if record["kind"] == "val" and has_metrics(record)
     }
-    unseen = {experiment.last_epoch, best_held_out(epochs, held_out)} & epochs.keys()
+    picks = picked_by(experiment.model_name)
+    unseen = {experiment.last_epoch, best_held_out(epochs, held_out, picks)} & epochs.keys()
     tables = {epoch: read_per_query(experiment.test_folder(seed, epoch), whole[epoch]) for epoch in unseen}
     per_query = {epoch: table for epoch, table in tables.items() if table is not None}
     further = {name: _read_further(experiment, seed, name, metrics) for name, metrics in last.get("tests", {}).items()}
-    return SeedResults(seed, epochs, pick_references(records), fingerprints, held_out, per_query, further, left_out)
+    references = pick_references(records)
+    return SeedResults(seed, epochs, references, fingerprints, held_out, per_query, further, left_out, picks)
 
 
 def _read_further(experiment: Experiment, seed: int, name: str, metrics: dict[str, float]) -> FurtherTest:
     """Return the last epoch's result on another test set, which test.py leaves in a folder of that name."""
-    title = dataset_title(name, experiment.test_settings["DATASETS.VEHICLEID_TEST_SIZE"])
+    settings = experiment.test_settings
+    title = marked(dataset_title(name, settings["DATASETS.VEHICLEID_TEST_SIZE"]), settings["TEST.AP"])
     folder = experiment.test_folder(seed, experiment.last_epoch).further(name)
     return FurtherTest(title, metrics, read_per_query(folder))
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs.picking import USUAL
 from utils.atomic import write_text_atomic
 from utils.errors import DataError
-from utils.statistics.bootstrap import PerQuery, mean_interval, query_units
+from utils.statistics.bootstrap import PerQuery, mean_interval, query_units, query_weights
 from utils.statistics.paired import mean_values, pair_queries
 from utils.tables import align, percent
 from utils.test_folder import METRICS, WITH_INTERVAL, is_fraction
@@ -20,7 +21,7 @@ CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_h
 # name in the files -> name in the table
 KINDS = {"last": "last", "best_held_out": "best on held-out ids", "best": "best on test"}
 REFERENCES = {"raw_pixels": "raw pixels", "untrained": "untrained"}
-NOTE = "'best on test' is the epoch with the highest (mAP, Rank-1) on the test set itself, 'last' is chosen without it"
+NOTE = "'best on test' is the epoch with the highest ({}) on the test set itself, 'last' is chosen without it"
 HELD_OUT_NOTE = (
     "'best on held-out ids' is the best on identities kept out of training (DATASETS.VAL_IDS, or a val split by "
     "DATASETS.EVAL_SPLIT)"
@@ -48,6 +49,7 @@ class SeedResults(NamedTuple):
     per_query: Mapping[int, PerQuery] = {}  # of the epochs that are chosen without looking at the test set
     further: Mapping[str, FurtherTest] = {}
     left_out: Mapping[int, str] = {}  # by epoch: why its result does not count
+    picked_by: tuple[str, str] = USUAL  # metrics of the best epoch, see `configs.picking`
 
 
 def pick_references(records: Iterable[dict[str, Any]]) -> dict[str, Metrics]:
@@ -59,20 +61,20 @@ def pick_references(records: Iterable[dict[str, Any]]) -> dict[str, Metrics]:
     }
 
 
-def best_epoch(epochs: Mapping[int, Metrics]) -> int | None:
-    """Return the epoch with the highest (mAP, Rank-1), of equals the earliest; None without epochs."""
-    return max(sorted(epochs), key=lambda epoch: (epochs[epoch]["mAP"], epochs[epoch]["Rank-1"]), default=None)
+def best_epoch(epochs: Mapping[int, Metrics], names: tuple[str, str] = USUAL) -> int | None:
+    """Return the epoch with the highest metrics `names`, of equals the earliest; None without epochs."""
+    return max(sorted(epochs), key=lambda epoch: [epochs[epoch][name] for name in names], default=None)
 
 
-def best_held_out(tested: Iterable[int], held_out: Mapping[int, Metrics]) -> int | None:
+def best_held_out(tested: Iterable[int], held_out: Mapping[int, Metrics], names: tuple[str, str] = USUAL) -> int | None:
     """Return the best of the tested epochs on the held-out identities; None where there are none."""
-    return best_epoch({epoch: held_out[epoch] for epoch in tested if epoch in held_out})
+    return best_epoch({epoch: held_out[epoch] for epoch in tested if epoch in held_out}, names)
 
 
 def chosen_epochs(result: SeedResults, last_epoch: int) -> dict[str, int | None]:
     """Return the epoch of each of KINDS."""
-    held_out = best_held_out(result.epochs, result.held_out)
-    return {"last": last_epoch, "best_held_out": held_out, "best": best_epoch(result.epochs)}
+    held_out = best_held_out(result.epochs, result.held_out, result.picked_by)
+    return {"last": last_epoch, "best_held_out": held_out, "best": best_epoch(result.epochs, result.picked_by)}
 
 
 def mean_and_sd(rows: Sequence[Metrics]) -> tuple[Metrics, Metrics]:
@@ -99,8 +101,8 @@ def find_intervals(tables: Sequence[PerQuery]) -> dict[str, list[float]]:
     """Return {metric: [low, high]}, 95 % over test identities of the mean over paired seeds; empty without tables."""
     if not tables:
         return {}
-    units = query_units(tables[0])
-    return {name: list(mean_interval(mean_values(tables, name), units, (0.0, 1.0))) for name in WITH_INTERVAL}
+    units, weights = query_units(tables[0]), query_weights(tables[0])
+    return {name: list(mean_interval(mean_values(tables, name), units, (0.0, 1.0), weights)) for name in WITH_INTERVAL}
 
 
 def tables_at(results: Sequence[SeedResults], epochs: Sequence[int | None]) -> list[PerQuery]:
@@ -148,7 +150,8 @@ def build_summary(
         if any(name in result.references for result in results)
     }
     summary["data_fingerprints"] = sorted(set().union(*(result.fingerprints for result in results)))
-    note = f"{NOTE}; {HELD_OUT_NOTE}" if any_held_out else NOTE
+    note = NOTE.format(", ".join(results[0].picked_by if results else USUAL))
+    note += f"; {HELD_OUT_NOTE}" if any_held_out else ""
     return summary | {"failed_tests": list(failed_tests), "note": note}
 
 
@@ -169,9 +172,9 @@ def csv_rows(results: Sequence[SeedResults], dataset: str) -> list[list[Any]]:
     """Return the rows in the columns of CSV_HEADER: one per seed and epoch, and per further test set at the last."""
     rows = []
     for result in results:
-        best, held_out = best_epoch(result.epochs), best_held_out(result.epochs, result.held_out)
+        chosen = chosen_epochs(result, max(result.epochs, default=0))
         for epoch, metrics in sorted(result.epochs.items()):
-            marks = [int(epoch == best), int(epoch == held_out) if result.held_out else ""]
+            marks = [int(epoch == chosen["best"]), int(epoch == chosen["best_held_out"]) if result.held_out else ""]
             rows.append([result.seed, epoch, *(metrics[name] for name in METRICS), *marks, dataset])
         for test in result.further.values():
             values = [test.metrics[name] for name in METRICS]

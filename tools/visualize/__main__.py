@@ -1,7 +1,8 @@
-"""Pictures of a trained model: python -m tools.visualize ranks|attention|words|embedding --run OUTPUT_DIR --out DIR
+"""Pictures of a trained model: python -m tools.visualize ranks|attention|parts|words|embedding --run R --out DIR
 
 ranks      what was found for a query, an image or a caption; right, wrong and same-camera images marked
 attention  from where in the image each branch's feature comes
+parts      how much of a similarity each stripe of a PCB gives, and which part misled
 words      where in the image each word of a caption looks
 embedding  embeddings of some identities in the plane
 """
@@ -14,11 +15,17 @@ if __name__ == "__main__":
 import argparse
 import sys
 
-from tools.visualize import attention, embedding, ranks, words
+from tools.visualize import attention, embedding, parts, ranks, words
 from utils.commands import OneLineParser
 from utils.errors import run_command
 
-COMMANDS = {"ranks": ranks.main, "attention": attention.main, "words": words.main, "embedding": embedding.main}
+COMMANDS = {
+    "ranks": ranks.main,
+    "attention": attention.main,
+    "parts": parts.main,
+    "words": words.main,
+    "embedding": embedding.main,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tools.visualize.grid import Tile, text_stem
 from tools.visualize.pictures import Picture, name_start, shown_ap
+from utils.ap_rules import STANDARD
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +27,12 @@ def caption_pictures(
     chosen: np.ndarray,
     ap: np.ndarray,
     lists: Sequence["RankList"],
+    rule: str = STANDARD,
 ) -> list[Picture]:
     """Return the pictures of captions `chosen` [n], rows of `ap` [Q], and of the images that each of them finds.
 
     `feat` [N, D] are the embeddings of all rows of the test set. Images come in the order of `lists`; the similarity
-    below each is its cosine to the caption, also where the order comes from re-ranking.
+    below each is its cosine to the caption, also where the order comes from re-ranking. `rule` is that of AP.
     """
     from datasets.test_set import OWN_IMAGE
 
@@ -41,7 +43,7 @@ def caption_pictures(
         text, pid = labels.names[caption], labels.pids[caption]
         results = result_tiles(labels, rows, found, similarities(feat, caption, rows), own)
         name = f"{name_start(number, pid, ap[row])}_{text_stem(text)}.png"
-        score = shown_ap(ap[row])
+        score = shown_ap(ap[row], rule)
         query = None if own < 0 else Tile(labels.names[own], OWN, (score, *_lines(labels, own)))
         pictures.append(Picture(name, query, results, text if query else f"{text} ({score})"))
     return pictures

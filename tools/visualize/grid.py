@@ -132,7 +132,7 @@ def open_rgb(source: "str | Path | Image.Image") -> "Image.Image":
 def _title_lines(title: str, width: int) -> list[str]:
     """Return a title as lines of at most `width` pixels, the first TITLE_LENGTH characters of it."""
     title = title if len(title) <= TITLE_LENGTH else title[:TITLE_LENGTH] + ELLIPSIS
-    font, lines = _font(TITLE_SIZE), []
+    font, lines = font_of(TITLE_SIZE), []
     for word in printable(title).split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:
@@ -147,7 +147,7 @@ def _draw_title(picture: "Image.Image", lines: Sequence[str]) -> None:
 
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        draw.text((GAP, GAP // 2 + number * TITLE_LINE), line, INK, _font(TITLE_SIZE))
+        draw.text((GAP, GAP // 2 + number * TITLE_LINE), line, INK, font_of(TITLE_SIZE))
 
 
 def _draw_tile(
@@ -161,7 +161,7 @@ def _draw_tile(
     """Draw label, image in a border of its own size, and caption, centred in a box (width, height) of images."""
     from PIL import ImageDraw
 
-    draw, font = ImageDraw.Draw(picture), _font()
+    draw, font = ImageDraw.Draw(picture), font_of()
     frame_width, frame_height = image.width + 2 * BORDER, image.height + 2 * BORDER
     left = corner[0] + (box[0] + 2 * BORDER - frame_width) // 2
     top = corner[1] + LINE
@@ -194,7 +194,8 @@ def _shortened(text: str, width: int, font: "ImageFont.FreeTypeFont") -> str:
 
 
 @lru_cache
-def _font(size: int = FONT_SIZE) -> "ImageFont.FreeTypeFont":
+def font_of(size: int = FONT_SIZE) -> "ImageFont.FreeTypeFont":
+    """Return the font of all pictures, `size` in pixels."""
     import matplotlib
     from PIL import ImageFont
 

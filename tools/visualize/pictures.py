@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from tools.visualize.grid import Tile
+from utils.ap_rules import STANDARD
 
 
 class Picture(NamedTuple):
@@ -20,6 +21,6 @@ def name_start(number: int, pid: int, ap: float) -> str:
     return f"{number:03d}_ap{'none' if math.isnan(ap) else f'{ap:.2f}'}_pid{pid}"
 
 
-def shown_ap(ap: float) -> str:
-    """Return an average precision as pictures show it."""
-    return "no match" if math.isnan(ap) else f"AP {ap:.1%}"
+def shown_ap(ap: float, rule: str = STANDARD) -> str:
+    """Return an average precision, made by `rule` of AP_RULES, as pictures show it."""
+    return "no match" if math.isnan(ap) else f"{'' if rule == STANDARD else f'{rule} '}AP {ap:.1%}"

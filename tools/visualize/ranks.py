@@ -1,21 +1,25 @@
 """Rank lists as pictures: a query and what was found for it, right, wrong and same-camera junk told apart."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from tools.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
 from tools.visualize.pictures import Picture, name_start, shown_ap
-from utils.commands import need_packages, whole_number
+from utils.ap_rules import STANDARD
+from utils.commands import OneLineParser, need_packages, whole_number
 from utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
     from datasets.test_set import Labels
+    from processor.evaluation.embed import Embedded
     from processor.evaluation.evaluate import Searched
+    from tools.visualize.common import Opened
     from utils.ranking.rank_list import RankList
 
 ORDERS = ("worst", "best", "pid", "random")
@@ -26,12 +30,49 @@ SHEET_HEIGHT = 72  # pixels of an image there
 NUM_EXAMPLES = 5  # identities that an error quotes
 
 
+class Chosen(NamedTuple):
+    """Some queries of the test set and what was found for them."""
+
+    embedded: "Embedded"
+    searched: "Searched"
+    rows: np.ndarray  # int64 [n]: rows of `ap`
+    ap: np.ndarray  # float64 [Q]
+    ap_rule: str  # one of AP_RULES
+    lists: list["RankList"]  # of `rows`
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write one picture per query and the overview; return the exit code 0."""
     parser = picture_parser("ranks", "Show for single queries of the test set what the model finds.")
+    add_queries(parser, topk=10, num_queries=20)
+    args = parse_queries(parser, argv)
+    need_packages("matplotlib")
+    opened = open_test_set(args)
+
+    from datasets.test_set import OWN_IMAGE
+    from tools.visualize.caption_ranks import caption_pictures
+
+    test, chosen = opened.data.test, search_chosen(opened, args)
+    if OWN_IMAGE in test.labels.more:
+        pictures = caption_pictures(
+            test.labels, chosen.searched, chosen.embedded.feat, chosen.rows, chosen.ap, chosen.lists, chosen.ap_rule
+        )
+    else:
+        pictures = image_pictures(test.labels, chosen)
+    for picture in pictures:
+        draw_grid(picture.query, picture.results, opened.folder / picture.name, title=picture.title)
+    draw_sheet(pictures, opened.folder / SHEET_NAME)
+    print(f"{len(chosen.rows)} rank lists and {SHEET_NAME} in {opened.folder}")
+    return 0
+
+
+def add_queries(parser: OneLineParser, topk: int, num_queries: int) -> None:
+    """Add the arguments that choose queries and how much of their rank lists is drawn, with these defaults."""
     add_seed(parser)
-    parser.add_argument("--topk", type=whole_number, default=10, metavar="K", help="ranks to show, without junk (10)")
-    parser.add_argument("--num-queries", type=whole_number, default=20, metavar="N", help="how many (default 20)")
+    what = f"ranks to show, without junk ({topk})"
+    parser.add_argument("--topk", type=whole_number, default=topk, metavar="K", help=what)
+    how_many = f"how many (default {num_queries})"
+    parser.add_argument("--num-queries", type=whole_number, default=num_queries, metavar="N", help=how_many)
     parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
     parser.add_argument(
         "--pids",
@@ -40,47 +81,46 @@ def main(argv: list[str] | None = None) -> int:
         metavar="P",
         help="only queries of these identities; KEY VALUE pairs stand before",
     )
+
+
+def parse_queries(parser: OneLineParser, argv: list[str] | None) -> Namespace:
+    """Return the arguments of a parser with those of `add_queries`; ConfigError for more ranks than are drawn."""
     args = parser.parse_args(argv)
     if args.topk > MAX_TOPK:
         raise ConfigError(f"--topk got {args.topk}, a picture has room for {MAX_TOPK}; lower it")
-    need_packages("matplotlib")
-    opened = open_test_set(args)
+    return args
 
-    from datasets.test_set import OWN_IMAGE, first_items
+
+def search_chosen(opened: "Opened", args: Namespace) -> Chosen:
+    """Embed the first trial of the test set, rank it as tests do, and return the queries that the arguments choose.
+
+    Raises DataError for identities of --pids that no query shows.
+    """
+    from datasets.test_set import first_items
     from processor.evaluation.embed import embed, make_embedding
     from processor.evaluation.evaluate import rank_options, search
-    from tools.visualize.caption_ranks import caption_pictures
     from utils.ranking.rank import rank
     from utils.ranking.rank_list import rank_lists
 
-    trained, test = opened.trained, opened.data.test
+    trained, test, options = opened.trained, opened.data.test, rank_options(opened.trained.cfg)
     pids = test.labels.pids[first_items(test.trials[0].query)]
     check_pids(args.pids or [], pids)  # before the work
     embedded = embed(trained.model, test.loaders, make_embedding(trained.cfg, trained.device))
-    searched = search(test, embedded, rank_options(trained.cfg))
-    ap = rank(searched.distances, searched.protocol).ap
-    chosen = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)
-    lists = rank_lists(searched.distances, chosen.tolist(), args.topk, searched.protocol)
-    if OWN_IMAGE in test.labels.more:
-        pictures = caption_pictures(test.labels, searched, embedded.feat, chosen, ap, lists)
-    else:
-        pictures = image_pictures(test.labels, searched, chosen, ap, lists)
-    for picture in pictures:
-        draw_grid(picture.query, picture.results, opened.folder / picture.name, title=picture.title)
-    draw_sheet(pictures, opened.folder / SHEET_NAME)
-    print(f"{len(chosen)} rank lists and {SHEET_NAME} in {opened.folder}")
-    return 0
+    searched = search(test, embedded, options)
+    ap = rank(searched.distances, searched.protocol, ap=options.ap).ap
+    rows = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)
+    lists = rank_lists(searched.distances, rows.tolist(), args.topk, searched.protocol)
+    return Chosen(embedded, searched, rows, ap, options.ap, lists)
 
 
-def image_pictures(
-    labels: "Labels", searched: "Searched", chosen: np.ndarray, ap: np.ndarray, lists: Sequence["RankList"]
-) -> list[Picture]:
-    """Return the pictures of queries `chosen` [n], rows of `ap` [Q], and of what was found for each of them."""
-    queries = samples_of(labels, searched.query[chosen])
-    gallery = samples_of(labels, searched.trial.gallery)
+def image_pictures(labels: "Labels", chosen: Chosen) -> list[Picture]:
+    """Return the pictures of queries and of what was found for each of them."""
+    queries = samples_of(labels, chosen.searched.query[chosen.rows])
+    gallery = samples_of(labels, chosen.searched.trial.gallery)
+    scores = chosen.ap[chosen.rows].tolist()
     return [
-        Picture(file_name(number, query, ap[row]), query_tile(query, ap[row]), result_tiles(found, gallery))
-        for number, (row, query, found) in enumerate(zip(chosen, queries, lists, strict=True), 1)
+        Picture(file_name(number, query, score), query_tile(query, score, chosen.ap_rule), result_tiles(found, gallery))
+        for number, (score, query, found) in enumerate(zip(scores, queries, chosen.lists, strict=True), 1)
     ]
 
 
@@ -114,9 +154,9 @@ def choose(
     return rows[:number]
 
 
-def query_tile(sample: "Sample", ap: float) -> Tile:
-    """Return the query with its average precision, identity, camera and file name."""
-    return Tile(sample.path, "query", (shown_ap(ap), _who(sample), Path(sample.path).name))
+def query_tile(sample: "Sample", ap: float, rule: str = STANDARD) -> Tile:
+    """Return the query with its average precision, by `rule`, identity, camera and file name."""
+    return Tile(sample.path, "query", (shown_ap(ap, rule), who(sample), Path(sample.path).name))
 
 
 def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
@@ -128,7 +168,7 @@ def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
         sample, status = gallery[row], STATUS[code]
         rank += status != "junk"
         label = "" if status == "junk" else f"{rank}"
-        caption = (f"distance {max(distance, 0):.3f}", _who(sample), Path(sample.path).name)
+        caption = (f"distance {max(distance, 0):.3f}", who(sample), Path(sample.path).name)
         tiles.append(Tile(sample.path, label, caption, status))
     return tiles
 
@@ -148,5 +188,6 @@ def file_name(number: int, sample: "Sample", ap: float) -> str:
     return f"{name_start(number, sample.pid, ap)}_c{sample.camid}_{file_stem(sample.path)}.png"
 
 
-def _who(sample: "Sample") -> str:
+def who(sample: "Sample") -> str:
+    """Return identity and camera as pictures show them."""
     return f"pid {sample.pid} cam {sample.camid}"

@@ -33,19 +33,20 @@ def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def as_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     """Return embeddings [N, D] as float32 numpy; DataError unless N and D are at least 1. `name` is for the message."""
-    _check_shape(values, name)
+    check_shape(values, name)
     return as_array(values).astype(np.float32, copy=False)
 
 
-def _check_shape(values: np.ndarray | torch.Tensor, name: str) -> None:
+def check_shape(values: np.ndarray | torch.Tensor, name: str) -> None:
+    """Raise DataError unless `name` features are [N, D], N and D at least 1."""
     if values.ndim != 2 or 0 in values.shape:
         raise DataError(f"{name} features have shape {list(values.shape)}; need one row per image, [N >= 1, D >= 1]")
 
 
 def check_pair(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> None:
     """Raise DataError unless query and gallery features are [Q, D] and [G, D], Q, G and D at least 1."""
-    _check_shape(qf, "query")
-    _check_shape(gf, "gallery")
+    check_shape(qf, "query")
+    check_shape(gf, "gallery")
     if qf.shape[1] != gf.shape[1]:
         raise DataError(f"query features have {qf.shape[1]} values, gallery features {gf.shape[1]}; use one model")
 
@@ -154,6 +155,10 @@ class Distances:
         """Return the distances of the queries start, ..., stop - 1 on the CPU, [stop - start, G]."""
         return as_array(self._rows(start, stop))
 
+    def rows_in_place(self, start: int, stop: int) -> np.ndarray | torch.Tensor:
+        """Return what `rows` returns, as a tensor on the GPU where it is made there."""
+        return self._rows(start, stop)
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (start, rows) over all queries on the CPU, in blocks of about 64 MiB."""
         for start, stop in self.spans():
@@ -162,7 +167,7 @@ class Distances:
     def blocks_in_place(self) -> Iterator[tuple[int, np.ndarray | torch.Tensor]]:
         """Yield what `blocks` yields, as tensors on the GPU where they are made there."""
         for start, stop in self.spans():
-            yield start, self._rows(start, stop)
+            yield start, self.rows_in_place(start, stop)
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield (start, stop) of these blocks."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.precision import without_autocast
-from utils.ranking.distance import Distances, check_norms, check_pair, row_blocks
+from utils.ranking.distance import Distances, check_norms, check_pair, check_shape, row_blocks
 from utils.ranking.protocol import SameIdentity, check_range
 
 
@@ -46,6 +46,15 @@ def device_distances(qf: torch.Tensor, gf: torch.Tensor) -> Distances:
         return distances.add_(q_norms[start:stop, None])
 
     return Distances((len(qf), len(gf)), rows)
+
+
+@torch.no_grad()
+def device_unit_features(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Return what `utils.ranking.distance.unit_features` does, float32 [N, D] on the device of `values`."""
+    check_shape(values, name)
+    feat = values.detach().float()
+    length = _squared_norms(feat, name).sqrt()
+    return feat / torch.where(length > 0, length, 1)[:, None]
 
 
 def _squared_norms(feat: torch.Tensor, name: str) -> torch.Tensor:

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from utils.ap_rules import AP_RULES, STANDARD, TRAPEZOID
 from utils.errors import ConfigError
 from utils.ranking.distance import Distances, as_array, feature_distances, matrix_distances, on_gpu, unit_features
 from utils.ranking.expansion import expand_queries
 from utils.ranking.on_gpu import device_distances, device_positions
 from utils.ranking.protocol import Protocol, SameIdentity, finite_range, group, no_match, same_identity
 from utils.ranking.reranking import re_ranking
+from utils.ranking.spectral import spectral_distances
 
 Array = np.ndarray | torch.Tensor
 BUCKETS = 4096  # counts that stay in the fastest cache
@@ -32,17 +34,17 @@ class Ranking(NamedTuple):
     cmc: np.ndarray  # float64 [max_rank]; cmc[r] = share of valid queries whose first match is at rank <= r (0-based)
     mAP: float  # mean of ap over valid queries
     mINP: float  # mean of inp over valid queries
-    ap: np.ndarray  # float64 [Q]: mean over the matches of (matches so far / rank); NaN without a match
+    ap: np.ndarray  # float64 [Q]: mean over the matches of (matches so far / rank), see `rank`; NaN without a match
     inp: np.ndarray  # float64 [Q]: number of matches / rank of the last match; NaN without a match
     first_hit: np.ndarray  # int64 [Q]: 0-based rank of the first match after junk removal, see `rank`; -1 = no match
     num_pos: np.ndarray  # int64 [Q]: matches in the gallery, junk not counted
 
 
 def rank_distances(
-    distmat: Array, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50
+    distmat: Array, q_pids: Any, g_pids: Any, q_camids: Any, g_camids: Any, max_rank: int = 50, ap: str = STANDARD
 ) -> Ranking:
     """Return the `Ranking` of a matrix of distances [Q, G] (numpy or torch, any real type), see `rank`."""
-    return rank(matrix_distances(distmat), Protocol(q_pids, g_pids, q_camids, g_camids), max_rank)
+    return rank(matrix_distances(distmat), Protocol(q_pids, g_pids, q_camids, g_camids), max_rank, ap=ap)
 
 
 def make_distances(
@@ -50,50 +52,74 @@ def make_distances(
     gf: Array,
     expand: tuple[int, float, int] | None = None,
     rerank: tuple[int, int, float] | None = None,
+    spectral: tuple[int, float] | None = None,
 ) -> Distances:
     """Return the distances of query features [Q, D] to gallery features [G, D]: squared Euclidean unless re-ranked.
 
     `expand` is (k, alpha, times) of `expand_queries`, which comes first and L2-normalises both sides; `rerank` is
-    (k1, k2, lambda) of `re_ranking`. None = off. Only re-ranking makes a [Q, G] matrix.
+    (k1, k2, lambda) of `re_ranking`, `spectral` (k, temperature) of `spectral_distances`, which L2-normalises, too; at
+    most one of them. None = off. Only `rerank` makes a [Q, G] matrix.
     Raises DataError for features that are empty, not finite or of different widths, ConfigError for other parameters.
     """
+    if rerank is not None and spectral is not None:
+        raise ConfigError(
+            "k-reciprocal and spectral re-ranking exclude each other: set TEST.RE_RANKING False or TEST.SPECTRAL.K 0"
+        )
     if expand is not None:
         qf, gf = expand_queries(qf, gf, *expand), unit_features(gf, "gallery")
     if rerank is not None:
         return matrix_distances(re_ranking(qf, gf, *rerank))
+    if spectral is not None:
+        return spectral_distances(qf, gf, *spectral)
     return device_distances(qf, gf) if on_gpu(qf) and on_gpu(gf) else feature_distances(qf, gf)
 
 
-def rank(distances: Distances, protocol: Protocol, max_rank: int = 50, distinct: bool = False) -> Ranking:
+def rank(
+    distances: Distances,
+    protocol: Protocol,
+    max_rank: int = 50,
+    distinct: bool = False,
+    ap: str = STANDARD,
+    depth: int | None = None,
+) -> Ranking:
     """Return the `Ranking` of distances, made in blocks of about 64 MiB.
 
     With `distinct` the rank of the first match, and with it the CMC, counts identities rather than images, each at its
-    nearest image, as the official code of SYSU-MM01 does; AP and INP count images in any case. Raises DataError when
-    shapes disagree, a distance is not finite (naming the first such query), or no query has a match; ConfigError for
-    max_rank below 1.
+    nearest image, as the official code of SYSU-MM01 does; AP and INP count images in any case.
+
+    `ap` trapezoid is the rule of Market-1501's first code: in place of the precision (i + 1) / (r + 1) at match i and
+    place r, both from 0, its mean with i / r, which is 1 at place 0. It is never above the standard AP; CMC and INP do
+    not change. With `depth` AP is that of the first places: the sum over the matches among them, divided by their
+    number or that of all matches, whichever is less.
+
+    Raises DataError when shapes disagree, a distance is not finite (naming the first such query), or no query has a
+    match; ConfigError for max_rank or depth below 1, or another `ap`.
     """
     if max_rank < 1:
         raise ConfigError(f"max_rank {max_rank} must be at least 1 (TEST.MAX_RANK)")
+    if ap not in AP_RULES:
+        raise ConfigError(f"ap got '{ap}', allowed: {', '.join(AP_RULES)} (TEST.AP)")
+    if depth is not None and depth < 1:
+        raise ConfigError(f"depth {depth} must be at least 1, or None for AP over the whole list")
     labels = group(protocol, distances.shape)
     codes = np.unique(labels.g_pids, return_inverse=True)[1] if distinct else None
     num_query = distances.shape[0]
-    ap, inp = np.full(num_query, np.nan), np.full(num_query, np.nan)
+    scores, inp = np.full(num_query, np.nan), np.full(num_query, np.nan)
     first_hit, num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
     for start, rows in distances.blocks_in_place():
         pairs = same_identity(labels, start, start + len(rows))
         positions_of = device_positions if isinstance(rows, torch.Tensor) else _stable_positions
         position = positions_of(rows, pairs, start)
         block = slice(start, start + len(rows))
-        ap[block], inp[block], first_hit[block], num_pos[block] = _score(pairs, position, *rows.shape)
+        scores[block], inp[block], first_hit[block], num_pos[block] = _score(pairs, position, rows.shape, ap, depth)
         if codes is not None:
             _count_identities(as_array(rows), pairs, position, codes, first_hit[block])
     valid = num_pos > 0
     if not valid.any():
         raise no_match(labels)
     hits = np.bincount(first_hit[valid], minlength=max_rank)[:max_rank]
-    return Ranking(
-        hits.cumsum() / valid.sum(), float(ap[valid].mean()), float(inp[valid].mean()), ap, inp, first_hit, num_pos
-    )
+    means = float(scores[valid].mean()), float(inp[valid].mean())
+    return Ranking(hits.cumsum() / valid.sum(), *means, scores, inp, first_hit, num_pos)
 
 
 def _stable_positions(rows: np.ndarray, pairs: SameIdentity, first_query: int) -> np.ndarray:
@@ -142,9 +168,10 @@ def _places(row: np.ndarray, bucket: np.ndarray, columns: np.ndarray) -> np.ndar
 
 
 def _score(
-    pairs: SameIdentity, position: np.ndarray, num_query: int, num_gallery: int
+    pairs: SameIdentity, position: np.ndarray, shape: tuple[int, int], rule: str, depth: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (ap, inp, first_hit, num_pos), [num_query] each, from the same-identity pairs of these queries."""
+    """Return (ap, inp, first_hit, num_pos), [c] each, from the same-identity pairs of c queries; `shape` is (c, G)."""
+    num_query, num_gallery = shape
     order = np.argsort(pairs.query * num_gallery + position)  # no two pairs share a key
     query, position, junk = pairs.query[order], position[order], pairs.junk[order]
     junk_so_far = np.concatenate(([0], junk.cumsum()))
@@ -154,10 +181,16 @@ def _score(
     num_pos = np.bincount(query, minlength=num_query)
     end = num_pos.cumsum()
     begin = end - num_pos
-    precision = (np.arange(len(query)) - begin[query] + 1) / (place + 1)
+    before = np.arange(len(query)) - begin[query]  # matches before this one
+    precision = (before + 1) / (place + 1)
+    worth, counted = precision, num_pos
+    if rule == TRAPEZOID:
+        worth = (precision + np.where(place > 0, before / np.maximum(place, 1), 1)) / 2
+    if depth is not None:
+        worth, counted = np.where(place < depth, worth, 0), np.minimum(num_pos, depth)
     valid = num_pos > 0
     ap, inp, first_hit = np.full(num_query, np.nan), np.full(num_query, np.nan), np.full(num_query, -1)
-    ap[valid] = np.bincount(query, precision, minlength=num_query)[valid] / num_pos[valid]
+    ap[valid] = np.bincount(query, worth, minlength=num_query)[valid] / counted[valid]
     inp[valid] = precision[end[valid] - 1]
     first_hit[valid] = place[begin[valid]]
     return ap, inp, first_hit, num_pos

@@ -1,4 +1,4 @@
-"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness, length and number of matches of the query.
+"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness, occlusion, length and number of matches.
 
 A slice counts valid queries only, so that the mean over a division of the queries, weighted by `num_query`, is the
 figure of the whole test. Nothing here reads cfg or images.
@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.ap_rules import STANDARD
 from utils.atomic import write_text_atomic
 from utils.errors import DataError
 from utils.ranking.distance import Distances
 from utils.ranking.protocol import Protocol, group
 from utils.ranking.rank import rank_distances
+from utils.test_folder import OCCLUDED
 
 DARK, BRIGHT = "dark", "bright"
 UNKNOWN_VIEW = "unknown"
+CLEAN = "clean"  # the other side of OCCLUDED
 LEFT_OUT = "left_out"  # the kind of a row that counts what has none
 MOST = 32  # query cameras, gallery cameras, viewpoints that have slices: those of the most images
 MOST_READ = {"camera_pair": MOST * MOST}  # slices of a kind that are read, twice MOST of the others
@@ -32,8 +35,8 @@ DECIMALS = 6
 class Slice(NamedTuple):
     """One part of a test; mAP and R1 are fractions in 0..1, NaN where no query of the part has a match."""
 
-    kind: str  # camera_pair | viewpoint | brightness | words | matches | left_out (its query says what; else empty)
-    query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, of words, of matches
+    kind: str  # camera_pair | viewpoint | brightness | occlusion | words | matches | left_out (its query says what)
+    query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, of matches; a word
     gallery: str  # camid of the gallery images of a camera pair, "" for the other kinds
     num_query: int  # queries with a match, the ones that mAP and R1 average
     num_id: int  # identities of these queries
@@ -41,14 +44,14 @@ class Slice(NamedTuple):
     R1: float
 
 
-def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
+def camera_pair_slices(distances: Distances, protocol: Protocol, ap_rule: str = STANDARD) -> list[Slice]:
     """Return one slice for each query camera a and gallery camera b: queries of a ranked against images of b alone.
 
-    `distances` is [Q, G]. A pair of a camera with itself is always empty, because the protocol removes its matches. A
-    single pair says no more than the whole test, and cameras say nothing where a data set has another rule of junk: the
-    list is empty then. Of more than MOST cameras on a side those of the most images have slices, and a last slice of
-    kind left_out counts the others. Each distance is computed once and sorted once. Raises DataError for distances that
-    are not finite.
+    `distances` is [Q, G], `ap_rule` one of AP_RULES. A pair of a camera with itself is always empty, because the
+    protocol removes its matches. A single pair says no more than the whole test, and cameras say nothing where a data
+    set has another rule of junk: the list is empty then. Of more than MOST cameras on a side those of the most images
+    have slices, and a last slice of kind left_out counts the others. Each distance is computed once and sorted once.
+    Raises DataError for distances that are not finite.
     """
     if protocol.mask is not None:
         return []
@@ -70,7 +73,7 @@ def camera_pair_slices(distances: Distances, protocol: Protocol) -> list[Slice]:
                 continue
             query = start + row
             labels = (q_pids[query], g_pids[column], q_camids[query], g_camids[column])
-            ranking = rank_distances(rows[np.ix_(row, column)], *labels, max_rank=1)
+            ranking = rank_distances(rows[np.ix_(row, column)], *labels, max_rank=1, ap=ap_rule)
             ap[query, camera], first_hit[query, camera] = ranking.ap, ranking.first_hit
     return [
         _slice(("camera_pair", str(a), str(b)), q_camids == a, ap[:, index], first_hit[:, index], q_pids)
@@ -95,11 +98,11 @@ def _left_out(words: str) -> Slice:
 def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[Slice]:
     """Return the slices by what is known of the query, from the arrays of per_query.npz: viewpoint, brightness, ...
 
-    Read are ap, first_hit, num_pos, pid, viewid, brightness, and of captions words, each [Q]; queries of all trials
-    count, but for those of sets that weigh nothing. `threshold` in 0..1 is the brightness below which an image is dark:
-    the dark and the bright side are one slice each, and two halves each; captions have none. Viewpoints are left out
-    where all queries share one; of more than MOST those of the most queries have slices, and a slice of kind left_out
-    counts the others.
+    Read are ap, first_hit, num_pos, pid, viewid, brightness, where it is known occluded (0 or 1), and of captions
+    words, each [Q]; queries of all trials count, but for those of sets that weigh nothing. `threshold` in 0..1 is the
+    brightness below which an image is dark: the dark and the bright side are one slice each, and two halves each;
+    captions have none. Viewpoints are left out where all queries share one; of more than MOST those of the most queries
+    have slices, and a slice of kind left_out counts the others.
     """
     if "weight" in per_query:
         counted = per_query["weight"] > 0
@@ -116,6 +119,9 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
     for name, low, high in brightness_ranges(threshold) if np.isfinite(brightness).any() else ():
         below_high = brightness < high if high < 1 else True  # an all-white image belongs to the last range
         slices.append(_slice(("brightness", name, ""), (brightness >= low) & below_high, *scores))
+    if OCCLUDED in per_query:
+        kinds = {OCCLUDED: per_query[OCCLUDED] == 1, CLEAN: per_query[OCCLUDED] == 0}
+        slices += [_slice(("occlusion", name, ""), mask, *scores) for name, mask in kinds.items()]
     if "words" in per_query:
         slices += _word_slices(per_query["words"], scores)
     low = 1

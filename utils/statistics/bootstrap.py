@@ -30,6 +30,20 @@ MIN_ERROR = 0.25  # of a resample's standard error, in those of the sample: few 
 EPSILON = 1e-12
 
 
+def counted(per_query: PerQuery) -> PerQuery:
+    """Return the queries of the sets that weigh anything; where that is one set, without `set` and `weight`.
+
+    What weighs nothing is no evidence either: the images that search captions beside captions that search images.
+    """
+    if "set" not in per_query:
+        return per_query
+    rows = per_query["weight"] > 0
+    kept = {name: column[rows] for name, column in per_query.items()}
+    if len(np.unique(kept["set"])) > 1:
+        return kept
+    return {name: column for name, column in kept.items() if name not in ("set", "weight")}
+
+
 def query_values(per_query: PerQuery, metric: str) -> np.ndarray:
     """Return what each valid query adds to mAP, mINP or Rank-k, float64 [V] in 0..1."""
     valid = per_query["first_hit"] >= 0
@@ -59,8 +73,10 @@ def query_weights(per_query: PerQuery) -> np.ndarray | None:
 def interval(per_query: PerQuery, metric: str, unit: str = "identity") -> tuple[float, float]:
     """Return the 95 % interval of a metric (mAP, mINP, Rank-k), fractions within 0..1; the same in every call.
 
-    One identity alone says nothing about others: (0.0, 1.0). Raises DataError when no query is valid.
+    Queries count as in the metric, see `counted`. One identity alone says nothing about others: (0.0, 1.0). Raises
+    DataError when no query is valid.
     """
+    per_query = counted(per_query)
     values, units = query_values(per_query, metric), query_units(per_query, unit)
     return mean_interval(values, units, (0.0, 1.0), query_weights(per_query))
 

@@ -14,6 +14,7 @@ from utils.statistics.bootstrap import (
     BLOCK,
     SEED,
     PerQuery,
+    counted,
     mean_interval,
     query_units,
     query_values,
@@ -47,13 +48,13 @@ class Comparison(NamedTuple):
 
 
 def pair_queries(tables: Sequence[tuple[str, PerQuery]]) -> list[PerQuery]:
-    """Return the tables, given with their names, with their queries in the order of the first.
+    """Return the tables, given with their names, with the queries that count, see `counted`, in the order of the first.
 
     Queries are one by path, trial and, where there are several, set; where the whole paths differ (another root
     folder), by parent folder and file name. Raises DataError, naming two tables, when they hold other queries, or other
     identities or matches of them.
     """
-    (name, first), *others = tables
+    (name, first), *others = [(name, counted(table)) for name, table in tables]
     return [first, *(_pair_one(name, first, other_name, other) for other_name, other in others)]
 
 

@@ -137,6 +137,14 @@ def test_a_table_may_have_captions(recipe):
             ("DATASETS.EVAL_SPLIT", "val", "DATASETS.VAL_IDS", 0.1, *EVERY_EPOCH),
             "DATASETS.EVAL_SPLIT val is not used: training looks at the identities that DATASETS.VAL_IDS 0.1 holds out",
         ),
+        (
+            ("DATASETS.EVAL_SPLIT", "val", "SOLVER.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 4),
+            "DATASETS.EVAL_SPLIT val picks among epochs that are both evaluated (SOLVER.EVAL_PERIOD 2) and kept",
+        ),
+        (
+            ("DATASETS.EVAL_SPLIT", "val", "SOLVER.EVAL_PERIOD", 0),
+            "DATASETS.EVAL_SPLIT val is not used: SOLVER.EVAL_PERIOD 0 evaluates no epoch",
+        ),
     ],
 )
 def test_what_a_user_may_miss_is_one_line(recipe, opts, words):
@@ -146,6 +154,11 @@ def test_what_a_user_may_miss_is_one_line(recipe, opts, words):
 
 def test_another_rate_goes_with_any_batch(recipe):
     assert notices_of(recipe, "SOLVER.IMS_PER_BATCH", 512, "SOLVER.BASE_LR", 8e-5) == []
+
+
+@pytest.mark.parametrize("opts", [("DATASETS.EVAL_SPLIT", "val", *EVERY_EPOCH), ("SOLVER.CHECKPOINT_PERIOD", 3)])
+def test_equal_periods_or_another_split_need_no_word(recipe, opts):
+    assert notices_of(recipe, *opts) == []
 
 
 def test_keys_of_irra_are_told_to_be_idle_elsewhere():

@@ -86,6 +86,11 @@ def test_a_table_without_the_column_is_refused(root):
     assert refused(path).startswith(f"{path}:1: column caption is missing; the first line must name path,pid,split[")
 
 
+def test_a_table_that_is_not_there_is_one_line_that_names_the_column_of_captions(tmp_path):
+    words = f"DATASETS.TABLE: no file '{tmp_path / 'own.csv'}'; give the path of a CSV with the columns path,pid,split"
+    assert refused(tmp_path / "own.csv") == f"{words}[,camid][,viewid],caption"
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

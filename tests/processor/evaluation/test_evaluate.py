@@ -12,6 +12,7 @@ from processor.evaluation.embed import Embedded, mean_direction
 from processor.evaluation.evaluate import METRICS, RankOptions, evaluate, log_results, rank_options, search
 from tests.processor.evaluation.sets import make_labels, make_test_set, random_galleries
 from tests.reference import retrieval
+from tests.reference.spectral import blurred_order
 from utils.errors import DataError
 from utils.statistics.bootstrap import query_values, query_weights
 from utils.test_folder import TestFolder, read_per_query, write_result
@@ -212,3 +213,39 @@ def test_the_plain_camera_rule_ranks_the_same_by_labels_and_by_mask(embedded):
     assert fast.metrics == slow.metrics
     for name, values in fast.per_query.items():
         np.testing.assert_array_equal(values, slow.per_query[name])
+
+
+def test_keys_of_tests_become_options_and_a_result_names_what_is_not_plain(embedded):
+    cfg = get_cfg_defaults()
+    assert rank_options(cfg) == RankOptions(50) and RankOptions(50).named() == {}
+    cfg.TEST.SPECTRAL.K, cfg.TEST.SPECTRAL.T, cfg.TEST.QE.K = 20, 0.2, 3
+    named = evaluate(random_gallery_set(1), embedded, rank_options(cfg)).flat()["ranking"]
+    expansion = {"k": 3, "alpha": 0.0, "times": 1}
+    assert named == {"ap": "standard", "expansion": expansion, "spectral": {"k": 20, "t": 0.2}}
+    cfg = get_cfg_defaults()
+    cfg.TEST.AP, cfg.TEST.RE_RANKING = "trapezoid", True
+    assert rank_options(cfg).named() == {"ap": "trapezoid", "re_ranking": {"k1": 50, "k2": 15, "lambda": 0.3}}
+
+
+def test_spectral_re_ranking_is_that_of_the_slow_reference(embedded):
+    test = random_gallery_set(1)
+    searched = search(test, embedded, RankOptions(5, spectral=(4, 0.1)))
+    query, gallery = (embedded.feat[rows].double().numpy() for rows in (searched.query, searched.trial.gallery))
+    for row, one in enumerate(query):
+        similarity = [unit(one) @ unit(other) for other in gallery]
+        order = np.argsort(similarity)[::-1].tolist()
+        expected = blurred_order(one, gallery, order, 4, 0.1)
+        assert searched.distances.rows(row, row + 1)[0].argsort(kind="stable").tolist() == expected
+
+
+def test_figures_of_trapezoids_are_lower_and_marked_in_the_log(embedded, caplog):
+    test = random_gallery_set(1)
+    result = evaluate(test, embedded, RankOptions(5, ap="trapezoid"))
+    standard = evaluate(test, embedded, RankOptions(5))
+    assert result.metrics["mAP"] < standard.metrics["mAP"] and result.ap_rule == "trapezoid"
+    assert {name: value for name, value in result.metrics.items() if name != "mAP"} == {
+        name: value for name, value in standard.metrics.items() if name != "mAP"
+    }
+    with caplog.at_level("INFO"):
+        log_results(result, "title")
+    assert f"mAP (trapezoid AP): {result.metrics['mAP']:.1%}" in caplog.messages

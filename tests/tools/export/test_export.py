@@ -26,6 +26,10 @@ TERMS = 2000  # numbers added up one after the other: 768 pixels, up to 600 numb
 SIDES = {"camids": CAMERAS, "viewids": VIEWS}
 JPM = ("MODEL.JPM", True)
 BEFORE = ("TEST.NECK_FEAT", "before")
+PCB = (
+    *("MODEL.NAME", "pcb", "MODEL.PCB.TRUNK", "tiny", "MODEL.PCB.PARTS", 2, "MODEL.PCB.PART_DIM", 5),
+    *("MODEL.PCB.GLOBAL_DIM", 6, "INPUT.SIZE_TRAIN", [48, 32], "INPUT.SIZE_TEST", [48, 32]),
+)
 SHALLOW = ("MODEL.VIT.DEPTH", 2)  # an export takes a second for each block
 PLAIN = {
     "transreid": (*TINY_VIT, *SHALLOW, *BOTH, *JPM, "MODEL.STRIDE_SIZE", [6, 5]),
@@ -33,10 +37,19 @@ PLAIN = {
     "viewpoints alone": (*SMALL, *BOTH[2:]),
     "no side information, adapters": (*SMALL, "MODEL.LORA.RANK", 2),
     "resnet": ("MODEL.NAME", "resnet50", "INPUT.SIZE_TRAIN", [48, 32], "INPUT.SIZE_TEST", [48, 32]),
+    "part branches": (*PCB, "MODEL.PCB.GATE", True, "MODEL.PCB.PART_POOL", "gem", "MODEL.PCB.OWN_STAGE4", True),
 }
 FUSIONS = tuple(clips.variants(clips.Sources("", "", "")))
 ZOO = (*PLAIN, *trunks.KINDS, *FUSIONS)
-FAST = ("transreid", "cameras alone, flipped, not normalised", "resnet", "quickwin", "hf concat", "dinov3")
+FAST = (
+    "transreid",
+    "cameras alone, flipped, not normalised",
+    "resnet",
+    "part branches",
+    "quickwin",
+    "hf concat",
+    "dinov3",
+)
 
 
 def cfg_of(name: str, sources: clips.Sources) -> CfgNode:
@@ -155,6 +168,8 @@ def test_metadata_of_both_files_says_what_a_user_must_know(both_files):
             "normalised_inside": True,
             "feature_norm": True,
             "flip": False,
+            "branches": {"global": 24},
+            "part_weights": [],
             "camera_num": CAMERAS,
             "view_num": VIEWS,
             "weight": "transformer_7.pth",
@@ -164,6 +179,16 @@ def test_metadata_of_both_files_says_what_a_user_must_know(both_files):
     defaults = {value.name: value.shape for value in session.get_overridable_initializers()}
     assert defaults == {"camids": ["camids_count"], "viewids": ["viewids_count"]}
     assert [value.name for value in session.get_outputs()] == ["embedding"]
+
+
+def test_weights_of_branches_are_in_the_file(tmp_path):
+    jigsaw = ("MODEL.JPM", True, "MODEL.DEVIDE_LENGTH", 2, "MODEL.SHIFT_NUM", 2)
+    trained = small(tmp_path, *jigsaw, "TEST.PART_WEIGHTS", (0.5, 0.0, 2.0))
+    (parity,) = export_model(trained, tmp_path / "model.pt", "torchscript").values()
+    assert parity.cosine > 0.9999
+    embedding = torch.jit.load(tmp_path / "model.pt")(torch.randn(3, 3, 32, 24)).reshape(3, 3, -1)
+    lengths = torch.tensor([0.5, 0.0, 2.0]).div(2.5).sqrt().expand(3, 3)
+    torch.testing.assert_close(embedding.norm(dim=2), lengths, **bounds(TERMS))
 
 
 def test_exporting_leaves_the_model_as_it_was(tmp_path):

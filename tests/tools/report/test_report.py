@@ -23,9 +23,12 @@ from tests.tools.report.report_files import (
 )
 from tools.report import write_test_report
 from tools.report.__main__ import main
+from tools.report.files import read_tested
 from tools.report.page import POLICY, text
+from tools.report.tested import branches_part
 from tools.report.thumbnails import thumbnail
 from utils.errors import DataError, run_command
+from utils.ranking.branches import BranchScore, write_branches
 from utils.test_folder import TestFolder
 
 RECIPE = "configs/Synthetic/phased.yml"
@@ -239,3 +242,28 @@ def test_a_folder_without_a_result_is_one_clear_error(tmp_path, capsys, state):
         write_test_report(TestFolder(folder))
     assert run_command(main, [str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_test_by_trapezoids_marks_every_map_and_says_how_ranks_were_made(tmp_path, paths, config, undrawn):
+    ranking = {"ap": "trapezoid", "spectral": {"k": 50, "t": 0.1}}
+    sets = {name: dict(METRICS, num_query=3) for name in ("a", "b")}
+    summary = make_summary(config, RECIPE, ranking=ranking, sets=sets)
+    write_folder(tmp_path, summary, make_analysis(paths))
+    page = report(tmp_path)
+    for line in ("Each AP on this page is the trapezoid one", "With spectral re-ranking: k 50, t 0.1."):
+        assert line in page.text
+    assert page.text.count("mAP (trapezoid AP)") == 3  # the card, and the heads of two tables
+    titles = [chart["aria-label"] for chart in page.find("svg")]
+    assert "mAP per camera pair (trapezoid AP)" in titles and "Viewpoint of the query (trapezoid AP)" in titles
+
+
+def test_branches_are_a_table_where_the_test_scored_them(tmp_path, config):
+    wanted = {**config, "TEST": {**config["TEST"], "BRANCHES": True}}
+    write_folder(tmp_path, make_summary(wanted, RECIPE), None)
+    assert "This test left no branches.csv" in branches_part(read_tested(TestFolder(tmp_path)))
+    scores = [BranchScore("global", 48, 0.25, 0.5, float("nan"), float("nan"))]
+    write_branches(tmp_path / "branches.csv", scores)
+    words = Page(branches_part(read_tested(TestFolder(tmp_path)))).text
+    assert "all branches4836.0448.10--" in words and "global4825.0050.00--" in words
+    write_folder(tmp_path, make_summary(config, RECIPE), None)
+    assert branches_part(read_tested(TestFolder(tmp_path))) == ""

@@ -16,6 +16,7 @@ from tests.tools.report.report_files import (
     write_folder,
 )
 from tools.report import write_launch_report, write_test_report
+from utils.ranking.branches import BranchScore, write_branches
 from utils.test_folder import TestFolder
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
@@ -28,7 +29,10 @@ SEVEN = ("baseline", "conditional_pk", "phased", "routed", "supcon", "tripletx",
 def write_test_page(folder: Path) -> Path:
     """Write the report of a test with all its files."""
     config = json.loads(json.dumps(load_cfg(RECIPE)))
-    write_folder(folder, make_summary(config, RECIPE), make_analysis(make_images(folder / "images", 40)))
+    config["TEST"]["BRANCHES"] = True
+    summary = make_summary(config, RECIPE, ranking={"ap": "trapezoid"})  # whose heads of tables are the widest
+    write_folder(folder, summary, make_analysis(make_images(folder / "images", 40)))
+    write_branches(folder / "branches.csv", [BranchScore("global", 48, 0.25, 0.5, 0.125, 0.25)])
     return write_test_report(TestFolder(folder))
 
 
@@ -48,6 +52,8 @@ def test_chromium_shows_the_page_without_an_error_or_a_sideways_scroll(write, tm
             window.resize(width)
             window.open(page)
             assert window.ask("document.documentElement.scrollWidth") <= width == window.ask("innerWidth")
+            captions = "[...document.querySelectorAll('caption')].map(caption => caption.getBoundingClientRect().right)"
+            assert window.ask(f"Math.max(0, ...{captions})") <= width
         assert window.ask("document.images.length") > 0
         assert window.ask("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
         assert not window.console()

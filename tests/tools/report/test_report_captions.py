@@ -52,6 +52,8 @@ def test_the_worst_captions_stand_over_their_own_image_and_what_they_find(tested
     page = Page((tested / "report.html").read_text(encoding="utf-8"))
     worst = json.loads((tested / "analysis.json").read_text())["worst"]
     known = {caption: path for caption, _, path in captions_of(tested.parent / "run")}
+    with np.load(tested / "per_query.npz") as table:
+        assert {"t2i", "i2t"} == set(table["set"].tolist())  # the worst of which are captions alone
     assert len(worst) == 12 and {one["path"]: one["own"] for one in worst} == {
         one["path"]: known[one["path"]] for one in worst
     }

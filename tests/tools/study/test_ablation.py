@@ -148,6 +148,17 @@ def test_the_note_says_how_many_seeds_and_how_best_was_chosen(counts, said):
     assert format_ablation(summaries).endswith(note)
 
 
+def test_the_note_says_of_which_experiments_it_is_where_they_choose_the_best_by_other_metrics():
+    irra = [result._replace(picked_by=("Rank-1", "mAP")) for result in seed_results({0: {3: 0.1}})]
+    held_out = [result._replace(held_out={3: {name: 0.1 for name in METRICS}}) for result in irra]
+    words = summarise("b", {0: {3: 0.1}}, 3)
+    summaries = [words, *(build_summary(own, 3, facts_of("a"), []) for own in (irra, held_out)), words]
+    *_, of_images, of_captions = table_note(summaries).splitlines()
+    assert of_images.startswith("ID 1, 4: 'best on test' is the epoch with the highest (mAP, Rank-1) on")
+    assert of_captions.startswith("ID 2, 3: 'best on test' is the epoch with the highest (Rank-1, mAP) on")
+    assert "held-out ids" in of_captions and table_note(summaries[1:3]).splitlines()[-1].startswith("'best on test'")
+
+
 def test_two_experiments_of_one_recipe_are_told_apart_by_their_names():
     one, two = summarise("a", {0: {}}, 3, name="veri_a"), summarise("a", {0: {}}, 3, name="market_a")
     assert recipe_names([one, two]) == ["veri_a", "market_a"]

@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
+from configs.picking import picked_by
 from tests.fake_runner import queries, score, summary_of
 from tools.study.summary import (
     KINDS,
@@ -34,6 +35,13 @@ def test_the_best_epoch_has_the_highest_map():
 
 def test_equal_map_is_decided_by_rank_1():
     assert best_epoch({1: metrics(0.4, 0.5), 2: metrics(0.4, 0.6), 3: metrics(0.4, 0.4)}) == 2
+
+
+def test_the_best_epoch_of_a_search_by_words_has_the_highest_rank_1_and_of_equals_the_highest_map():
+    by = picked_by("irra")
+    assert best_epoch({1: metrics(0.3, 0.9), 2: metrics(0.4, 0.1)}, by) == 1
+    assert best_epoch({1: metrics(0.3, 0.5), 2: metrics(0.4, 0.5), 3: metrics(0.2, 0.5)}, by) == 2
+    assert best_held_out([1, 2], {1: metrics(0.3, 0.9), 2: metrics(0.4, 0.1), 3: metrics(1.0, 1.0)}, by) == 1
 
 
 def test_equal_results_keep_the_earlier_epoch_in_any_order():
@@ -106,6 +114,13 @@ def test_the_summary_says_what_ran_and_lies_under_both_names(launch, logs, tmp_p
     assert summary["data_fingerprints"] == ["d"] and not list(logs.glob("*.tmp"))
 
 
+def test_tables_of_trapezoids_say_so_and_stand_beside_no_standard_ones(launch, logs, capsys):
+    launch("--opts", "TEST.AP", "trapezoid")
+    title = "VeRi-776 (trapezoid AP)"
+    assert summary_of(logs)["dataset"] == title and title in capsys.readouterr().out
+    assert all(title in (logs / f"veri776_mine_summary{end}").read_text() for end in (".csv", ".md"))
+
+
 def test_the_csv_has_a_row_per_seed_and_epoch_with_the_best_marked(launch, logs):
     launch(seeds=("0", "1"))
     with open(logs / "veri776_mine_summary.csv", newline="") as stream:
@@ -140,6 +155,27 @@ def test_the_interval_is_that_of_the_queries_averaged_over_the_seeds():
         assert found["last"][name] == pytest.approx(interval(middle, name))
 
 
+def test_images_that_search_captions_are_not_in_the_interval():
+    own, images = queries(0.3), queries(0.9)
+    counts = [len(own["pid"]), len(images["pid"])]
+    both = {key: np.concatenate([own[key], images[key]]) for key in own}
+    both |= {"set": np.repeat(["t2i", "i2t"], counts), "weight": np.repeat([1.0, 0.0], counts)}
+    found = [
+        build_summary([SeedResults(0, {1: metrics(0.3)}, {}, set(), per_query={1: one})], 1, FACTS, [])["interval"]
+        for one in (own, both)
+    ]
+    assert found[0] == found[1] and found[0]["last"]["mAP"][0] < 0.3 < found[0]["last"]["mAP"][1]
+
+
+def test_sets_weigh_in_the_interval_what_they_weigh_in_the_metrics():
+    few, many = queries(0.2), {key: np.concatenate([column] * 5) for key, column in queries(0.6).items()}
+    counts = [len(few["pid"]), len(many["pid"])]
+    both = {key: np.concatenate([few[key], many[key]]) for key in few}
+    both |= {"set": np.repeat(["R", "N"], counts), "weight": np.repeat([0.5, 0.5], counts)}
+    results = [SeedResults(0, {1: metrics(0.4)}, {}, set(), per_query={1: both})]
+    assert build_summary(results, 1, FACTS, [])["interval"]["last"]["mAP"] == pytest.approx(interval(both, "mAP"))
+
+
 def test_seeds_that_saw_other_queries_or_left_none_have_no_interval():
     for other in (None, queries(0.4) | {"pid": np.arange(40)}):
         per_query = {1: other} if other else {}
@@ -169,6 +205,15 @@ def test_three_choices_of_the_epoch_are_named_as_what_they_are(launch, runner, l
     assert " 1  mine, best on held-out ids  VeRi-776" in out and "(DATASETS.VAL_IDS, or a val split" in out
     with open(logs / "veri776_mine_summary.csv", newline="") as stream:
         assert [row["best_held_out"] for row in csv.DictReader(stream)] == ["1", "0", "0"]
+
+
+def test_a_launch_of_irra_picks_by_rank_1_and_says_so(launch, runner, logs, monkeypatch, capsys):
+    monkeypatch.setattr("tests.fake_runner.score", lambda seed, epoch: metrics(0.1 * epoch, 0.9 - 0.1 * epoch))
+    launch("--epochs", "3", "--save-every", "1", configs=("configs/Synthetic/irra.yml",))
+    (path,) = logs.glob("synthetic*_summary.csv")
+    with open(path, newline="") as stream:
+        assert [row["best"] for row in csv.DictReader(stream)] == ["1", "0", "0"]
+    assert "the epoch with the highest (Rank-1, mAP) on the test set itself" in capsys.readouterr().out
 
 
 def test_without_held_out_identities_nothing_is_said_about_them(launch, logs, capsys):

@@ -92,6 +92,17 @@ def test_each_caption_stands_over_its_own_image_and_what_it_finds(run, drawn, tm
     assert scores == sorted(scores)  # the worst first
 
 
+def test_images_that_search_captions_are_not_among_the_queries_drawn(run, drawn, tmp_path):
+    words = ("ranks", "--run", run, "--num-queries", 99, "--topk", 2)
+    assert visualize(*words, "--out", tmp_path / "one") == 0
+    one, _ = dict(drawn), drawn.clear()
+    assert visualize(*words, "--out", tmp_path / "both", "TEST.I2T", True) == 0
+    assert drawn == one and len(one) == len(captions_of(run))
+    assert visualize("embedding", "--run", run, "--out", tmp_path, "--method", "pca", "TEST.I2T", True) == 0
+    splits = [row["split"] for row in csv.DictReader((tmp_path / "pca.csv").open())]
+    assert splits.count("query") == len(captions_of(run))
+
+
 def test_the_pictures_hold_the_caption_in_lines_above_the_images(run, tmp_path):
     for length, topk in (("short", 1), ("long", 3)):
         assert visualize("ranks", "--run", run, "--out", tmp_path / length, "--num-queries", 2, "--topk", topk) == 0

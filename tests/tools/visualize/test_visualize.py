@@ -90,8 +90,8 @@ def test_a_picture_without_results_shows_the_query(tmp_path):
 
 @pytest.mark.parametrize("text", ["short", "x" * 200, "学校" * 40])
 def test_a_long_name_keeps_both_ends_and_fits(text):
-    short = grid._shortened(text, 100, grid._font())
-    assert grid._font().getlength(short) <= 100
+    short = grid._shortened(text, 100, grid.font_of())
+    assert grid.font_of().getlength(short) <= 100
     assert short[0] == text[0] and short[-1] == text[-1]
     assert short == text or grid.ELLIPSIS in short
 

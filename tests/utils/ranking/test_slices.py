@@ -245,3 +245,25 @@ def test_the_mean_over_seeds_leaves_empty_slices_out():
     assert means[1] == Slice("viewpoint", "1", "", 1, 1, 0.4, 0.0)
     assert means[2].num_query == 5 and np.isnan(means[2].mAP)
     assert mean_slices([]) == []
+
+
+def test_occluded_and_clean_queries_have_slices_where_that_is_known():
+    drawn = draw(3)
+    occluded = np.random.default_rng(0).integers(0, 2, len(drawn.q_pids)).astype(np.int8)
+    per_query = drawn.per_query
+    assert "occlusion" not in {part.kind for part in query_slices(per_query, TAU)}
+    slices = [part for part in query_slices({**per_query, "occluded": occluded}, TAU) if part.kind == "occlusion"]
+    assert [part.query for part in slices] == ["occluded", "clean"]
+    for part, value in zip(slices, (1, 0), strict=True):
+        assert_figures(part, slow_slices.score(np.flatnonzero(occluded == value).tolist(), *drawn[:5]))
+
+
+def test_camera_pairs_follow_the_rule_of_ap():
+    drawn = draw(4)
+    slices = {
+        rule: camera_pair_slices(matrix_distances(drawn.distmat), Protocol(*drawn[1:5]), rule)
+        for rule in ("standard", "trapezoid")
+    }
+    known = [pair for pair in zip(*slices.values(), strict=True) if pair[0].num_query]
+    assert all(lower.mAP <= part.mAP and lower[:5] == part[:5] and lower.R1 == part.R1 for part, lower in known)
+    assert any(lower.mAP < part.mAP for part, lower in known)

@@ -6,7 +6,15 @@ import pytest
 from tests.reference import slow_statistics as slow
 from utils.errors import DataError
 from utils.statistics import bootstrap
-from utils.statistics.bootstrap import interval, mean_interval, query_units, query_values, query_weights, resample
+from utils.statistics.bootstrap import (
+    counted,
+    interval,
+    mean_interval,
+    query_units,
+    query_values,
+    query_weights,
+    resample,
+)
 
 FEW_IDS = 30
 WORLDS = {  # difficulty of the identities, binary: skewed to either side, and Rank-1 near the ceiling
@@ -93,6 +101,27 @@ def test_sets_of_unequal_sizes_weigh_what_they_weigh_in_the_metrics(table):
     assert interval(spelt_out, "mAP") == pytest.approx((low, high), abs=1e-9)
     alone = both | {"weight": np.where(both["set"] == "NIR", 1.0, 0.0)}
     assert interval(alone, "mAP") == pytest.approx(interval(table, "mAP"), abs=1e-9)
+
+
+def test_sets_that_weigh_nothing_are_no_evidence(table):
+    images = slow.table_of(np.linspace(0, 1, 50), np.arange(1000, 1050), "gallery")  # other identities, other paths
+    both = with_images(table, images)
+    assert counted(table) is table
+    kept = counted(both)
+    assert kept.keys() == table.keys()
+    for key, column in table.items():
+        np.testing.assert_array_equal(kept[key], column)
+    for unit in bootstrap.UNITS:
+        assert interval(both, "mINP", unit) == interval(table, "mINP", unit)
+    some = counted(both | {"weight": np.where(both["pid"] < 1010, 0.5, 0.0)})
+    assert set(some["set"]) == {"t2i", "i2t"} and len(some["pid"]) == len(table["pid"]) + 10
+
+
+def with_images(table: bootstrap.PerQuery, images: bootstrap.PerQuery) -> bootstrap.PerQuery:
+    """Return the table of a test that also searched captions with images, which weighs nothing."""
+    counts = len(table["pid"]), len(images["pid"])
+    both = {key: np.concatenate([table[key], images[key]]) for key in table}
+    return both | {"set": np.repeat(["t2i", "i2t"], counts), "weight": np.repeat([1.0, 0.0], counts)}
 
 
 def test_equal_results_give_a_point():
