@@ -6,7 +6,7 @@ the largest memory of the process beyond what it held before, features included.
 centre for each identity.
 
 python benchmarks/captions.py                       (4,000 captions and images, 1 GB, seconds)
-python benchmarks/captions.py --size icfg           (20,000, about as many as ICFG-PEDES tests; 16 GB, minutes)
+python benchmarks/captions.py --size icfg           (20,000, about as many as ICFG-PEDES tests; 14 GB, minutes)
 python benchmarks/captions.py 4000 4000 200 512     (captions, images, identities, values of a feature)
 """
 
@@ -33,7 +33,9 @@ MEANING = "captions, images, identities, values of a feature"
 WAYS = ("plain", "ours")
 MAX_RANK, PAGE = 10, 4 / 1024  # MiB: a page, the least that a process grows by
 NOISE = 3.0  # around the centre of an identity, in its standard deviations: neither chance nor a solved task
-TOLERANCE = 1e-5  # of a metric: float32 rounds a cosine in two ways, and near-ties of single captions may swap
+# float32 rounds a cosine in two ways, so that images whose cosines differ by less, some 1e-7, may swap their ranks: a
+# mean moves a little, and Rank-k by whole captions
+TOLERANCE, SWAPS = 1e-5, 3
 TIME = Bar("time over the plain way's", 1, 0.5, "x")
 MEMORY = {SIZES["icfg"]: Bar("memory over the plain way's", 0.02, 0.01, "x")}  # of few rows a block takes most
 
@@ -102,10 +104,11 @@ def run_apart(way: str, size: tuple[int, ...]) -> Found:
         return pool.submit(run_way, way, size).result()
 
 
-def check(found: dict[str, Found]) -> None:
-    """Assert that all metrics of both sides agree."""
+def check(found: dict[str, Found], num_captions: int) -> None:
+    """Assert that all metrics of both sides agree but for near-ties."""
     for name, value in found["plain"].metrics.items():
-        np.testing.assert_allclose(found["ours"].metrics[name], value, rtol=0, atol=TOLERANCE, err_msg=name)
+        most = SWAPS / num_captions if name.startswith("Rank-") else TOLERANCE
+        np.testing.assert_allclose(found["ours"].metrics[name], value, rtol=0, atol=most, err_msg=name)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -113,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     print("{} captions x {} images of {} identities, {} values each, one thread".format(*size))
     found = {way: run_apart(way, size) for way in WAYS}
     plain, ours = found["plain"], found["ours"]
-    check(found)
+    check(found, size[0])
     print(f"equal: {', '.join(f'{name} {value:.3%}' for name, value in ours.metrics.items())}")
     for way, one in found.items():
         print(f"{way}: {one.seconds:.2f} s, {one.mib:,.0f} MiB")

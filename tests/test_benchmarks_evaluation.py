@@ -71,9 +71,12 @@ def test_captions_compare_equal_figures_and_keep_both_sides(tmp_path, monkeypatc
 def test_figures_of_captions_that_differ_stop_the_benchmark():
     plain = captions.run_way("plain", (30, 40, 3, 8))
     other = plain._replace(metrics=plain.metrics | {"mINP": plain.metrics["mINP"] + 1e-4})
-    captions.check({"plain": plain, "ours": plain})
+    captions.check({"plain": plain, "ours": plain}, 30)
     with pytest.raises(AssertionError, match="mINP"):
-        captions.check({"plain": plain, "ours": other})
+        captions.check({"plain": plain, "ours": other}, 30)
+    swapped = plain._replace(metrics=plain.metrics | {"Rank-5": plain.metrics["Rank-5"] - 4 / 20_000})
+    with pytest.raises(AssertionError, match="Rank-5"):
+        captions.check({"plain": plain, "ours": swapped}, 20_000)
 
 
 @pytest.mark.slow
