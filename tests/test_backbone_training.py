@@ -90,6 +90,7 @@ def test_fused_model_trains_tests_and_goes_on(fusion, clip, go):
     assert bool(moved) == (fusion in ((), ("MODEL.CLIP_FUSION", "quickwin")))
 
 
+@pytest.mark.slow
 def test_trained_with_clip_and_tested_without(clip, go):
     run = go(train, "run", *clip)
     fused = go(tester, "with", *clip, "TEST.WEIGHT", run / "transformer_1.pth")
@@ -116,6 +117,7 @@ def test_trained_without_clip_and_tested_with_it(clip, go, tested):
     assert not np.allclose(precisions(go(tester, "heavy", *clip, *heavy, *weight)), plain, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_adapters_train_resume_and_are_merged_at_test(go, tested):
     first = go(train, "first")
     start = ("MODEL.PRETRAIN_CHOICE", "self", "MODEL.PRETRAIN_PATH", first / "transformer_1.pth")

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import run_phased_loss
 from tests.clip_reid_runs import STEPS1, STEPS2, records, write_yaml
 from utils.checkpoint import read_provenance
 from utils.test_folder import TestFolder, read_result
 
 
+@pytest.mark.slow
 def test_the_launcher_runs_both_stages_and_its_tables_name_their_losses(tiny_root: Path, tmp_path: Path, capfd):
     config, logs = write_yaml(tmp_path, tiny_root), tmp_path / "logs"
     flags = ["--seeds", "0", "--epochs", "1", "--save-every", "1", "--output-root", str(logs), "--tag", "two"]

@@ -110,6 +110,7 @@ def test_a_run_killed_in_both_stages_ends_bit_equal(unbroken, config, tmp_path):
     assert records(tmp_path / "run") == records(unbroken)
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_the_stages_ends_bit_equal(unbroken, config, tmp_path):
     command = words(config, tmp_path / "run")
     kill_at(2 * STEPS1 + 1, command)
@@ -145,6 +146,7 @@ def test_stage_two_alone_from_another_epoch_is_another(calm, config, tmp_path):
     assert CTX in differing(tmp_path / "run" / "clip_reid_2.pth", calm / "clip_reid_2.pth")
 
 
+@pytest.mark.slow
 def test_a_killed_stage_two_alone_goes_on(calm, config, tmp_path):
     command = words(config, tmp_path / "run", *CALM, *STAGE2_ALONE, calm / "clip_reid_stage1_2.pth")
     kill_at(STEPS2 + 2, command)

@@ -83,7 +83,8 @@ def test_branches_part_weights_spectral_re_ranking_and_trapezoids_in_one_test(la
     assert np.isnan(scores["local_1"].mAP_alone)
     assert scores["local_1"].mAP_without == pytest.approx(summary["mAP"], abs=1e-6)  # it weighs nothing
     log = (tmp_path / "test_log.txt").read_text()
-    assert "mAP (trapezoid AP): " in log and "branch local_4: mAP (trapezoid AP) " in log
+    assert "mAP (trapezoid AP): " in log and "branch local_4: alone mAP (trapezoid AP) " in log
+    assert "branch local_1: alone no figures; without it mAP (trapezoid AP) " in log
     assert "all branches" in (tmp_path / "report.html").read_text()
 
 

@@ -109,8 +109,8 @@ SELF_SUPERVISED = (
     [
         (),
         ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1),
-        MODEL_B,
-        SELF_SUPERVISED,
+        pytest.param(MODEL_B, marks=pytest.mark.slow),
+        pytest.param(SELF_SUPERVISED, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_in_mid_epoch_continues_to_the_very_same_weights(tiny_config, tmp_path, run_dir, extra):

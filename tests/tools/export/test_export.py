@@ -46,9 +46,7 @@ FAST = (
     "cameras alone, flipped, not normalised",
     "resnet",
     "part branches",
-    "quickwin",
     "hf concat",
-    "dinov3",
 )
 
 
