@@ -92,7 +92,8 @@ def test_model_for_a_checkpoint_needs_no_weights_of_a_trained_tower(variant, sou
 def test_frozen_tower_has_its_weights_even_when_a_checkpoint_follows(sources):
     cfg = make_cfg(*clips.variants(sources)["minimal"], *FROZEN)
     model = make_fused(cfg, make_tiny().base, {"num_class": 5}, trained_elsewhere=True)
-    assert torch.equal(model.clip_model.visual.conv1.weight, torch.load(sources.weights)["visual.conv1.weight"])
+    theirs = torch.load(sources.weights, weights_only=True)["visual.conv1.weight"]
+    assert torch.equal(model.clip_model.visual.conv1.weight, theirs)
 
 
 LACKS = {
@@ -216,7 +217,7 @@ def test_position_table_of_model_bs_hf_tower_is_taken(dimensions, sources, tmp_p
 
 def as_model_b(trained: nn.Module, sources: Sources) -> dict[str, torch.Tensor]:
     """Return the checkpoint that Model B writes: with the whole open_clip model, text tower included."""
-    whole = {f"clip_model.{name}": value for name, value in torch.load(sources.weights).items()}
+    whole = {f"clip_model.{name}": value for name, value in torch.load(sources.weights, weights_only=True).items()}
     return {name: value for name, value in trained.state_dict().items() if not name.startswith("clip_")} | whole
 
 

@@ -118,7 +118,7 @@ def test_local_path_must_exist(variant, sources):
     ],
 )
 def test_weights_of_another_tower_are_refused(change, words, sources, tmp_path):
-    path = save(change(torch.load(sources.weights)), tmp_path)
+    path = save(change(torch.load(sources.weights, weights_only=True)), tmp_path)
     with pytest.raises(DataError, match=f"MODEL.CLIP_LOCAL_PATH '{path}'.*{words}"):
         build(sources, "minimal", "MODEL.CLIP_LOCAL_PATH", path)
 

@@ -39,7 +39,7 @@ def test_open_clip_tower_is_open_clips_image_encoder(size, sources):
     if size != (16, 64):
         open_clip.load_checkpoint(whole, sources.weights)
     else:  # open_clip keeps a table of as many patches although their grid changed
-        state = torch.load(sources.weights)
+        state = torch.load(sources.weights, weights_only=True)
         table = state["visual.positional_embedding"][None]
         state["visual.positional_embedding"] = resample_abs_pos_embed(table, [2, 8], [4, 4])[0]
         whole.load_state_dict(state)
@@ -170,7 +170,7 @@ def test_tower_that_returns_patches_too_gives_its_image_feature(tmp_path):
 
 
 def test_weight_file_wins_over_the_tag_and_may_hold_half_precision(sources, tmp_path):
-    state = {name: value.half() for name, value in torch.load(sources.weights).items()}
+    state = {name: value.half() for name, value in torch.load(sources.weights, weights_only=True).items()}
     path = save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path, "half.bin")
     tower = open_clip_tower(sources.json, "laion2b_s34b_b88k", path, (32, 32))
     assert tower.visual.conv1.weight.dtype == torch.float32

@@ -60,7 +60,7 @@ def train_shares(folder: str) -> None:
 def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(train_shares, str(folder))
-    return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -40,7 +40,7 @@ def keep_steps(folder: Path) -> None:
 
 def test_two_processes_have_the_losses_and_the_gradients_of_one(tmp_path):
     run_in_group(keep_steps, tmp_path)
-    shares = [torch.load(tmp_path / f"{rank}.pth") for rank in range(2)]
+    shares = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
     for last, first, second in zip((ROWS, ROWS // 2), *shares, strict=True):
         alone = step(last=last)
         own = [first["mlm"], second["mlm"]]

@@ -60,7 +60,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(keep_steps, folder)
-    return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.parametrize("feat", FEATS)

@@ -60,7 +60,7 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(exchange, str(folder))
-    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(WORLD)]
 
 
 def test_every_process_sees_the_batch_of_all_in_rank_order(exchanged):

@@ -78,7 +78,7 @@ def gathered(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
     run_in_group(gather_on_rank, str(folder), world_size=WORLD)
-    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(WORLD)]
 
 
 def assert_same(got: ModelOutput, expected: ModelOutput) -> None:
