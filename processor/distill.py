@@ -109,7 +109,9 @@ def _load(cfg: CfgNode, key: str) -> Trained:
     with _opened_by(key):
         weight = find_weight(settings.TEACHER_RUN) if settings.TEACHER_RUN else settings.TEACHER_WEIGHT
         # on the CPU: the device of its own training may not be here, and which of several is the student's is known
-        trained = load_trained(weight, settings.TEACHER_CONFIG or None, ("MODEL.DEVICE", "cpu"))
+        trained = load_trained(
+            weight, settings.TEACHER_CONFIG or None, ("MODEL.DEVICE", "cpu"), "DISTILL.TEACHER_CONFIG"
+        )
     if trained.cfg.MODEL.NAME == IRRA:
         raise ConfigError(f"{key}: '{trained.weight}' is of MODEL.NAME {IRRA}, a teacher is a model of images alone")
     return trained

@@ -63,19 +63,24 @@ def find_weight(output_dir: str | Path, epoch: int | None = None) -> Path:
     return found[max(found) if epoch is None else epoch]
 
 
-def load_trained(weight: str | Path, config_file: str | Path | None = None, opts: Sequence[str] = ()) -> Trained:
+def load_trained(
+    weight: str | Path,
+    config_file: str | Path | None = None,
+    opts: Sequence[str] = (),
+    config_key: str = "config_file",
+) -> Trained:
     """Return the model of a checkpoint.
 
-    Its configuration is `config_file`, else the one in the checkpoint, else config.yaml beside it, with the KEY VALUE
-    pairs `opts` on top. Raises ConfigError when there is none, DataError as `read_run`, and what `load_cfg` and
-    `load_param` raise.
+    Its configuration is `config_file`, which a user names by `config_key`, else the one in the checkpoint, else
+    config.yaml beside it, with the KEY VALUE pairs `opts` on top. Raises ConfigError when there is none, DataError as
+    `read_run`, and what `load_cfg` and `load_param` raise.
     """
     weight = user_path(weight, "checkpoint")
     if weight.is_dir():
         raise ConfigError(f"checkpoint '{weight}' is a folder; name a file in it, or give it as a run folder")
     weights = read_weights(weight, "checkpoint")
     provenance = read_run(weight)
-    cfg = _configuration(weight, config_file, opts, provenance)
+    cfg = _configuration(weight, config_file, opts, provenance, config_key)
     if provenance is not None:
         warn_of_other_settings(provenance, cfg, weight)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
@@ -90,7 +95,11 @@ def load_trained(weight: str | Path, config_file: str | Path | None = None, opts
 
 
 def _configuration(
-    weight: Path, config_file: str | Path | None, opts: Sequence[str], provenance: dict[str, Any] | None
+    weight: Path,
+    config_file: str | Path | None,
+    opts: Sequence[str],
+    provenance: dict[str, Any] | None,
+    config_key: str,
 ) -> CfgNode:
     if config_file is not None:
         return load_cfg(config_file, opts)
@@ -99,12 +108,14 @@ def _configuration(
     beside = open_run(weight.parent).config
     if not beside.is_file():
         raise ConfigError(
-            f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML as config_file"
+            f"'{weight}' holds no configuration and no config.yaml lies beside it; name its YAML as {config_key}"
         )
     try:
         text = beside.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"'{beside}' is no text ({error}); copy it again, or name the YAML as config_file") from error
+        raise ConfigError(
+            f"'{beside}' is no text ({error}); copy it again, or name the YAML as {config_key}"
+        ) from error
     return restore_cfg(text, str(beside), opts)
 
 

@@ -125,11 +125,27 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
     solver = solver_of(cfg)
     if wants_center(cfg) and solver.CENTER_LOSS_WEIGHT == 0:
         yield f"the centre loss is off: {solver_key(cfg, 'CENTER_LOSS_WEIGHT')} is 0"
+    yield from _idle_rates(cfg)
     epochs = warmup_epochs(cfg)
     if epochs >= solver.MAX_EPOCHS:
         name = "WARMUP_ITERS" if epochs == solver.WARMUP_ITERS else "WARMUP_EPOCHS"
         warmup, last, rate = (solver_key(cfg, key) for key in (name, "MAX_EPOCHS", "BASE_LR"))
         yield (f"{warmup} {epochs} covers all of {last} {solver.MAX_EPOCHS}: the learning rate never reaches {rate}")
+
+
+def _idle_rates(cfg: CfgNode) -> Iterator[str]:
+    """Yield the learning rates of 0 that leave weights as they begin."""
+    for stage in stages_of(cfg):
+        if solver_of(cfg, stage).BASE_LR == 0:
+            yield f"{solver_key(cfg, 'BASE_LR', stage)} 0: nothing is learnt"
+    heads = cfg.SOLVER.LARGE_FC_LR and cfg.SOLVER.NEW_LR_FACTOR == 1
+    for name, acts, what in (
+        ("NEW_LR_FACTOR", True, "what is no trunk, classifiers included, keeps its first weights"),
+        ("FC_LR_FACTOR", heads, "classifiers keep their first weights"),
+        ("BIAS_LR_FACTOR", True, "biases keep their first values"),
+    ):
+        if acts and cfg.SOLVER[name] == 0:
+            yield f"SOLVER.{name} 0: {what}"
 
 
 def _schedule_notices(cfg: CfgNode) -> Iterator[str]:

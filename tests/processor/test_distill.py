@@ -207,6 +207,13 @@ def test_logits_of_a_file_that_does_not_tell_its_images_are_refused(tmp_path):
     assert student_stage(path, *given, *NO_LOGITS, data=fake_data(FINGERPRINT)).prepare(loader_batch())["teacher"]
 
 
+def test_a_teacher_without_a_configuration_asks_for_the_key_that_names_it(tmp_path):
+    path = write_teacher(tmp_path)
+    torch.save(dict(torch.load(path, weights_only=True)), path)
+    with pytest.raises(ConfigError, match="TEACHER_WEIGHT: .*holds no .*; name its YAML as DISTILL.TEACHER_CONFIG$"):
+        student_stage(path)
+
+
 def test_logits_that_no_identity_taught_are_refused(tmp_path):
     ssl = ("MODEL.TRAINING_MODE", "self_supervised", "LOSS.SUPCON.ENABLE", True, "DATALOADER.SAMPLER", "random")
     path = write_teacher(tmp_path, *ssl)

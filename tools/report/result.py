@@ -50,7 +50,7 @@ def ranked_by(summary: Summary) -> list[str]:
     """Return a line for each way in which ranks were made other than by the distances of the embeddings."""
     how = summary.get("ranking", {})
     return [
-        f"With {title}: {', '.join(f'{key} {value:g}' for key, value in how[name].items())}."
+        f"With {title}: {', '.join(f'{key.upper()} {value:g}' for key, value in how[name].items())}."
         for name, title in RANKED_BY.items()
         if name in how
     ]

@@ -36,6 +36,10 @@ def notices(*opts: object) -> list[str]:
         (("DATALOADER.SAMPLER", "softmax", "LOSS.SUPCON.ENABLE", True), "positives only by chance"),
         (("DATALOADER.SAMPLER", "random", "DATALOADER.PHASED.ENABLE", True), "DATALOADER.PHASED.ENABLE is not used"),
         (("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LOSS_WEIGHT", 0.0), "the centre loss is off"),
+        (("SOLVER.BASE_LR", 0.0), "SOLVER.BASE_LR 0: nothing is learnt"),
+        (("SOLVER.NEW_LR_FACTOR", 0.0), "SOLVER.NEW_LR_FACTOR 0: what is no trunk"),
+        (("SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 0.0), "SOLVER.FC_LR_FACTOR 0: classifiers keep"),
+        (("SOLVER.BIAS_LR_FACTOR", 0.0), "SOLVER.BIAS_LR_FACTOR 0: biases keep"),
         (SSL, "MODEL.SIE_* True"),
         ((*SSL, "DATALOADER.PHASED.ENABLE", True), "DATALOADER.PHASED.ENABLE is not used"),
         (
@@ -57,6 +61,7 @@ def test_a_setting_without_effect_is_said_once(opts, words):
         (*ROUTED, "LOSS.BRIGHTNESS.MODE", "soft", "LOSS.BRIGHTNESS.K", 0.1),
         (*SSL, "MODEL.SIE_CAMERA", False, "MODEL.SIE_VIEW", False),
         ("LOSS.SUPCON.ENABLE", True, "LOSS.SUPCON.W", 0.4),
+        ("SOLVER.LARGE_FC_LR", False, "SOLVER.FC_LR_FACTOR", 0.0),
     ],
 )
 def test_settings_that_act_need_no_word(opts):

@@ -250,7 +250,7 @@ def test_a_test_by_trapezoids_marks_every_map_and_says_how_ranks_were_made(tmp_p
     summary = make_summary(config, RECIPE, ranking=ranking, sets=sets)
     write_folder(tmp_path, summary, make_analysis(paths))
     page = report(tmp_path)
-    for line in ("Each AP on this page is the trapezoid one", "With spectral re-ranking: k 50, t 0.1."):
+    for line in ("Each AP on this page is the trapezoid one", "With spectral re-ranking: K 50, T 0.1."):
         assert line in page.text
     assert page.text.count("mAP (trapezoid AP)") == 3  # the card, and the heads of two tables
     titles = [chart["aria-label"] for chart in page.find("svg")]
