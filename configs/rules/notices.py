@@ -134,10 +134,7 @@ def _model_notices(cfg: CfgNode) -> Iterator[str]:
 
 
 def _idle_rates(cfg: CfgNode) -> Iterator[str]:
-    """Yield the learning rates of 0 that leave weights as they begin."""
-    for stage in stages_of(cfg):
-        if solver_of(cfg, stage).BASE_LR == 0:
-            yield f"{solver_key(cfg, 'BASE_LR', stage)} 0: nothing is learnt"
+    """Yield the factors of 0 on learning rates, which leave weights as they begin."""
     heads = cfg.SOLVER.LARGE_FC_LR and cfg.SOLVER.NEW_LR_FACTOR == 1
     for name, acts, what in (
         ("NEW_LR_FACTOR", True, "what is no trunk, classifiers included, keeps its first weights"),

@@ -36,7 +36,6 @@ def notices(*opts: object) -> list[str]:
         (("DATALOADER.SAMPLER", "softmax", "LOSS.SUPCON.ENABLE", True), "positives only by chance"),
         (("DATALOADER.SAMPLER", "random", "DATALOADER.PHASED.ENABLE", True), "DATALOADER.PHASED.ENABLE is not used"),
         (("MODEL.IF_WITH_CENTER", "yes", "SOLVER.CENTER_LOSS_WEIGHT", 0.0), "the centre loss is off"),
-        (("SOLVER.BASE_LR", 0.0), "SOLVER.BASE_LR 0: nothing is learnt"),
         (("SOLVER.NEW_LR_FACTOR", 0.0), "SOLVER.NEW_LR_FACTOR 0: what is no trunk"),
         (("SOLVER.LARGE_FC_LR", True, "SOLVER.FC_LR_FACTOR", 0.0), "SOLVER.FC_LR_FACTOR 0: classifiers keep"),
         (("SOLVER.BIAS_LR_FACTOR", 0.0), "SOLVER.BIAS_LR_FACTOR 0: biases keep"),
