@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 PART = "part"  # how the names of branches begin that see a stripe, from top to bottom
 SHEET_NAME = "overview.png"
-HEIGHT = 384  # pixels of an image
+HEIGHT, SHEET_HEIGHT = 384, 256  # pixels of an image, in the overview
+LETTERS = 18  # pixels of the words on a stripe, of which the overview leaves two thirds
 FAINT, STRONG = 0.1, 0.6  # opacity of the tint of a stripe that gives nothing, and of the one that gives the most
 NEAREST_RIGHT = "nearest"  # label of the first match of a query, where all that is drawn is wrong
 COLUMNS = 6
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     pictures = part_pictures(opened.data.test.labels, chosen, branches)
     for picture in pictures:
         draw_grid(picture.query, picture.results, opened.folder / picture.name, columns=COLUMNS, height=HEIGHT)
-    draw_sheet(pictures, opened.folder / SHEET_NAME)
+    draw_sheet(pictures, opened.folder / SHEET_NAME, SHEET_HEIGHT)
     print(f"{len(pictures)} pictures of {len(stripes_of(branches))} stripes and {SHEET_NAME} in {opened.folder}")
     return 0
 
@@ -190,7 +191,7 @@ def striped(source: "str | Path | Image.Image", words: Sequence[str], levels: Se
     image = image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT))
     edges = [round(HEIGHT * number / len(words)) for number in range(len(words) + 1)]
     colours = matplotlib.colormaps["inferno"]
-    draw, font = ImageDraw.Draw(image), font_of()
+    draw, font = ImageDraw.Draw(image), font_of(LETTERS)
     for top, bottom, text, level in zip(edges[:-1], edges[1:], words, levels, strict=True):
         level = min(max(level, 0.0), 1.0)
         box = (0, top, image.width, bottom)

@@ -173,13 +173,16 @@ def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
     return tiles
 
 
-def draw_sheet(pictures: Sequence[Picture], path: Path) -> None:
-    """Write the overview: the first queries below each other, small, without the captions of what was found."""
+def draw_sheet(pictures: Sequence[Picture], path: Path, height: int = SHEET_HEIGHT) -> None:
+    """Write the overview: the first queries below each other, small, without the captions of what was found.
+
+    `height` is that of an image, in pixels.
+    """
     rows = []
     for picture in pictures[:SHEET_QUERIES]:
         small = [tile._replace(caption=()) for tile in picture.results]
         query = picture.query and picture.query._replace(caption=picture.query.caption[:2])
-        rows.append(grid_image(query, small, max(1, len(small)), SHEET_HEIGHT, picture.title))
+        rows.append(grid_image(query, small, max(1, len(small)), height, picture.title))
     save_picture(stacked(rows), path)
 
 
