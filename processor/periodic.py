@@ -33,6 +33,7 @@ def evaluate_if_due(run: Run) -> None:
     due = stage.test is not None and period > 0 and is_due(epoch, period, epoch == stage.max_epochs)
     if not due or epoch <= progress["evaluated"]:
         return
+    run.background.wait()  # the loaders may start processes, which are not to be born in the middle of a write
     results = _evaluate(run, stage.test)
     if results is not None:
         held_out = stage.test is run.data.held_out
@@ -41,7 +42,7 @@ def evaluate_if_due(run: Run) -> None:
         run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
         keep_best(progress, epoch, results.metrics, picked_by(run.cfg.MODEL.NAME))
     progress["evaluated"] = epoch
-    save_state(run.cfg, stage, run.ranks, progress)
+    save_state(run.cfg, stage, run.ranks, progress, run.background)
 
 
 def keep_best(progress: dict[str, Any], epoch: int, metrics: Mapping[str, float], names: tuple[str, str]) -> None:

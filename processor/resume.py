@@ -1,8 +1,11 @@
 """The state of a run after its last whole epoch: saved in one file, checked against the configuration, restored."""
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from configs.stages import solver_key, stages_of
 from processor.provenance import run_of
 from processor.stage import Stage
 from processor.state_check import check_module, check_progress, check_random_state, check_updater, own_groups
+from utils.background import Background
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
 from utils.errors import ConfigError, DataError
@@ -106,14 +110,16 @@ def _present(state: Any) -> dict[str, Any] | None:
     return state if state["schema"] == STATE_SCHEMA and is_whole else None
 
 
-def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any]) -> None:
-    """Replace state_last.pth with the state after an epoch.
+def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any], background: Background) -> None:
+    """Have state_last.pth replaced with the state after an epoch, while training goes on: it is copied here.
 
-    `progress` holds epoch, iteration, best and data_fingerprint. All ranks call it; rank 0 writes.
+    `progress` holds epoch, iteration, best and data_fingerprint. All ranks call it; rank 0 writes, in `background`,
+    which raises RunError when the disk refuses.
     """
     rng = gather_objects(_rng_state(progress["device"]))
     if ranks.rank:
         return
+    background.wait()  # so there are never two copies
     content = {
         "schema": STATE_SCHEMA,
         "stage": stage.name,
@@ -124,7 +130,47 @@ def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any
         "config": cfg.dump(),
         **progress,
     }
-    save_atomic(content, run_of(cfg).state)
+    copied, arrive = copied_to_host(content)
+    background.start(partial(_write_when_there, copied, run_of(cfg).state, arrive))
+
+
+def _write_when_there(content: dict[str, Any], path: Path, arrive: Callable[[], None]) -> None:
+    arrive()
+    save_atomic(content, path)
+
+
+def copied_to_host(content: Any) -> tuple[Any, Callable[[], None]]:
+    """Return a copy of nested values with all tensors on the CPU, and what waits until they have arrived.
+
+    It holds what they are now, whatever the caller does next: copies from a GPU, into pinned memory, are queued before
+    that. Tensors that are one place in memory stay one.
+    """
+    known: dict[tuple, torch.Tensor] = {}
+    gpus: set[torch.device] = set()
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            place = (value.data_ptr(), value.device, value.dtype, value.shape, value.stride())
+            if place not in known:
+                on_gpu = value.device.type == "cuda"
+                gpus.update([value.device] if on_gpu else [])
+                host = torch.empty_like(value, device="cpu", pin_memory=on_gpu)
+                known[place] = host.copy_(value.detach(), non_blocking=on_gpu)
+            return known[place]
+        if isinstance(value, dict):
+            whole = copy.copy(value)  # a state dict keeps its metadata
+            whole.update((name, copied(part)) for name, part in value.items())
+            return whole
+        return type(value)(map(copied, value)) if isinstance(value, (list, tuple)) else value
+
+    whole = copied(content)
+    queued = [torch.cuda.current_stream(gpu).record_event() for gpu in gpus]
+
+    def arrive() -> None:
+        for event in queued:
+            event.synchronize()
+
+    return whole, arrive
 
 
 def restore_model(state: dict[str, Any], model: nn.Module) -> None:

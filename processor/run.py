@@ -15,6 +15,7 @@ from processor.provenance import run_of
 from processor.resume import restore_state
 from processor.stage import Stage
 from processor.step.speed import SpeedLog, images_at_peak
+from utils.background import Background
 from utils.distributed import Ranks, find_ranks
 from utils.run_folder import Position, Recorder, RunFolder
 
@@ -42,6 +43,7 @@ class Run:
     speed: SpeedLog
     peak_images: float = 0.0  # images/s of one device at its peak, 0 = unknown
     recorder: Recorder | None = None  # of rank 0
+    background: Background = field(default_factory=Background)  # writes the state of the last epoch
     announced: Phase | None = field(default=None)  # the phase that the log said last
     told_one_way: bool = False  # whether the log said that routing sends all images to one loss
 

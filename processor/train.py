@@ -110,6 +110,7 @@ def _train(run: Run, is_first: bool) -> dict[str, Any]:
     finally:
         if run.recorder:
             run.recorder.close()
+        run.background.close()
     return run.progress
 
 
@@ -135,7 +136,7 @@ def _train_stage(run: Run) -> None:
             first = None
         _measure(run, epoch)
         progress["epoch"] = epoch
-        save_state(run.cfg, stage, run.ranks, progress)
+        save_state(run.cfg, stage, run.ranks, progress, run.background)
         _save_checkpoint_if_due(run)
         evaluate_if_due(run)
         seconds = time.perf_counter() - started
@@ -179,6 +180,7 @@ def _save_checkpoint_if_due(run: Run, goes_on: bool = False) -> None:
     """
     stage, epoch = run.stage, run.progress["epoch"]
     if run.ranks.rank == 0 and is_due(epoch, stage.save_every, epoch == stage.max_epochs):
+        run.background.wait()  # no checkpoint is younger than the state
         keep = heal_checkpoint if goes_on else keep_checkpoint
         keep(run, run.folder.checkpoint(epoch, run.file_stage))
 

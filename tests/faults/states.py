@@ -12,6 +12,7 @@ from processor.resume import find_state, restore_model, restore_state, save_stat
 from processor.stage import Stage
 from processor.systems import make_stage
 from tests.model.builds import TINY_VIT, make_cfg
+from utils.background import Background
 from utils.distributed import Ranks
 
 Run = tuple[CfgNode, Stage]
@@ -44,7 +45,9 @@ def write_state(folder: Path, *opts: object) -> Path:
     """Write the state after some steps of a run in a folder and return its path."""
     cfg, stage = make_run(folder, *opts)
     step(stage)
-    save_state(cfg, stage, ALONE, {**PROGRESS, "device": "cpu", "data_fingerprint": FINGERPRINT})
+    background = Background()
+    save_state(cfg, stage, ALONE, {**PROGRESS, "device": "cpu", "data_fingerprint": FINGERPRINT}, background)
+    background.close()
     return folder / "state_last.pth"
 
 
