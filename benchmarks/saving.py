@@ -54,12 +54,15 @@ def run_epochs(stage: Stage, epochs: int, save: Save, at_end: Callable[[], None]
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("benchmarks/saving.py", __doc__)
     parser.add_argument("--config", default=RECIPE, help=f"default: {RECIPE}")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="that holds the data set (default: drawn anew)")
+    parser.add_argument(
+        "--root", default="", metavar="FOLDER", help="that holds the data set (default: as the recipe says)"
+    )
     parser.add_argument("--epochs", type=whole_number, default=EPOCHS, help=f"of a turn (default: {EPOCHS})")
     parser.add_argument("--repeats", type=whole_number, default=REPEATS, help=f"turns (default: {REPEATS})")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        opts = ("DATASETS.ROOT_DIR", args.root or folder, "OUTPUT_DIR", folder, "MODEL.DEVICE", "cpu")
+        opts = ("OUTPUT_DIR", folder, "MODEL.DEVICE", "cpu")
+        opts += ("DATASETS.ROOT_DIR", args.root) if args.root else ()
         cfg = load_cfg(args.config, opts)
         data = make_dataloader(cfg, num_instance=cfg.DATALOADER.NUM_INSTANCE)
         torch.manual_seed(SEED)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import clip_reid, extraction, measure, mining, startup, tables
+from benchmarks import clip_reid, extraction, measure, mining, saving, startup, tables
 from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads
 from model import ModelOutput
 from tests.model.clip_reids import assert_near, in_float64
 from tests.reference import slow_clip_reid
 from tests.reference.slow_losses import triplet
+from utils.background import Background
 from utils.errors import ConfigError
 
 
@@ -33,6 +34,22 @@ def test_mining_compares_equal_losses_and_prints_every_ratio(results, capsys):
         *(("tripletx", "loop"), ("tripletx", "ours"), ("supcon", "loop"), ("supcon", "ours")),
     ]
     assert all(row["forward ms"] > 0 for row in rows)
+
+
+def test_saving_compares_equal_states_and_judges_the_epoch(tiny_config, capsys):
+    saving.main(["--config", str(tiny_config), "--epochs", "1", "--repeats", "1"])
+    said = capsys.readouterr().out
+    assert "equal: the states of both ways" in said and "bar: an epoch with saving" in said
+
+
+def test_states_that_differ_stop_the_benchmark(tmp_path):
+    file, numbers = tmp_path / "state_last.pth", iter((1.0, 2.0))
+
+    def save(epoch: int, awaited: bool) -> None:
+        torch.save({"model": {"weight": torch.full((2,), next(numbers))}}, file)
+
+    with pytest.raises(AssertionError):
+        saving.check_equal(save, Background(), file)
 
 
 def test_stage_one_compares_equal_forms_and_keeps_the_ratio(results, monkeypatch, capsys):
