@@ -12,10 +12,26 @@ import sys
 from utils.commands import config_parser
 from utils.errors import run_command
 
+GUIDE = """\
+Trains one model in OUTPUT_DIR; the same command again continues where it stopped.
+
+  On drawn images, no download, three minutes on two CPU cores:
+    python train.py --config_file configs/Synthetic/baseline.yml
+
+  What it would train, epoch by epoch:
+    python train.py --config_file configs/Market/vit_transreid_stride.yml --show-schedule
+
+  On your data, in a folder of your own (any key may follow):
+    python train.py --config_file configs/Market/resnet50.yml DATASETS.ROOT_DIR /path/to/data OUTPUT_DIR logs/mine
+
+Recipes lie in configs/<data set>/; the first lines of each say what it trains and what to expect, docs/recipes.md
+lists them. To train several seeds and test them: run_phased_loss.py.
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Train to SOLVER.MAX_EPOCHS in OUTPUT_DIR; the same command again continues. Returns the exit code 0."""
-    parser = config_parser("train.py", "Train one model; the same command again continues where it stopped.")
+    parser = config_parser("train.py", "Train one model; the same command again continues where it stopped.", GUIDE)
     parser.add_argument(
         "--show-schedule", action="store_true", help="print losses, weights, PxK and learning rate per epoch, then end"
     )

@@ -13,6 +13,8 @@ from configs.keys.clip_reid import STAGE1, STAGE2
 from configs.keys.irra import LOSSES as TEXT_LOSSES
 from configs.keys.irra import MASKED_WORDS
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import ALIGN, NORM
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.pcb import NAME as PCB
 from configs.stages import solver_of
 from configs.weight_spec import decayed_weight, spec_weight
@@ -59,14 +61,26 @@ def pcb_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
     return transreid_weights(cfg, epoch, stage) | ({"spectral": weight} if spectral.W > 0 else {})
 
 
+def multimodal_weights(cfg: CfgNode, epoch: int, stage: str) -> dict[str, float]:
+    """Return the weights of the terms of sets of modalities, beside those on images, which see RGB alone."""
+    return transreid_weights(cfg, epoch, stage) | {ALIGN: align_weight(cfg, epoch), NORM: float(cfg.LOSS.FEAT_NORM.W)}
+
+
+def align_weight(cfg: CfgNode, epoch: int) -> float:
+    """Return the weight of the alignment: 0 before START, then RAMP equal steps to W, the first of them in START."""
+    align = cfg.LOSS.ALIGN
+    return float(align.W) * min(max(epoch - align.START + 1, 0) / align.RAMP, 1.0)
+
+
 # by MODEL.NAME: (cfg, epoch, stage) -> weight of each term of that system and stage; between the epochs that
-# LOSS.PHASED, LOSS.SUPCON.DECAY_* and LOSS.SPECTRAL.START_EPOCH name a weight only rises or only falls
+# LOSS.PHASED, LOSS.SUPCON.DECAY_*, LOSS.SPECTRAL.START_EPOCH and LOSS.ALIGN.START name, a weight rises or falls
 WEIGHTS: dict[str, Callable[[CfgNode, int, str], dict[str, float]]] = {
     "transformer": transreid_weights,
     "resnet50": transreid_weights,
     **dict.fromkeys(CLIP_REID, clip_reid_weights),
     IRRA: irra_weights,
     PCB: pcb_weights,
+    MULTIMODAL: multimodal_weights,
 }
 
 

@@ -21,8 +21,8 @@ from utils.errors import ConfigError
 # every term of a criterion: its name in weights, parts and records -> its name in tables and charts, in this order
 TITLES = {
     **{"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "i2t": "I2T", "t2i": "T2I"},
-    **{"sdm": "SDM", "itc": "ITC", "cmpm": "CMPM", "mlm": "MLM", "spectral": "Spectral", "center": "Center"},
-    "distill": "Distill",
+    **{"sdm": "SDM", "itc": "ITC", "cmpm": "CMPM", "mlm": "MLM", "align": "Align", "norm": "Norm"},
+    **{"spectral": "Spectral", "center": "Center", "distill": "Distill"},
 }
 # for code elsewhere, which spells no term
 TRIPLET, TRIPLETX, SUPCON, SPECTRAL = "triplet", "tripletx", "supcon", "spectral"
@@ -108,7 +108,7 @@ def segments_of(cfg: CfgNode, stage: str = "") -> Iterator[Segment]:
     """Yield the epochs of a stage ("" = the last) in runs of equal phase, active losses and K."""
     phased, decay_start = cfg.LOSS.PHASED, cfg.LOSS.SUPCON.DECAY_START
     turns = (*phased.BOUNDARIES, phased.TRIPLETX_END, decay_start, decay_start + 1, cfg.LOSS.SUPCON.DECAY_END)
-    turns = (*turns, cfg.LOSS.SPECTRAL.START_EPOCH)
+    turns = (*turns, cfg.LOSS.SPECTRAL.START_EPOCH, cfg.LOSS.ALIGN.START)
 
     phase_at = cache(lambda epoch: resolve(cfg, epoch, stage))
 

@@ -17,8 +17,16 @@ TITLES = {
     "ICFG-PEDES": "ICFG-PEDES",
     "RSTPReid": "RSTPReid",
     "synthetic_text": "synthetic vehicles with captions",
+    "orbench": "ORBench",
+    "synthetic_orbench": "synthetic vehicles in five modalities",
+    "sysu_mm01": "SYSU-MM01",
+    "regdb": "RegDB",
+    "llcm": "LLCM",
 }
 CAPTIONED = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "synthetic_text")  # of images with captions, and "table" may be
+VISIBLE_INFRARED = ("sysu_mm01", "regdb", "llcm")  # of RGB and infrared images alone
+MULTIMODAL = ("orbench", "synthetic_orbench", *VISIBLE_INFRARED)  # of several modalities, and "table" may be
+OF_TRIALS = ("regdb",)  # with other persons to train on, and to test with, for each DATASETS.TRIAL
 
 
 def dataset_title(name: str, vehicleid_test_size: int) -> str:

@@ -62,7 +62,7 @@ def fingerprint(splits: Mapping[str, Iterable[Sample]]) -> str:
     Independent of the root folder and of the order of the samples; the pixels are not read.
     """
     lines = sorted(
-        f"{split}\t{_short_name(path)}\t{pid}\t{camid}\t{viewid}"
+        f"{split}\t{short_name(path)}\t{pid}\t{camid}\t{viewid}"
         for split, samples in splits.items()
         for path, pid, camid, viewid in samples
     )
@@ -154,7 +154,8 @@ def match_findings(dataset: ReIDDataset) -> list[str]:
     )
 
 
-def _short_name(path: str) -> str:
+def short_name(path: str) -> str:
+    """Return parent folder/file name of a path."""
     folder, name = os.path.split(path)
     return f"{os.path.basename(folder)}/{name}"
 

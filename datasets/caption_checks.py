@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from datasets.archives.annotation import SPLITS
-from datasets.archives.common import NUM_EXAMPLES, missing_files
+from datasets.archives.common import missing_files, quoted
 from datasets.captions import CaptionDataset, CaptionTest
 from utils.errors import DataError
 from utils.tables import align
@@ -109,10 +109,9 @@ def check_images(datasets: Iterable[CaptionDataset]) -> None:
         paths = [path for split in SPLITS for path, _ in images_of_split(dataset, split)]
         missing = missing_files(paths)
         if missing:
-            named = ", ".join(f"'{path}'" for path in missing[:NUM_EXAMPLES]) + ", ..." * (len(missing) > NUM_EXAMPLES)
             raise DataError(
-                f"{dataset.name}: {len(missing):,} of {len(paths):,} images do not exist: {named}; unpack the images "
-                "again, or take them out of the annotation"
+                f"{dataset.name}: {len(missing):,} of {len(paths):,} images do not exist: {quoted(missing)}; "
+                "unpack the images again, or take them out of the annotation"
             )
 
 

@@ -41,7 +41,7 @@ class CaptionRows(Dataset):
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """Return the batch of some rows: caption_ids int64 [B, length]."""
-        return {"caption_ids": _widened(self._tokens, list(rows))}
+        return {"caption_ids": widened(self._tokens, list(rows))}
 
 
 class PairRows(Dataset):
@@ -77,7 +77,7 @@ class PairRows(Dataset):
         image_ids = self._image_ids[chosen]
         read = self.images.__getitems__(image_ids.tolist())
         batch: Batch = {key: read[key] for key in ("images", "pids", "paths", DAMAGED) if key in read}
-        batch |= {"image_ids": torch.from_numpy(image_ids), "caption_ids": _widened(self.tokens, chosen)}
+        batch |= {"image_ids": torch.from_numpy(image_ids), "caption_ids": widened(self.tokens, chosen)}
         return batch if self._masking is None else batch | self._masked(batch["caption_ids"], rows)
 
     def _masked(self, caption_ids: torch.Tensor, rows: Sequence[tuple[int, int]]) -> Batch:
@@ -115,5 +115,6 @@ def compact_tokens(captions: Sequence[str], length: int) -> np.ndarray:
     return tokenize_all(captions, length).numpy().astype(np.uint16)
 
 
-def _widened(tokens: np.ndarray, rows: Sequence[int]) -> torch.Tensor:
+def widened(tokens: np.ndarray, rows: Sequence[int]) -> torch.Tensor:
+    """Return some rows of `compact_tokens` as int64 [B, length]."""
     return torch.from_numpy(tokens[rows].astype(np.int64))

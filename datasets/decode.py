@@ -26,9 +26,14 @@ FAST_FILTERS = ("bicubic", "bilinear")  # that torch knows, too
 
 
 def read_image(
-    path: str, size: Sequence[int], resize_filter: str, decoder: str, damaged: list[str] | None = None
+    path: str,
+    size: Sequence[int],
+    resize_filter: str,
+    decoder: str,
+    damaged: list[str] | None = None,
+    grey: bool = False,
 ) -> torch.Tensor:
-    """Return the image as RGB, resized to `size` = (height, width): uint8 [3, H, W] in 0..255.
+    """Return the image as RGB, resized to `size` = (height, width): uint8 [3, H, W] in 0..255; `grey` = equal channels.
 
     `decoder` is torchvision | pillow. Neither applies an EXIF orientation. The path of a file that ends early, or holds
     bytes that do not decode, is added to `damaged`; as in TransReID the rest of its image is grey. Raises DataError
@@ -38,7 +43,7 @@ def read_image(
         content = read_file(path)
         pixels = _read_jpeg(content) if _is_fast(resize_filter, decoder) else None
         if pixels is not None:
-            return _resize_pixels(pixels, size, resize_filter).expand(3, -1, -1)
+            return _resize_pixels(_as_grey(pixels) if grey else pixels, size, resize_filter).expand(3, -1, -1)
         image, is_damaged = decode(content)
     except FileNotFoundError as error:
         raise missing(path) from error
@@ -49,7 +54,7 @@ def read_image(
         ) from error
     if is_damaged and damaged is not None:
         damaged.append(path)
-    return _resize_rgb(image, size, resize_filter, decoder)
+    return _resize_rgb(image, size, resize_filter, decoder, grey)
 
 
 def missing(path: str) -> DataError:
@@ -58,7 +63,12 @@ def missing(path: str) -> DataError:
 
 
 def resize(
-    image: Image.Image, size: Sequence[int], resize_filter: str, decoder: str, damaged: list[str] | None = None
+    image: Image.Image,
+    size: Sequence[int],
+    resize_filter: str,
+    decoder: str,
+    damaged: list[str] | None = None,
+    grey: bool = False,
 ) -> torch.Tensor:
     """Return an image of any mode as RGB, resized to `size` = (height, width) as `read_image` does: uint8 [3, H, W].
 
@@ -72,14 +82,32 @@ def resize(
             rgb = to_rgb(image)
         if damaged is not None:
             damaged.append(getattr(image, "filename", ""))
-    return _resize_rgb(rgb, size, resize_filter, decoder)
+    return _resize_rgb(rgb, size, resize_filter, decoder, grey)
 
 
-def _resize_rgb(rgb: Image.Image, size: Sequence[int], resize_filter: str, decoder: str) -> torch.Tensor:
+def _resize_rgb(
+    rgb: Image.Image, size: Sequence[int], resize_filter: str, decoder: str, grey: bool = False
+) -> torch.Tensor:
+    image = rgb.convert("L") if grey else rgb
     if _is_fast(resize_filter, decoder):
-        return _resize_pixels(torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size, resize_filter)
-    rgb = rgb.resize((size[1], size[0]), FILTERS[resize_filter])
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # a view; the batch makes it contiguous
+        return _resize_pixels(_channels_first(image), size, resize_filter).expand(3, -1, -1)
+    return _channels_first(image.resize((size[1], size[0]), FILTERS[resize_filter])).expand(3, -1, -1)
+
+
+def _channels_first(image: Image.Image) -> torch.Tensor:
+    """Return the pixels of an RGB or grey image: uint8 [C, h, w], a view, which the batch makes contiguous."""
+    return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
+
+
+def _as_grey(pixels: torch.Tensor) -> torch.Tensor:
+    """Return uint8 [1, h, w] of RGB pixels [3, h, w], or of grey ones as they are, by the numbers of Pillow's mode L.
+
+    Torchvision's own weights add up to less than 1 and darken what is grey.
+    """
+    if len(pixels) == 1:
+        return pixels
+    red, green, blue = pixels.int()
+    return (red.mul_(19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(2**15) >> 16).to(torch.uint8)[None]
 
 
 def _is_fast(resize_filter: str, decoder: str) -> bool:

@@ -49,7 +49,7 @@ def make_training_images(cfg: CfgNode, samples: list[Sample], trains: bool) -> t
     if trains:
         images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS)
         plain_images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=False)  # few ask for them
-    return images, _loader_in_order(cfg, plain_images)
+    return images, loader_in_order(cfg, plain_images)
 
 
 def make_test_images(
@@ -63,7 +63,7 @@ def make_test_images(
     reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
     images = ImageDataset(samples, *reading, told, settings.BROKEN_IMAGES)
     images.use_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.NUM_WORKERS, build=use_cache)
-    return _loader_in_order(cfg, images)
+    return loader_in_order(cfg, images)
 
 
 def make_test_set(
@@ -142,7 +142,8 @@ def loader_options(cfg: CfgNode, rows: int, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _loader_in_order(cfg: CfgNode, images: ImageDataset) -> ImageLoader:
+def loader_in_order(cfg: CfgNode, images: ImageDataset) -> ImageLoader:
+    """Return the loader of test images in order; of several processes each gets a shard."""
     size = cfg.TEST.IMS_PER_BATCH
     shard = ShardSampler(len(images), own_rank(), num_processes())
     return ImageLoader(images, batch_size=size, sampler=shard, **loader_options(cfg, len(images), size))

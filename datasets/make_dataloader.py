@@ -6,6 +6,7 @@ What needs torch is in `datasets.loaders`, imported when it is called: whoever o
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from yacs.config import CfgNode
 from configs.titles import dataset_title, names_of_tests
 from datasets.read import HELD_OUT_TITLE, Samples, TellCounts, arrange, make_datasets, names_to_read
 from datasets.read_captions import READ_CAPTIONS, CaptionSamples, arrange_captions, make_caption_datasets
+from datasets.read_multimodal import READ_MODALITIES, ModalSamples, arrange_multimodal, make_multimodal_datasets
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -77,7 +79,8 @@ def make_dataloader(cfg: CfgNode, num_instance: int | None = None, counts: TellC
     tells those of a checkpoint, asked where a test has to do without training images. Raises DataError when files are
     missing and as `datasets.read.arrange`.
     """
-    make = _caption_data if cfg.MODEL.NAME in READ_CAPTIONS else _image_data
+    readers = dict.fromkeys(READ_CAPTIONS, _caption_data) | dict.fromkeys(READ_MODALITIES, _modal_data)
+    make = readers.get(cfg.MODEL.NAME, _image_data)
     return make(cfg, names_of_tests(cfg)[: 1 if num_instance is not None else None], num_instance, counts)
 
 
@@ -120,6 +123,24 @@ def _caption_data(cfg: CfgNode, tests: Sequence[str], num_instance: int | None, 
     return ReIDData(*loaders, *samples.counts, test_sets, held_out, samples.fingerprint)
 
 
+def _modal_data(cfg: CfgNode, tests: Sequence[str], num_instance: int | None, counts: TellCounts | None) -> ReIDData:
+    from datasets.modal_loaders import make_modal_loaders, make_modal_test_set
+
+    trains = num_instance is not None
+    names = names_to_read(cfg, tests)
+    datasets = dict(zip(names, make_multimodal_datasets(cfg, names), strict=True))
+    titles = {name: dataset_title(name, cfg.DATASETS.VEHICLEID_TEST_SIZE) for name in tests}
+    samples = arrange_multimodal(cfg, datasets, titles, counts)
+    loaders = make_modal_loaders(cfg, samples.train, num_instance) if samples.train else (None, None)
+    test_sets = {name: make_modal_test_set(cfg, name, tested) for name, tested in samples.tests.items()}
+    held_out = None
+    if samples.held_out is not None:
+        if trains:
+            _log_held_out_persons(samples)
+        held_out = make_modal_test_set(cfg, HELD_OUT, samples.held_out, use_cache=trains)
+    return ReIDData(*loaders, *samples.counts, test_sets, held_out, samples.fingerprint)
+
+
 def _log_held_out(samples: Samples) -> None:
     dataset = samples.held_out.dataset
     num_ids = len({sample.pid for sample in dataset.query})
@@ -134,4 +155,16 @@ def _log_held_out_captions(samples: CaptionSamples) -> None:
     logger.info(
         "held out to pick the epoch by: %s, %d identities, %d images and %d captions",
         *(title, len({*test.pids.tolist()}), len(test.paths), len(test.captions)),
+    )
+
+
+def _log_held_out_persons(samples: ModalSamples) -> None:
+    test = samples.held_out.test
+    kinds = Counter(item.modality for item in test.items)
+    logger.info(
+        "held out to pick the epoch by: %d of the %d training identities, %s, in %d query sets",
+        len({item.pid for item in test.items}),
+        samples.counts.num_class + len({item.pid for item in test.items}),
+        ", ".join(f"{count} {name}" for name, count in kinds.items()),
+        len(test.trials),
     )

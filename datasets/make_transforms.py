@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from yacs.config import CfgNode
+
+from configs.modalities import GREY, IMAGES
 
 if TYPE_CHECKING:
     from datasets.transforms import BatchTransform
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTransform]:
     """Return the device transforms of training (two views of each image when self-supervised) and of testing."""
-    from datasets.transforms import BatchTransform, Erasing
+    from datasets.transforms import BatchTransform
     from datasets.two_views import TwoViews
 
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
@@ -29,7 +32,27 @@ def make_transforms(cfg: CfgNode) -> tuple[BatchTransform | TwoViews, BatchTrans
             cfg.INPUT.SSL.GREY_PROB,
         )
     else:
-        erasing = Erasing(tuple(cfg.INPUT.RE_AREA), cfg.INPUT.RE_VALUE, cfg.INPUT.RE_ASPECT)
-        randomness = (cfg.INPUT.PROB, cfg.INPUT.PADDING, cfg.INPUT.RE_PROB, erasing, cfg.INPUT.JITTER)
-        train = BatchTransform(mean, std, *randomness)
+        train = _augmenting(cfg, cfg.INPUT.JITTER)
     return train, BatchTransform(mean, std)
+
+
+def make_modality_transforms(cfg: CfgNode) -> tuple[dict[str, BatchTransform], dict[str, BatchTransform]]:
+    """Return the device transforms of training and of testing, by modality of images of MODEL.MULTIMODAL.MODALITIES.
+
+    Each draws its own parameters; colour jitter is for those that have colours.
+    """
+    from datasets.transforms import NO_JITTER, BatchTransform
+
+    names = [name for name in IMAGES if name in cfg.MODEL.MULTIMODAL.MODALITIES]
+    train = {name: _augmenting(cfg, NO_JITTER if name in GREY else cfg.INPUT.JITTER) for name in names}
+    return train, {name: BatchTransform(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD) for name in names}
+
+
+def _augmenting(cfg: CfgNode, jitter: Sequence[float]) -> BatchTransform:
+    """Return the transform of training: flip, padding and crop, jitter, erasing."""
+    from datasets.transforms import BatchTransform, Erasing
+
+    settings = cfg.INPUT
+    erasing = Erasing(tuple(settings.RE_AREA), settings.RE_VALUE, settings.RE_ASPECT)
+    randomness = (settings.PROB, settings.PADDING, settings.RE_PROB, erasing, jitter)
+    return BatchTransform(settings.PIXEL_MEAN, settings.PIXEL_STD, *randomness)

@@ -55,6 +55,7 @@ class Wanted(NamedTuple):
     size: tuple[int, int]  # height, width
     resize_filter: str
     decoder: str
+    grey: bool = False  # in equal channels
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -74,7 +75,8 @@ class Wanted(NamedTuple):
     def file_name(self) -> str:
         """Return the name of the cache's file; reads size and time of each image, DataError for one that is missing."""
         versions = (SCHEMA, torch.__version__, torchvision.__version__, PIL.__version__)
-        digest = hashlib.sha256(repr((versions, self.size, self.resize_filter, self.decoder)).encode())
+        reading = (versions, self.size, self.resize_filter, self.decoder, *["grey"] * self.grey)
+        digest = hashlib.sha256(repr(reading).encode())
         for path in self.paths:
             try:
                 stat = os.stat(path)
@@ -275,7 +277,8 @@ class _RowWriter(Dataset):
         tails = np.zeros(len(rows), TAIL)
         for place, row in enumerate(rows):
             damaged: list[str] = []
-            images[place] = read_image(self.wanted.paths[row], *self.wanted[1:], damaged)
+            path, *reading, grey = self.wanted.paths[row], *self.wanted[1:]
+            images[place] = read_image(path, *reading, damaged, grey)
             tails[place] = zlib.crc32(images[place].numpy()), bool(damaged)
         try:
             # not through a mapping: on a full disk that would kill the process

@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.archives.common import load_person_archive
 from datasets.bases import SPLITS, ReIDDataset
 from datasets.synthetic import PERSON_FOLDER
-from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_lines, write_version
+from datasets.synthetic.once import ensure_drawn, write_lines
 from datasets.synthetic.persons.places import CAMERAS
 from datasets.synthetic.persons.plan import (
     NUM_TEST_IDS,
@@ -42,7 +42,7 @@ def load_synthetic_persons(root_dir: str | Path) -> ReIDDataset:
     disk is full.
     """
     folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / PERSON_FOLDER
-    ensure_drawn(folder, "the synthetic persons", draw_synthetic_persons, is_complete)
+    ensure_drawn(folder, "the synthetic persons", draw_synthetic_persons, VERSION)
     dataset = load_person_archive(root_dir, NAME, (PERSON_FOLDER,), {}, len(CAMERAS))
     occluded = read_occluded(folder / OCCLUDED_FILE)
     paths = [sample.path for split in SPLITS for sample in getattr(dataset, split)]
@@ -52,15 +52,10 @@ def load_synthetic_persons(root_dir: str | Path) -> ReIDDataset:
     return replace(dataset, more={OCCLUDED: {path: occluded[path] for path in paths}})
 
 
-def is_complete(folder: Path) -> bool:
-    """Return whether the folder holds a finished drawing of the current version."""
-    return holds_version(folder / VERSION_FILE, VERSION)
-
-
 def draw_synthetic_persons(
     folder: str | Path, seed: int = 0, num_train_ids: int = NUM_TRAIN_IDS, num_test_ids: int = NUM_TEST_IDS
 ) -> None:
-    """Draw the set into a new folder in Market-1501's layout; the version file is written last.
+    """Draw the set into a new folder in Market-1501's layout.
 
     The same arguments give the same files. Each image has a random generator of its own, seeded by (seed, identity,
     index), so neither the order nor the number of images changes any of them.
@@ -75,7 +70,6 @@ def draw_synthetic_persons(
             Image.fromarray(photo.pixels).save(folder / shot.folder / shot.name, quality=JPEG_QUALITY)
             occluded.append(f"{shot.folder}/{shot.name} {int(photo.occluded)}")
     write_lines(folder / OCCLUDED_FILE, sorted(occluded))
-    write_version(folder / VERSION_FILE, VERSION)
 
 
 def read_occluded(path: Path) -> dict[str, int]:

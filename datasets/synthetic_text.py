@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.archives.annotation import IMAGES, SPLITS
 from datasets.captions import RSTP_REID, CaptionDataset, Published, load_caption_folder
 from datasets.synthetic import TEXT_FOLDER, Stream
-from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_version
+from datasets.synthetic.once import ensure_drawn
 from datasets.synthetic.photos import Photo
 from datasets.synthetic.plan import Identity, Shot, look_of, plan_identities, plan_shots, take_shots
 from datasets.synthetic.seen import labels_of, seen_parts
@@ -48,18 +48,8 @@ def load_synthetic_text(root_dir: str | Path) -> CaptionDataset:
     is full.
     """
     folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / TEXT_FOLDER
-    ensure_drawn(folder, "the synthetic vehicles with captions", _draw_marked, is_complete)
+    ensure_drawn(folder, "the synthetic vehicles with captions", draw_synthetic_text, VERSION)
     return load_caption_folder(folder, RSTP_REID._replace(name=NAME, published=Published()))
-
-
-def is_complete(folder: Path) -> bool:
-    """Return whether the folder holds a finished drawing of the current version."""
-    return holds_version(folder / VERSION_FILE, VERSION)
-
-
-def _draw_marked(folder: Path) -> None:
-    draw_synthetic_text(folder)
-    write_version(folder / VERSION_FILE, VERSION)
 
 
 def draw_synthetic_text(

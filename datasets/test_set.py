@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from configs.modalities import TEXT
 from utils.errors import DataError
+from utils.test_folder import ITEMS_JOINED_BY
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 
 OWN_IMAGE = "own_image"  # of `Labels.more`: row of the image that a caption was written for, -1 = it is not there
+MODALITY = "modality"  # of `Labels.more`: of which modality an item is, unicode
+FOLDERS_TOLD, LETTERS_TOLD = 3, 48  # in the name of a query: of the path of an image, of a caption
 
 
 class Labels(NamedTuple):
@@ -37,7 +42,7 @@ class Trial(NamedTuple):
     set: str  # e.g. a combination of modalities; "" where there is one
     draw: int  # from 0, within the set
     query: np.ndarray  # int64 [Q] rows, or [Q, n] where a query has up to n items, -1 = none
-    gallery: np.ndarray  # int64 [G] rows
+    gallery: np.ndarray  # int64 [G] rows, or [G, n] likewise; trials that share one hold the same array
 
 
 class TestSet(NamedTuple):
@@ -85,6 +90,8 @@ def labels_of(samples: Sequence[Sample], more: Mapping[str, Mapping[str, int]] |
 def first_items(query: np.ndarray) -> np.ndarray:
     """Return the row of each query's first item, int64 [Q], of query rows [Q] or [Q, n]: the one that labels it.
 
+    Likewise of gallery rows [G] or [G, n].
+
     Raises DataError naming the first query without any item.
     """
     if query.ndim == 1:
@@ -96,7 +103,21 @@ def first_items(query: np.ndarray) -> np.ndarray:
 
 
 def query_names(labels: Labels, query: np.ndarray) -> np.ndarray:
-    """Return the name of each query, unicode [Q], of query rows [Q] or [Q, n]; several items are joined by ` + `."""
-    return np.array(
-        [" + ".join(labels.names[row] for row in rows if row >= 0) for rows in query.reshape(len(query), -1)]
-    )
+    """Return the name of each query, unicode [Q], of query rows [Q] or [Q, n]; several items are joined by ` + `.
+
+    Where items have a modality they are told shortly, the same under any root folder: an image by its last folders, a
+    long caption by its beginning and a digest. Millions of letters would stand in the results otherwise.
+    """
+    items = query.reshape(len(query), -1)
+    modality = labels.more.get(MODALITY) if query.ndim > 1 else None
+    used = np.unique(items[items >= 0]).tolist()
+    names = {row: labels.names[row] if modality is None else _short(labels.names[row], modality[row]) for row in used}
+    return np.array([ITEMS_JOINED_BY.join(names[row] for row in rows if row >= 0) for rows in items.tolist()])
+
+
+def _short(name: str, modality: str) -> str:
+    if modality != TEXT:
+        return "/".join(name.replace("\\", "/").split("/")[-FOLDERS_TOLD:])
+    if len(name) <= LETTERS_TOLD:
+        return name
+    return f"{name[:LETTERS_TOLD]}... {hashlib.sha256(name.encode()).hexdigest()[:8]}"

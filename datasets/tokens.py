@@ -108,13 +108,22 @@ def draw_mask(
 
 
 def apply_mask(
-    ids: Tensor, draw: Tensor, any_word: Tensor, rate: float, mask_share: float, keep_share: float
+    ids: Tensor,
+    draw: Tensor,
+    any_word: Tensor,
+    rate: float,
+    mask_share: float,
+    keep_share: float,
+    at_least_one: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return what `mask_tokens` does, of what `draw_mask` drew: captions of draws of their own are masked together."""
+    """Return what `mask_tokens` does, of what `draw_mask` drew: captions of draws of their own are masked together.
+
+    Not `at_least_one`: a caption of which no word was drawn stays as it is, and has no label.
+    """
     is_word = (ids > 0) & (ids < MASK_ID)
     asked = is_word & (draw < rate)
     is_first = is_word & (is_word.cumsum(dim=-1) == 1)
-    forced = is_first & ~asked.any(dim=-1, keepdim=True)
+    forced = is_first & ~asked.any(dim=-1, keepdim=True) & at_least_one
     masked = forced | (asked & (draw < rate * mask_share))
     replaced = asked & ~masked & (draw < rate * (1 - keep_share))
     mlm_ids = torch.where(masked, MASK_ID, torch.where(replaced, any_word, ids))

@@ -27,7 +27,7 @@ class ImageDataset(Dataset):
 
     Images are read as `datasets.decode.read_image` does. `told` are the samples as the model gets them, where a camera
     or viewpoint that it does not know is -1; None = as they are. `broken` is what becomes of damaged files, as in
-    INPUT.BROKEN_IMAGES; `damaged` are the rows of those that this process knows of so far.
+    INPUT.BROKEN_IMAGES; `damaged` are the rows of those that this process knows of so far. `grey` as in `read_image`.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class ImageDataset(Dataset):
         decoder: str,
         told: Sequence[Sample] | None = None,
         broken: str = "grey",
+        grey: bool = False,
     ) -> None:
         self.samples = list(samples)
         self.told = self.samples if told is None else list(told)
@@ -45,6 +46,7 @@ class ImageDataset(Dataset):
         self.resize_filter = resize_filter
         self.decoder = decoder
         self.broken = broken
+        self.grey = grey
         self.damaged: set[int] = set()
         self._num_told = 0  # damaged files that were logged
         if decoder == "torchvision" and jpeg_decoder() is None:
@@ -58,7 +60,8 @@ class ImageDataset(Dataset):
         Where there is none, `workers` processes build it, unless `build` is False. Raises what `make_cache` raises.
         """
         if folder:
-            wanted = Wanted([sample.path for sample in self.samples], self.size, self.resize_filter, self.decoder)
+            reading = (self.size, self.resize_filter, self.decoder, self.grey)
+            wanted = Wanted([sample.path for sample in self.samples], *reading)
             self._cache = make_cache(folder, wanted, workers) if build else find_cache(folder, wanted)
             if self._cache is not None:
                 self._note_damage(self._cache.damaged_rows())
@@ -67,7 +70,7 @@ class ImageDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, Sample]:
-        return self.__getitems__([row])["images"][0], self.told[row]
+        return ImageDataset.__getitems__(self, [row])["images"][0], self.told[row]
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """Return the batch: images uint8 [B, 3, H, W]; pids, camids, viewids int64 [B]; paths list[str].
@@ -75,14 +78,15 @@ class ImageDataset(Dataset):
         Where files of it are damaged it also has their rows, `damaged`: only so the main process learns of them.
         Raises DataError naming a file that is missing, does not decode, or is damaged and `broken` is error.
         """
-        images = _empty_images((len(rows), 3, *self.size))
+        images = empty_images((len(rows), 3, *self.size))
         damaged = []
         if self._cache is not None:
             self._cache.copy_rows(rows, images)
         else:
+            reading = (self.size, self.resize_filter, self.decoder)
             for place, row in enumerate(rows):
                 found: list[str] = []
-                images[place] = read_image(self.samples[row].path, self.size, self.resize_filter, self.decoder, found)
+                images[place] = read_image(self.samples[row].path, *reading, found, self.grey)
                 damaged += [row] * len(found)
             self._note_damage(damaged)
         pids, camids, viewids = torch.from_numpy(self._labels[:, list(rows)])
@@ -121,6 +125,11 @@ class ImageLoader(Loader):
         """The images that are read."""
         return self.dataset
 
+    @property
+    def image_sets(self) -> tuple[ImageDataset, ...]:
+        """All images that are read, where they lie in several lists."""
+        return (self.images,)
+
     def __iter__(self) -> Iterator[Batch]:
         for batch in super().__iter__():
             self.images.damaged.update(batch.pop(DAMAGED, ()))
@@ -157,7 +166,7 @@ def collate(batch: Batch) -> Batch:
     return batch
 
 
-def _empty_images(shape: tuple[int, ...]) -> torch.Tensor:
+def empty_images(shape: tuple[int, ...]) -> torch.Tensor:
     """Return a uint8 tensor of any content; of a worker it lies in shared memory, so that sending it copies nothing."""
     images = torch.empty(shape, dtype=torch.uint8)
     return images if get_worker_info() is None else images.share_memory_()

@@ -1,5 +1,6 @@
 """Loss functions: one per file, a pure function first and a thin module around it."""
 
+from losses.alignment import alignment_loss, norm_penalty
 from losses.center import CenterLoss
 from losses.cross_modal import cross_modal_contrast
 from losses.distill import distill_features, distill_logits, distill_relations
@@ -14,6 +15,7 @@ __all__ = [
     "SupConLoss",
     "TripletLoss",
     "TripletXLoss",
+    "alignment_loss",
     "cmpm_loss",
     "cross_modal_contrast",
     "distill_features",
@@ -21,5 +23,6 @@ __all__ = [
     "distill_relations",
     "itc_loss",
     "make_loss",
+    "norm_penalty",
     "sdm_loss",
 ]

@@ -25,6 +25,11 @@ def identity_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float =
     return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
+def identity_losses(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Return the loss [B] of each row, of which `identity_loss` is the mean."""
+    return F.cross_entropy(at_least_float32(logits), labels, reduction="none", label_smoothing=smoothing)
+
+
 def warmed_margin(margin: float, epoch: int, warmup_epochs: int) -> float:
     """Return the margin at `epoch`, from 1: m min(1, (epoch - 1) / warmup_epochs), m itself where that is 0."""
     return margin if epoch > warmup_epochs else margin * (epoch - 1) / warmup_epochs

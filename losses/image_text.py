@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from configs.keys.irra import MASKED_WORDS
-from losses.numeric import attached_zero, check_labels, unit_rows
+from losses.numeric import attached_zero, check_labels, lowest, unit_rows, weighted_mean
 from losses.own_rows import mean_of_own_rows
 from utils.precision import at_least_float32, without_autocast
 
@@ -35,15 +35,19 @@ def sdm_loss(
     scale: float = 50.0,
     image_ids: torch.Tensor | None = None,
     soft_label: float = 0.3,
+    among: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the similarity distribution matching of N pairs, a scalar of at least float32.
 
     It is KL(softmax_j(scale cos_ij) || targets), a mean over the rows, from images to texts plus from texts to images;
     targets share the pairs of one identity alike. image and text are raw features [N, D] in any float type, pids [N].
-    With image_ids [N], pairs of one image count 1 and others of its identity `soft_label`. Without rows the loss is a
-    differentiable 0. Raises ValueError for other shapes.
+    With image_ids [N], pairs of one image count 1 and others of its identity `soft_label`. `among`, bool [N], leaves
+    out all other pairs, as rows and as what a row is compared with; their features are finite. Without rows the loss
+    is a differentiable 0. Raises ValueError for other shapes.
     """
     _check_pairs(image, text, pids)
+    if among is not None:
+        check_labels(image, among)
     same = (pids[:, None] == pids[None, :]).to(at_least_float32(image).dtype)  # [N, N], symmetric
     if image_ids is not None:
         check_labels(image, image_ids)
@@ -52,8 +56,9 @@ def sdm_loss(
     if not len(image):
         return attached_zero([image, text])
     logits = scale * _products(unit_rows(image), unit_rows(text))
+    same = same if among is None else same * among
     log_targets = (F.normalize(same, p=1, dim=1) + EPS).log()
-    return _divergence(logits, log_targets) + _divergence(logits.t(), log_targets)
+    return _divergence(logits, log_targets, among) + _divergence(logits.t(), log_targets, among)
 
 
 def itc_loss(image: torch.Tensor, text: torch.Tensor, scale: float = 50.0) -> torch.Tensor:
@@ -95,10 +100,16 @@ def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return left @ right.t()
 
 
-def _divergence(logits: torch.Tensor, log_targets: torch.Tensor) -> torch.Tensor:
-    """Return the mean over rows of sum_j p_j (log p_j - log_targets_j), p = softmax of the row; both are [N, N]."""
+def _divergence(logits: torch.Tensor, log_targets: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean over rows of sum_j p_j (log p_j - log_targets_j), p = softmax of the row; both are [N, N].
+
+    `among`, bool [N], says which rows and columns there are.
+    """
+    if among is not None:
+        logits = logits.masked_fill(~among, lowest(logits))
     log_shares = logits.log_softmax(1)
-    return (log_shares.exp() * (log_shares - log_targets)).sum(1).mean()
+    by_row = (log_shares.exp() * (log_shares - log_targets)).sum(1)
+    return by_row.mean() if among is None else weighted_mean(by_row, among)
 
 
 def _check_pairs(image: torch.Tensor, text: torch.Tensor, pids: torch.Tensor | None = None) -> None:

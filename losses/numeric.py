@@ -51,11 +51,16 @@ def weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (weight * values).sum() / weight.sum().clamp(min=MIN_WEIGHT)
 
 
+def lowest(logits: torch.Tensor) -> float:
+    """Return the logit of what takes no part in a softmax: with -inf a row of such alone has NaN as its gradient."""
+    return torch.finfo(logits.dtype).min
+
+
 def unit_rows(feat: torch.Tensor) -> torch.Tensor:
-    """Return the rows of `feat` [N, D], at least float32, over their Euclidean lengths; a zero row stays zero.
+    """Return the rows of `feat` [..., D], at least float32, over their Euclidean lengths; a zero row stays zero.
 
     The gradient of a zero row is that of a row of length 1, where a clamped length would blow it up by its inverse.
     """
     feat = at_least_float32(feat)
-    length = torch.linalg.vector_norm(feat, dim=1, keepdim=True)
+    length = torch.linalg.vector_norm(feat, dim=-1, keepdim=True)
     return feat / length.masked_fill(length == 0, 1)

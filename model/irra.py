@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones.clip_joint import JointClip, at_rows, cut_to_longest, end_of
+from model.backbones.clip_joint import JointClip, at_rows, cut_without_waiting, end_of
 from model.layers.words import heads_of, make_cross_attention, make_cross_blocks, make_word_head, padding_mask
 from model.outputs import GLOBAL, ModelOutput
 from model.parts import Part
@@ -156,14 +156,14 @@ class Irra(nn.Module):
         """Return masked tokens and labels with all the padding that the cross encoder sees, or with the least."""
         self.base_model.check_length(ids)
         if self.mask_padding:
-            ids = _cut(ids)
+            ids = cut_without_waiting(ids)
             return ids, labels[:, : ids.shape[1]]
         missing = (0, self.base_model.length - ids.shape[1])
         return F.pad(ids, missing), F.pad(labels, missing)
 
     def _encode_cut(self, ids: torch.Tensor) -> torch.Tensor:
         self.base_model.check_length(ids)
-        return self.encode_text(_cut(ids))
+        return self.encode_text(cut_without_waiting(ids))
 
     def _logits(self, pair: list[torch.Tensor]) -> list[torch.Tensor]:
         return [self.classifier(features) for features in pair] if self.classifies else []
@@ -184,7 +184,7 @@ class Irra(nn.Module):
     def keep_text_tower_only(self) -> None:
         """Remove all but what embeds captions."""
         self.keep_embedding_only()
-        del self.base_model.visual
+        self.base_model.remove_image_tower()
 
     @property
     def depth(self) -> int:
@@ -211,8 +211,3 @@ class Irra(nn.Module):
     def weight_rules(self) -> WeightRules:
         """Return what is known about checkpoints for this model."""
         return IrraRules(self)
-
-
-def _cut(ids: torch.Tensor) -> torch.Tensor:
-    """Return captions cut to the longest where nothing has to wait for that: on the CPU."""
-    return cut_to_longest(ids) if ids.device.type == "cpu" and not torch.compiler.is_compiling() else ids

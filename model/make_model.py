@@ -8,10 +8,12 @@ from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.pcb import NAME as PCB
 from model.families.clip_reid import make_clip_reid
 from model.families.common import Counts
 from model.families.irra import make_irra
+from model.families.multimodal import make_multimodal
 from model.families.pcb import make_pcb
 from model.families.resnet50 import make_resnet50
 from model.families.transformer import make_transformer
@@ -27,6 +29,7 @@ FAMILIES: dict[str, Callable[[CfgNode, Counts, str], nn.Module]] = {
     **dict.fromkeys(CLIP_REID, make_clip_reid),
     IRRA: make_irra,
     PCB: make_pcb,
+    MULTIMODAL: make_multimodal,
 }
 
 
@@ -41,7 +44,7 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
     -> width, in the order of the embedding), `embed_batch(batch)` -> [B, D], `load_param(path, key)` and
     `part_of(name)` -> Part. An image model is called with (images, cam_label=None, view_label=None) and has
     `forward_output` with the same arguments -> ModelOutput in either mode. IRRA is called with (images, caption_ids,
-    mlm_ids, mlm_labels) and embeds captions too.
+    mlm_ids, mlm_labels) and embeds captions too; the model of several modalities with dicts of inputs and masks.
     """
     if cfg.MODEL.NAME not in FAMILIES:
         raise ConfigError(f"MODEL.NAME got '{cfg.MODEL.NAME}', allowed: {', '.join(FAMILIES)}")

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from configs.compare import find_changes, flatten
 from configs.keys import affects, get_cfg_defaults
-from configs.titles import names_of_tests
+from configs.titles import OF_TRIALS, names_of_tests
 from datasets.labels import MAX_IDS, MAX_LABEL, MAX_SIDE_ROWS
 from datasets.make_dataloader import ReIDData
 from utils.atomic import write_text_atomic
@@ -157,16 +157,23 @@ def data_differences(
     no training images here (fingerprint '').
     """
     differences = []
+    settings = flatten(plain_tree(provenance["config"]) or {})
     names, before = list(cfg.DATASETS.NAMES), provenance["datasets"]
     if train_fingerprint and (names, train_fingerprint) != (before, provenance["train_fingerprint"]):
         line = (
             f"the checkpoint was trained on {', '.join(before)} (fingerprint {provenance['train_fingerprint']}), the "
             f"training set here is {', '.join(names)} (fingerprint {train_fingerprint})"
         )
-        held_out = flatten(plain_tree(provenance["config"]) or {}).get("DATASETS.VAL_IDS", 0)
+        held_out = settings.get("DATASETS.VAL_IDS", 0)
         if held_out != cfg.DATASETS.VAL_IDS:
             line += f"; DATASETS.VAL_IDS was {held_out} then and is {cfg.DATASETS.VAL_IDS} here"
         differences.append(line)
+    trial = settings.get("DATASETS.TRIAL", cfg.DATASETS.TRIAL)
+    if trial != cfg.DATASETS.TRIAL and {*before} & {*names_of_tests(cfg)} & {*OF_TRIALS}:
+        differences.append(
+            f"the checkpoint was trained on trial {trial} (DATASETS.TRIAL) and tested on trial {cfg.DATASETS.TRIAL}: "
+            "it has learnt persons that are searched for here, so the scores are too high"
+        )
     same_test = names_of_tests(cfg)[0] == provenance["tested_on"]
     if same_test and test_fingerprint != provenance["test_fingerprint"]:
         differences.append(

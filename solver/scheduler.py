@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from configs.keys.solver import AFTER_WARMUP, SCHEDULERS, STEPPED
+from configs.keys.solver import AFTER_WARMUP, SCHEDULERS, STEPPED, WARMUP_COSINE
 from configs.own_values import own_value
 from configs.stages import WITHOUT_IMAGES, last_stage, solver_of, warmup_epochs
 from utils.errors import ConfigError
@@ -40,11 +40,11 @@ class Warmup:
             )
 
     def progress(self, epoch: float) -> float:
-        """Return the share of the warm-up that has passed at `epoch` < epochs, in [0, 1)."""
+        """Return the share of the warm-up that has passed at `epoch` <= epochs, in [0, 1]; constant: 0."""
         return epoch / self.epochs if self.method == "linear" else 0.0
 
     def factor_at(self, epoch: float) -> float:
-        """Return f (1 - t/W) + t/W at t = `epoch` < W = epochs for linear, f for constant; f = factor."""
+        """Return f (1 - t/W) + t/W at t = `epoch` <= W = epochs for linear, f for constant; f = factor."""
         progress = self.progress(epoch)
         return self.factor * (1 - progress) + progress
 
@@ -63,6 +63,21 @@ def cosine_lr(epoch: float, peak: float, base_lr: float, max_epochs: int, min_fa
         start = warmup.factor * base_lr
         return start + warmup.progress(epoch) * (peak - start)
     return _cosine(epoch, peak, min_factor * base_lr, max_epochs)
+
+
+def warmup_cosine_lr(epoch: int, peak: float, max_epochs: int, min_factor: float, warmup: Warmup) -> float:
+    """Return the learning rate at `epoch` t + 1 >= 1 of a group whose own rate is `peak`.
+
+    t < W:      peak (f + (1 - f) (t + 1) / W)           f = warmup.factor, W = warmup.epochs (constant: peak f)
+    W <= t < E: peak (m + (1 - m) (1 + cos(pi (t - W) / (E - W))) / 2)       m = min_factor, E = max_epochs
+    t >= E:     peak m
+    Unlike `cosine_lr` the warm-up ends at the peak, the cosine begins there, and all groups fall by the same factor.
+    Reference: Loshchilov & Hutter, SGDR, ICLR 2017, equation 5.
+    """
+    passed = epoch - 1
+    if passed < warmup.epochs:
+        return peak * warmup.factor_at(epoch)
+    return peak * _cosine(passed - warmup.epochs, 1.0, min_factor, max_epochs - warmup.epochs)
 
 
 def multistep_lr(epoch: float, peak: float, steps: Sequence[int], gamma: float, warmup: Warmup) -> float:
@@ -206,6 +221,13 @@ def make_schedule(cfg: CfgNode, stage: str = "") -> Callable[[int, float], float
         return partial(
             cosine_lr,
             base_lr=solver.BASE_LR,
+            max_epochs=solver.MAX_EPOCHS,
+            min_factor=solver.MIN_LR_FACTOR,
+            warmup=_make_warmup(cfg, stage),
+        )
+    if kind == WARMUP_COSINE:
+        return partial(
+            warmup_cosine_lr,
             max_epochs=solver.MAX_EPOCHS,
             min_factor=solver.MIN_LR_FACTOR,
             warmup=_make_warmup(cfg, stage),

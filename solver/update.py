@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from configs.stages import solver_of
 from solver.centers import step_centers
+from solver.clipping import QuantileClip
 from solver.make_optimizer import make_optimizer
 from solver.watch import Watch
 from utils.device import resolve_amp
@@ -23,7 +24,8 @@ class Updater:
 
     A step takes place after every `accum_steps` batches and at the end of an epoch, with the mean gradient of its
     batches. `clip` gets the parameters whose gradients it bounds, unscaled: those of `optimizer`, or `parameters`,
-    whose order decides the last bit of a norm over them. Without `scaler` losses are not scaled.
+    whose order decides the last bit of a norm over them. A `QuantileClip` starts anew at the first batch of an epoch.
+    Without `scaler` losses are not scaled.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Updater:
 
     def backward(self, total: torch.Tensor, step: int, total_steps: int) -> None:
         """Add the gradients of a batch's loss, as its share in the mean over the batches of one optimizer step."""
+        if step == 1 and isinstance(self._clip, QuantileClip):
+            self._clip.reset()
         if self.watch is not None:
             self.watch.see_loss(total)
         self.scaler.scale(total / group_size(step, total_steps, self.accum_steps)).backward()
@@ -101,9 +105,15 @@ def updater_of(
 ) -> Updater:
     """Return the updater of a stage with the `optimizers` that `make_optimizer` returned."""
     solver = solver_of(cfg, stage)
-    clip = partial(clip_norm, largest=solver.GRAD_CLIP) if solver.GRAD_CLIP > 0 else None
     scaler = make_scaler(device, resolve_amp(solver.AMP, device))
-    return Updater(*optimizers, scaler, clip, solver.ACCUM_STEPS, list(model.parameters()))
+    return Updater(*optimizers, scaler, make_clip(solver), solver.ACCUM_STEPS, list(model.parameters()))
+
+
+def make_clip(solver: CfgNode) -> Clip | None:
+    """Return what bounds the gradients of a stage with these solver keys, None = nothing."""
+    if solver.GRAD_CLIP_QUANTILE > 0:
+        return QuantileClip(quantile=solver.GRAD_CLIP_QUANTILE)
+    return partial(clip_norm, largest=solver.GRAD_CLIP) if solver.GRAD_CLIP > 0 else None
 
 
 def clip_norm(parameters: list[nn.Parameter], largest: float) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import captions, evaluation, reranking
+from benchmarks import captions, evaluation, query_sets, reranking
 from benchmarks import measure as measure_module
 from benchmarks.measure import Bar, Cost, compare, measure
+from tests.reference import slow_query_sets
 from tests.reference.retrieval import evaluate
 from utils.errors import ConfigError
 from utils.ranking.rank import rank_distances
@@ -118,3 +119,36 @@ def test_cost_is_time_and_peak_memory():
     result, cost = measure(lambda: np.zeros(10**6).sum(), 2)
     assert result == 0 and 8e6 <= cost.peak_bytes < 8.2e6 and cost.seconds > 0
     assert "2.0x faster, 4.0x less memory" in compare("title", Cost(2.0, 4 * 2**20), Cost(1.0, 2**20))
+
+
+def test_plain_query_sets_equal_the_slow_reference():
+    test = query_sets.make_test(12, 150, 3)
+    embedded = query_sets.make_embedded(test, 8)
+    found = dict(query_sets.plain_sets(test, embedded, 6))
+    assert [*found] == ["NIR", "CP", "SK", "TEXT", "NIR+CP", "NIR+SK"] and len(test.trials) == 32
+    feat = embedded.feat.double().tolist()
+
+    def fuse(items: list[list[float]]) -> list[float]:
+        z = torch.tensor(items).float()[None]
+        return embedded.fuse(z, torch.ones(z.shape[:2], dtype=torch.bool))[0].tolist()
+
+    for trial in (test.trials[0], test.trials[5]):
+        lists = slow_query_sets.ranked((trial.query.tolist(), trial.gallery.tolist()), feat, test.labels.pids, fuse)
+        expected = slow_query_sets.figures(lists, query_sets.DEPTH)
+        assert found[trial.set] | {"num_query": 12} == pytest.approx(expected, abs=1e-4)
+        assert 0.3 < expected["mAP"] < 0.9
+
+
+def test_query_sets_compare_equal_figures_and_keep_both_sides(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(query_sets, "run_apart", query_sets.run_way)
+    monkeypatch.setattr(measure_module, "RESULTS", tmp_path)
+    monkeypatch.setitem(query_sets.SIZES, "small", (12, 30, 3, 8, 2))
+    query_sets.main([])
+    said = capsys.readouterr().out
+    assert "equal in 2 sets; ours has 32" in said and said.count("bar: ") == 1
+    rows = json.loads((tmp_path / "query_sets.json").read_text())["facts"]["rows"]
+    assert [(row["way"], row["sets"]) for row in rows] == [("plain", 2), ("ours", 32)]
+    plain = query_sets.run_way("plain", (12, 30, 3, 8, 1))
+    other = plain._replace(sets={"NIR": plain.sets["NIR"] | {"mAP@100": 2.0}})
+    with pytest.raises(AssertionError, match="NIR: mAP@100"):
+        query_sets.check({"plain": plain, "ours": other}, 12)

@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 
 from benchmarks.startup import find_commands
-from datasets import synthetic_persons, synthetic_text
+from datasets import synthetic_orbench, synthetic_persons, synthetic_text
 from datasets.synthetic import load as synthetic
 from datasets.synthetic.plan import plan_identities, plan_shots
 from tests.fake_runner import FakeRunner, queries
 from tests.pages import PAGES, README, ROOT, Block, blocks_of, inline_commands, prose_of, words_of
 from tests.test_docs import ids, section
 from tests.tools.irra_runs import write_irra_run
+from tests.tools.modal_runs import write_modal_run
 from tools.study.names import config_label, default_prefix, experiment_name
 from utils.errors import USER_ERROR_CODE, run_command
 from utils.test_folder import METRICS
@@ -45,9 +46,20 @@ def irra_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_irra_run(tmp_path_factory.mktemp("irra") / "run")
 
 
+@pytest.fixture(scope="module")
+def modal_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of a tiny model of five modalities; read only."""
+    return write_modal_run(tmp_path_factory.mktemp("modal") / "run")
+
+
 @pytest.fixture
 def workplace(
-    tmp_path: Path, trained_run: Path, irra_run: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    trained_run: Path,
+    irra_run: Path,
+    modal_run: Path,
+    runner: FakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """The working directory: configs/, small data, a trained run and results under the names of the pages."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -58,12 +70,16 @@ def workplace(
     monkeypatch.setattr(synthetic_text, "draw_synthetic_text", captioned)
     persons = partial(synthetic_persons.draw_synthetic_persons, num_train_ids=1, num_test_ids=1)
     monkeypatch.setattr(synthetic_persons, "draw_synthetic_persons", persons)
+    modal = partial(synthetic_orbench.draw_synthetic_orbench, num_train_ids=1, num_test_ids=1)
+    monkeypatch.setattr(synthetic_orbench, "draw_synthetic_orbench", modal)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "logs").mkdir()
     for name in ("synthetic_baseline_seed0_run", "my_run", "clip_reid_person_vit_clipreid_seed0_run"):
         (tmp_path / "logs" / name).symlink_to(trained_run)
-    words = experiment_name(default_prefix("synthetic_text"), None, None, config_label("irra.yml"), ())
-    (tmp_path / "logs" / f"{words}_seed0_run").symlink_to(irra_run)
+    runs = (("synthetic_text", "irra.yml", irra_run), ("synthetic_orbench", "multimodal.yml", modal_run))
+    for data, recipe, run in runs:
+        words = experiment_name(default_prefix(data), None, None, config_label(recipe), ())
+        (tmp_path / "logs" / f"{words}_seed0_run").symlink_to(run)
     (tmp_path / "captions.txt").write_text("a red pickup\na yellow bus\n")
     for name, mean_ap in COMPARED.items():
         for seed in range(3):
@@ -73,6 +89,7 @@ def workplace(
             content = dict.fromkeys(METRICS, 0.5) | {"data_fingerprint": "d"}
             (folder / "summary.json").write_text(json.dumps(content))
     synthetic_text.load_synthetic_text(tmp_path / "data")
+    synthetic_orbench.load_synthetic_orbench(tmp_path / "data")
     synthetic.load_synthetic(tmp_path / "data")
     drawn = tmp_path / "data" / "synthetic_veri"
     image = next((drawn / "image_query").glob("*.jpg"))

@@ -34,6 +34,7 @@ SLICE_TITLES = {
     "viewpoint": "Viewpoint of the query",
     "brightness": "Brightness of the query (mean luma, 0..1)",
     "occlusion": "Occlusion of the query",
+    "side": "Side that the drawing shows",
     "words": "Words of the caption",
     "matches": "Gallery images that match the query",
 }
@@ -41,7 +42,7 @@ SLICE_TITLES = {
 
 def camera_pair_chart(slices: Sequence[Slice], title: str = "mAP per camera pair") -> Figure:
     """Return the heat map of mAP of the slices of kind camera_pair; pairs without a valid query are hatched."""
-    figure = _figure(title, 1.2 * WIDTH)
+    figure = new_figure(title, 1.2 * WIDTH)
     axes = figure.subplots()
     _draw_camera_pairs(axes, slices)
     axes.set_aspect("equal")
@@ -51,10 +52,10 @@ def camera_pair_chart(slices: Sequence[Slice], title: str = "mAP per camera pair
 def slice_chart(slices: Sequence[Slice], kind: str, title: str | None = None) -> Figure:
     """Return bars of mAP with dots of Rank-1, and the number of valid queries, for the slices of one `kind`."""
     rows = [part for part in slices if part.kind == kind]
-    figure = _figure(title or SLICE_TITLES[kind], 1.1 + 0.3 * max(len(rows), 1))
+    figure = new_figure(title or SLICE_TITLES[kind], 1.1 + 0.3 * max(len(rows), 1))
     axes = figure.subplots()
     _draw_slices(axes, rows)
-    _legend_below(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -63,7 +64,9 @@ def slices_chart(slices: Sequence[Slice], title: str) -> Figure:
     kinds = [kind for kind in SLICE_TITLES if any(part.kind == kind for part in slices)]
     has_pairs = any(part.kind == "camera_pair" for part in slices)
     counts = [sum(part.kind == kind for part in slices) for kind in kinds]
-    figure = _figure(title, max(1.5 + sum(0.8 + 0.27 * count for count in counts), 1.2 * WIDTH if has_pairs else 0.0))
+    figure = new_figure(
+        title, max(1.5 + sum(0.8 + 0.27 * count for count in counts), 1.2 * WIDTH if has_pairs else 0.0)
+    )
     figure.set_figwidth(2.2 * WIDTH if has_pairs else WIDTH)
     areas = figure.subfigures(1, 2) if has_pairs else [figure]
     if has_pairs:
@@ -75,7 +78,7 @@ def slices_chart(slices: Sequence[Slice], title: str) -> Figure:
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_title(SLICE_TITLES[kind], fontsize=FONT)
             _draw_slices(axes, [part for part in slices if part.kind == kind])
-        _legend_below(areas[-1], panels[0])
+        legend_below(areas[-1], panels[0])
     return figure
 
 
@@ -94,7 +97,7 @@ def distance_chart(
 
     Each histogram sums to 1, so that the few positive pairs are as visible as the many negative ones.
     """
-    figure = _figure(title, 3.2)
+    figure = new_figure(title, 3.2)
     axes = figure.subplots()
     sides = (("same identity", positive, PALETTE[0]), ("other identity", negative, PALETTE[1]))
     for name, counts, color in sides:
@@ -104,8 +107,8 @@ def distance_chart(
         axes.stairs(share, edges, color=color, linewidth=1.5, label=f"{name} ({total:,} pairs)")
     axes.set(xlabel="distance", ylabel="share of the pairs", xlim=(edges[0], edges[-1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    _grid(axes)
-    _legend_below(figure, axes)
+    light_grid(axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -117,7 +120,7 @@ def roc_chart(
     Their numbers stand in the legend: beside dots near 0 or 1 they would cover each other or an axis.
     """
     fpr, tpr = np.asarray(fpr), np.asarray(tpr)
-    figure = _figure(title, 3.2)
+    figure = new_figure(title, 3.2)
     axes = figure.subplots()
     left = min([rate for rate in (*fpr, *points) if rate > 0], default=0.1)
     begin = max(np.searchsorted(fpr, left, "right") - 1, 0)  # the last point at or before the left edge
@@ -127,9 +130,9 @@ def roc_chart(
         axes.plot(max(rate, left), value, "o", label=f"{value:.1%} at {rate:g}", **style)
     axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="true positive rate")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _grid(axes)
+    light_grid(axes)
     if points:
-        _legend_below(figure, axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -145,28 +148,28 @@ def line_chart(
 
     `boundaries` are (x, name of the phase that begins there). `percent`: y holds fractions.
     """
-    figure = _figure(title, 3.2)
+    figure = new_figure(title, 3.2)
     axes = figure.subplots()
     for index, (name, (x, y)) in enumerate(series.items()):
         style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
         marker = "o" if len(x) <= MAX_MARKED else None
         color = PALETTE[index % len(PALETTE)]
-        axes.plot(x, y, style, color=color, linewidth=1.5, marker=marker, markersize=3, label=_plain(name))
+        axes.plot(x, y, style, color=color, linewidth=1.5, marker=marker, markersize=3, label=plain_text(name))
     if not series:
         axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="0.4")
     for x, name in boundaries:
         axes.axvline(x, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
         name = textwrap.shorten(name, LABEL_COLUMNS, placeholder="...")
-        text = axes.text(x, 0.98, _plain(name), transform=axes.get_xaxis_transform(), rotation=90, bbox=box)
+        text = axes.text(x, 0.98, plain_text(name), transform=axes.get_xaxis_transform(), rotation=90, bbox=box)
         text.set(ha="left", va="top", fontsize=SMALL_FONT, color="0.25")
-    axes.set(xlabel=_plain(x_label), ylabel=_plain(y_label))
+    axes.set(xlabel=plain_text(x_label), ylabel=plain_text(y_label))
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    _grid(axes)
+    light_grid(axes)
     if len(series) > 1:
-        _legend_below(figure, axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -199,21 +202,22 @@ def save_png(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
 
 
-def _figure(title: str, height: float) -> Figure:
+def new_figure(title: str, height: float) -> Figure:
     """Return an empty figure, `height` inches high, with its title above and as its label."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white", label=title)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-    figure.suptitle(_plain(textwrap.fill(title, TITLE_COLUMNS)), fontsize=FONT + 1)
+    figure.suptitle(plain_text(textwrap.fill(title, TITLE_COLUMNS)), fontsize=FONT + 1)
     return figure
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return `text` such that matplotlib takes no part of it for a formula or for a line to leave out."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
-def _grid(axes: Axes) -> None:
+def light_grid(axes: Axes) -> None:
+    """Give axes the looks of all figures: a pale grid behind, no frame above and at the right."""
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -222,7 +226,8 @@ def _grid(axes: Axes) -> None:
         axis.label.set_size(FONT)
 
 
-def _legend_below(figure: FigureBase, axes: Axes) -> None:
+def legend_below(figure: FigureBase, axes: Axes) -> None:
+    """Put the legend of axes below the whole figure."""
     handles, labels = axes.get_legend_handles_labels()
     columns = max(1, min(len(labels), 60 // (6 + max(map(len, labels)))))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT - 1)
@@ -253,7 +258,7 @@ def _draw_camera_pairs(axes: Axes, slices: Sequence[Slice]) -> None:
             text.set(ha="center", va="center", fontsize=SMALL_FONT)
     for axis, names in ((axes.xaxis, galleries), (axes.yaxis, queries)):
         step = -(-len(names) // MAX_NAMED)
-        axis.set_ticks(np.arange(0, len(names), step) + 0.5, [_plain(name) for name in names[::step]])
+        axis.set_ticks(np.arange(0, len(names), step) + 0.5, [plain_text(name) for name in names[::step]])
     axes.invert_yaxis()
     axes.set_xlabel("gallery camera", fontsize=FONT)
     axes.set_ylabel("query camera", fontsize=FONT)
@@ -272,8 +277,8 @@ def _draw_slices(axes: Axes, rows: Sequence[Slice]) -> None:
         axes.text(0.01, place, text, va="center", fontsize=SMALL_FONT)
         where = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL_FONT}
         axes.text(1.02, place, f"n = {part.num_query:,}", **where)
-    axes.set_yticks(places, [_plain(part.query) for part in rows])
+    axes.set_yticks(places, [plain_text(part.query) for part in rows])
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _grid(axes)
+    light_grid(axes)
     axes.grid(visible=False, axis="y")

@@ -16,13 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.commands import parse_config_args
-from utils.errors import ConfigError, DataError, run_command
+from utils.errors import run_command
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
-
-    from datasets.bases import ReIDDataset, Sample
-    from datasets.captions import CaptionDataset, Pair
 
 MAX_LINES = 20  # findings of one kind that are printed one by one
 SLICE = 2048  # images handed to the threads at once, so that Ctrl-C is answered soon
@@ -48,15 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     return int(bool(findings))
 
 
-class Examined(NamedTuple):
-    """What the labels of data sets showed, and the images that are still to be read."""
-
-    findings: list[str]
-    parts: list[tuple[str, list[tuple[str, int]]]]  # data set, (path, identity) of images whose identities compare
-    train_paths: set[str]
-    test_paths: set[str]
-
-
 def do_check(cfg: "CfgNode") -> list[str]:
     """Load the data of `cfg`, print table and notes, and return one line per finding.
 
@@ -64,148 +52,14 @@ def do_check(cfg: "CfgNode") -> list[str]:
     DataError when the data cannot be loaded, not a single query can be evaluated, or DATASETS.VAL_IDS holds too many
     identities out.
     """
-    from datasets.read_captions import READ_CAPTIONS
+    from tools.examined import examine
 
-    findings, parts, train_paths, test_paths = (
-        examine_captions(cfg) if cfg.MODEL.NAME in READ_CAPTIONS else examine_samples(cfg)
-    )
+    findings, parts, train_paths, test_paths = examine(cfg)
     reports = read_files(sorted(train_paths | test_paths))
     findings += shorten([report.finding for report in reports if report.finding], "files that cannot be read")
     findings += shorten(shared_images(reports, train_paths, test_paths), "images shared by train and test")
     findings += shorten(doubted_images(reports, parts), "images of several identities")
     return findings
-
-
-def examine_samples(cfg: "CfgNode") -> Examined:
-    """Load the images of `cfg`, print table and notes, and return what their labels show; errors as `do_check`."""
-    from configs.titles import names_of_tests
-    from datasets.bases import match_findings, published_findings, statistics_table
-    from datasets.read import make_datasets, names_to_read
-
-    names = names_to_read(cfg, names_of_tests(cfg))
-    known = dict(zip(names, make_datasets(cfg, names), strict=True))
-    trained = [known[name] for name in cfg.DATASETS.NAMES]
-    findings = untrainable(trained) or training_findings(cfg, trained)
-    datasets = list(known.values())
-    print_data(statistics_table(datasets), datasets)
-    findings += [line for dataset in datasets for line in published_findings(dataset)]
-    for name in names_of_tests(cfg):
-        tested = known[name]
-        findings += match_findings(tested)
-        if name not in cfg.DATASETS.NAMES or tested.no_train:  # the model is told none of its labels
-            continue
-        if cfg.MODEL.SIE_CAMERA:
-            findings += label_findings(tested, "camid", "MODEL.SIE_CAMERA")
-        if cfg.MODEL.SIE_VIEW:
-            findings += label_findings(tested, "viewid", "MODEL.SIE_VIEW")
-    parts = [
-        (dataset.name, [(sample.path, sample.pid) for sample in samples])
-        for dataset in datasets
-        for samples in (dataset.train, dataset.query + dataset.gallery)
-    ]
-    train_paths = {sample.path for dataset in trained for sample in dataset.train}
-    test_paths = {sample.path for name in names_of_tests(cfg) for sample in known[name].query + known[name].gallery}
-    return Examined(findings, parts, train_paths, test_paths)
-
-
-def examine_captions(cfg: "CfgNode") -> Examined:
-    """Load the captioned images of `cfg`, print table and notes, and return what captions and labels show.
-
-    The images of val splits count as tested. Errors as `do_check`.
-    """
-    from configs.titles import names_of_tests
-    from datasets.caption_checks import (
-        caption_match_findings,
-        caption_table,
-        doubtful_captions,
-        images_of_split,
-        published_caption_findings,
-    )
-    from datasets.read import names_to_read
-    from datasets.read_captions import make_caption_datasets
-
-    names = names_to_read(cfg, names_of_tests(cfg))
-    known = dict(zip(names, make_caption_datasets(cfg, names), strict=True))
-    trained, datasets = [known[name] for name in cfg.DATASETS.NAMES], list(known.values())
-    findings = untrainable(trained) or caption_training_findings(cfg, trained)
-    print_data(caption_table(datasets), datasets)
-    val_split = cfg.DATASETS.EVAL_SPLIT == "val" and not cfg.DATASETS.VAL_IDS
-    if val_split and not any(dataset.val for dataset in trained):
-        print(f"note: {', '.join(cfg.DATASETS.NAMES)} has no val split, so training looks at the test split")
-    for dataset in datasets:
-        findings += [*published_caption_findings(dataset), *doubtful_captions(dataset, cfg.INPUT.TEXT.LENGTH)]
-    for name in names_of_tests(cfg):
-        findings += caption_match_findings(known[name])
-    parts = [
-        (dataset.name, [image for split in splits for image in images_of_split(dataset, split)])
-        for dataset in datasets
-        for splits in (("train",), ("val", "test"))
-    ]
-    train_paths = {path for dataset in trained for path, _ in images_of_split(dataset, "train")}
-    test_paths = {path for name in names_of_tests(cfg) for path, _ in images_of_split(known[name], "test")}
-    test_paths |= {path for dataset in trained for path, _ in images_of_split(dataset, "val")}
-    return Examined(findings, parts, train_paths, test_paths)
-
-
-def print_data(table: str, datasets: "Iterable[ReIDDataset | CaptionDataset]") -> None:
-    """Print the table of the data sets and their notes."""
-    print(table)
-    for dataset in datasets:
-        for note in dataset.notes:
-            print(f"note: {note}")
-
-
-def untrainable(trained: "Iterable[ReIDDataset | CaptionDataset]") -> list[str]:
-    """Return a line for each data set that has nothing to train on."""
-    return [f"{dataset.name}: nothing to train on: {dataset.no_train}" for dataset in trained if dataset.no_train]
-
-
-def training_findings(cfg: "CfgNode", trained: Sequence["ReIDDataset"]) -> list[str]:
-    """Return a line where training would refuse the batches or losses of `cfg` on these data sets."""
-    from datasets.join import join_training_sets
-    from datasets.read import hold_out_ids
-
-    train = join_training_sets(trained)
-    if cfg.DATASETS.VAL_IDS:
-        train = hold_out_ids(cfg, trained, train).train
-    return refusals(cfg, train)
-
-
-def caption_training_findings(cfg: "CfgNode", trained: Sequence["CaptionDataset"]) -> list[str]:
-    """Return a line where training would refuse the batches of `cfg` on these captioned data sets."""
-    from datasets.read_captions import hold_out_captions, join_pairs
-
-    train = join_pairs([dataset.train for dataset in trained])
-    if cfg.DATASETS.VAL_IDS:
-        train, _ = hold_out_captions(train, cfg.DATASETS.VAL_IDS)
-    return refusals(cfg, train)
-
-
-def refusals(cfg: "CfgNode", train: "Sequence[Sample | Pair]") -> list[str]:
-    """Return a line where training would refuse the batches or losses of `cfg` on these samples."""
-    from datasets.training_set import check_training_set
-
-    try:
-        check_training_set(cfg, train, world_size=1)
-    except (ConfigError, DataError) as error:
-        return [str(error)]
-    return []
-
-
-def label_findings(dataset: "ReIDDataset", label: str, key: str) -> list[str]:
-    """Return a line when test images have camids or viewids that no training image has.
-
-    `label` is "camid" or "viewid", `key` the switch of the side information embedding that has no row for them.
-    """
-    trained = {getattr(sample, label) for sample in dataset.train}
-    unseen = {getattr(sample, label) for sample in dataset.query + dataset.gallery} - trained - {-1}
-    if not unseen:
-        return []
-    listed = ", ".join(str(value) for value in sorted(unseen)[:MAX_LINES]) + ", ..." * (len(unseen) > MAX_LINES)
-    return [
-        f"{dataset.name}: {label} {listed} of the test images never occurs in training (train: 0 to {max(trained)}), "
-        f"so the side information embedding has no trained row for it; set {key} False or correct the {label}s"
-    ]
 
 
 def read_files(paths: Sequence[str]) -> list[FileReport]:

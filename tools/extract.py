@@ -2,6 +2,9 @@
 
 python -m tools.extract --run logs/my_run --images photos --out feats.npz
 python -m tools.extract --run logs/my_run --texts captions.txt --out texts.npz
+python -m tools.extract --run logs/my_run --modality nir --images photos --out feats.npz
+
+The last one takes the images for infrared ones, for a model that was trained on these (MODEL.NAME multimodal).
 
 The file holds feat [N, D] float32, L2-normalised, and meta, a JSON text that names the model; of images path [N]
 unicode, of sentences text [N] unicode and line [N] int64, their lines from 1. Read it with
@@ -22,7 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.keys.multimodal import NAME as MULTIMODAL
+from configs.modalities import TEXT, VIS
 from tools.loose_images import SKIP_HINT, add_paths, add_skip_broken, find_images
+from tools.queries import modality_flag
 from tools.source import load_source, source_parser
 from utils.commands import path_flag
 from utils.errors import ConfigError, DataError, run_command
@@ -53,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     make_folder(str(file.parent), "--out")
     from tools.feature_extractor import BrokenImageError, FeatureExtractor
 
-    extractor = FeatureExtractor(load_source(args))
+    extractor = FeatureExtractor(load_source(args), args.modality or VIS)
     try:
         written = (
             extract_images(file, extractor, paths, args.skip_broken)
@@ -73,6 +79,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     what = "folders, each with all folders below it, and single files"
     add_paths(parser, "--images", metavar="PATH", what=what, required=False)
     parser.add_argument(
+        "--modality",
+        type=modality_flag,
+        metavar="M",
+        help="what the images are (default: vis, RGB), for a model of several modalities",
+    )
+    parser.add_argument(
         "--texts",
         type=path_flag,
         metavar="FILE.txt",
@@ -87,6 +99,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("name what to embed: --images PATH ... or --texts FILE.txt, one of the two")
     if args.texts is not None and args.skip_broken:
         parser.error("--skip-broken goes with --images")
+    if args.modality is not None and (args.texts is not None or args.modality == TEXT):
+        parser.error("--modality says of what modality --images are; sentences go with --texts FILE.txt, without it")
     return args
 
 
@@ -128,6 +142,8 @@ def extract_images(file: Path, extractor: FeatureExtractor, paths: Sequence[str]
         raise DataError(f"--images: none of the {len(paths)} images can be read")
     settings = extractor.cfg.INPUT
     of_images = {"size": list(settings.SIZE_TEST), "filter": settings.FILTER_TEST, "flip": extractor.flip}
+    if extractor.cfg.MODEL.NAME == MULTIMODAL:
+        of_images["modality"] = extractor.modality
     return _save(file, extractor, np.concatenate(parts), {"path": np.array(paths)[rows]}, of_images)
 
 

@@ -3,6 +3,7 @@
 extractor = FeatureExtractor.from_run("logs/my_run")
 feat = extractor(["a.jpg", Image.open("b.png")])  # [2, D]
 text = extractor.embed_texts(["a woman in a red coat"])  # [1, D], where the model was trained on captions
+both = extractor.embed_queries([{"nir": "c.jpg", "text": "a red coat"}])  # [1, D], where it was on these modalities
 
 Stands with the commands above processor, which it imports; nothing below may import it.
 """
@@ -12,7 +13,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,15 +26,17 @@ from tqdm import tqdm
 
 from configs.compare import flatten
 from configs.keys import affects
+from configs.keys.multimodal import NAME as MULTIMODAL
+from configs.modalities import GREY, TEXT, VIS
 from datasets.batch import Batch
 from datasets.loader import Loader
-from datasets.read_captions import READ_CAPTIONS
-from datasets.tokens import SHORTEST, count_tokens, length_notes, tokenize_all
 from datasets.torch_datasets import NUM_EXAMPLES, damage_line
 from model.layers.sie import NEUTRAL_ROWS
-from processor.evaluation.embed import embed_batch, in_precision, make_embedding, precision_name
+from processor.evaluation.embed import embed_batch, fuse_by_model, in_precision, make_embedding, precision_name
 from processor.trained import Trained, find_weight, load_trained
+from tools.caption_rows import token_batches
 from tools.image_rows import FilePath, ImageLike, LooseImages, gather
+from tools.modalities import check_queries, check_reads, read_by
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError
 from utils.workers import num_workers
@@ -52,37 +55,51 @@ class BrokenImageError(DataError):
 class FeatureExtractor:
     """Embeds images with a trained model; they need no labels and may have any size. Of a model of captions, texts too.
 
+    Of a model of several modalities its images are of one of them, `modality`; `embed_queries` takes any. An embedding
+    is what the model fuses from all items of an image or query.
+
     An image is a path, a PIL image, a numpy array uint8 [H, W, 3] or a tensor uint8 [3, H, W], RGB. It is resized and
     normalised by the code that test.py runs, with INPUT.SIZE_TEST, FILTER_TEST, DECODER and TEST.FLIP of the model's
     configuration; as there, an EXIF orientation is not applied. The model runs in the precision of TEST.AMP, which
     `precision` names, embeddings are float32. They are always L2-normalised, whatever TEST.FEAT_NORM says. Raises
-    ConfigError for a TEST.AMP that the device cannot compute in.
+    ConfigError for a TEST.AMP that the device cannot compute in, and for a modality that the model does not read.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: Trained, modality: str = VIS) -> None:
         self.cfg, self.model, self.device, self.weight = trained.cfg, trained.model, trained.device, trained.weight
+        self.modality = modality
+        self.reads = read_by(self.cfg, self.model)
+        self._check_reads(modality)
+        if modality == TEXT:
+            raise ConfigError("an extractor is of images, sentences are no images; embed_texts takes them in any case")
         self._how = make_embedding(self.cfg, self.device)._replace(unit=False)  # normalised on the CPU, when checked
         self._counts = self.model.side_counts
         self._is_divided = self.model.side_rows != NEUTRAL_ROWS
         self._told: set[str] = set()
 
     @classmethod
-    def from_run(cls, output_dir: str | Path, epoch: int | None = None, opts: Sequence[str] = ()) -> "FeatureExtractor":
+    def from_run(
+        cls, output_dir: str | Path, epoch: int | None = None, opts: Sequence[str] = (), modality: str = VIS
+    ) -> "FeatureExtractor":
         """Return the extractor of a run folder's checkpoint of `epoch`, None = the last one; `opts` as in train.py."""
-        return cls(load_trained(find_weight(output_dir, epoch), None, opts))
+        return cls(load_trained(find_weight(output_dir, epoch), None, opts), modality)
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, config_file: str | Path | None = None, opts: Sequence[str] = ()
+        cls,
+        path: str | Path,
+        config_file: str | Path | None = None,
+        opts: Sequence[str] = (),
+        modality: str = VIS,
     ) -> "FeatureExtractor":
         """Return the extractor of a weight file; `config_file` is needed where neither it nor its folder holds one."""
-        return cls(load_trained(path, config_file, opts))
+        return cls(load_trained(path, config_file, opts), modality)
 
     @cached_property
     def feat_dim(self) -> int:
         """The number of values D of an embedding, those of all branches together."""
         black = torch.zeros(1, 3, *self.cfg.INPUT.SIZE_TEST, dtype=torch.uint8)
-        return self._embed({"images": black}).shape[1]
+        return self._encode(self._batch(self.modality, black)).shape[1]
 
     @property
     def flip(self) -> bool:
@@ -101,10 +118,11 @@ class FeatureExtractor:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of the weight file and of all settings that an embedding depends on but TEST.AMP."""
+        """SHA-256 (64 hex digits) of weights, modality, and all settings that an embedding depends on but TEST.AMP."""
         keys = flatten(self.cfg)
         settings = {key: keys[key] for key in keys if affects(key, "embedding") and key != ANY_PRECISION}
-        content = json.dumps([sha256_of(self.weight), settings], sort_keys=True, default=str)
+        other = [] if self.modality == VIS else [self.modality]
+        content = json.dumps([sha256_of(self.weight), settings, *other], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def __call__(
@@ -143,19 +161,9 @@ class FeatureExtractor:
         given = zip(("camids", "viewids"), (camids, viewids), SIDES, self._counts, strict=True)
         all_labels = {key: self._labels(values, side, count, len(images)) for key, values, side, count in given}
         labels = {key: ids for key, ids in all_labels.items() if ids is not None}
-        hidden, damaged = not sys.stderr.isatty(), []
-        with tqdm(total=len(images), desc="embed", unit="image", disable=hidden, leave=False) as progress:
-            for rows, pixels, broken, incomplete in self._loader(images):
-                damaged += incomplete
-                if broken and not skip_broken:
-                    raise BrokenImageError(broken[0])
-                for message in broken:
-                    logger.warning("left out: %s", message)
-                if rows:
-                    yield rows, self._embed({"images": pixels, **{key: ids[rows] for key, ids in labels.items()}})
-                progress.update(len(rows) + len(broken))
-        if damaged:
-            logger.warning("%s", damage_line(len(damaged), len(images), damaged[:NUM_EXAMPLES]))
+        for rows, pixels in self._pixels(images, self.modality, skip_broken):
+            batch = self._batch(self.modality, pixels) | {key: ids[rows] for key, ids in labels.items()}
+            yield rows, self._finished(self._encode(batch)[:, None])
 
     def embed_texts(self, texts: str | Sequence[str]) -> torch.Tensor:
         """Return the L2-normalised embeddings float32 [N, D], on the CPU, of one sentence or of a sequence of N.
@@ -164,28 +172,32 @@ class FeatureExtractor:
         words; how many do is logged. Raises ConfigError for a model that reads no captions, DataError naming the first
         text that is none or has no words.
         """
-        self.check_reads_texts()
+        self._check_reads(TEXT)
         texts = [texts] if isinstance(texts, str) else list(texts)
-        counts = np.array([_tokens_in(text, row) for row, text in enumerate(texts)], dtype=np.int64)
-        length, size = self.cfg.INPUT.TEXT.LENGTH, self.cfg.TEST.IMS_PER_BATCH
-        for note in length_notes(counts.tolist(), length):
-            logger.warning("%s", note)
-        order = counts.argsort(kind="stable")  # alike lengths together: no short one is padded for a long one
         feat = torch.empty(len(texts), self.feat_dim)
-        hidden = not sys.stderr.isatty()
-        for start in tqdm(range(0, len(texts), size), desc="embed", unit="batch", disable=hidden, leave=False):
-            rows = order[start : start + size].tolist()
-            longest = min(int(counts[rows[-1]]), length)
-            feat[rows] = self._embed({"caption_ids": tokenize_all([texts[row] for row in rows], longest)})
+        for rows, part in self._features(texts, TEXT):
+            feat[rows] = self._finished(part[:, None])
         return feat
 
-    def check_reads_texts(self) -> None:
-        """Raise ConfigError where the model reads no captions."""
-        if self.cfg.MODEL.NAME not in READ_CAPTIONS:
-            raise ConfigError(
-                f"'{self.weight}' is of MODEL.NAME {self.cfg.MODEL.NAME}, which reads no sentences; use a model that "
-                f"was trained on captions (MODEL.NAME {', '.join(READ_CAPTIONS)})"
-            )
+    def embed_queries(self, queries: Sequence[Mapping[str, ImageLike | str]]) -> torch.Tensor:
+        """Return the L2-normalised embeddings float32 [Q, D], on the CPU, of queries: an image or sentence by modality.
+
+        They compare with those of images by inner product. Raises ConfigError for a modality that the model does not
+        read, and for several items where it reads no modalities; DataError for a query without items; and what
+        `__call__` and `embed_texts` raise for an item.
+        """
+        check_queries(queries, self.reads, self.cfg.MODEL.NAME, self.weight)
+        names = list(dict.fromkeys(name for query in queries for name in query))
+        feat, valid = torch.zeros(len(queries), len(names), self.feat_dim), torch.zeros(len(queries), len(names)).bool()
+        for column, name in enumerate(names):
+            rows = torch.tensor([row for row, query in enumerate(queries) if name in query])
+            valid[rows, column] = True
+            for some, part in self._features([queries[row][name] for row in rows.tolist()], name):
+                feat[rows[some], column] = part.cpu()
+        return self._finished(feat, valid) if names else torch.empty(0, self.feat_dim)
+
+    def _check_reads(self, modality: str) -> None:
+        check_reads(modality, self.reads, self.cfg.MODEL.NAME, self.weight)
 
     def _labels(self, values: Labels | None, side: str, count: int, num_images: int) -> torch.Tensor | None:
         """Return int64 [N] with -1 for unknown, or None where the model has no side information of this kind."""
@@ -210,14 +222,39 @@ class FeatureExtractor:
             )
         return torch.where(known, labels, -1)
 
-    def _loader(self, images: Sequence[ImageLike]) -> DataLoader:
+    def _features(self, items: Sequence[ImageLike | str], modality: str) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yield (rows of `items`, what the model makes of them, [B, D]) before it fuses: images, or sentences."""
+        size, length = self.cfg.TEST.IMS_PER_BATCH, self.cfg.INPUT.TEXT.LENGTH
+        batches = token_batches(items, length, size) if modality == TEXT else self._pixels(items, modality)
+        for rows, values in batches:
+            yield rows, self._encode(self._batch(modality, values))
+
+    def _pixels(
+        self, images: Sequence[ImageLike], modality: str, skip_broken: bool = False
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yield (rows of `images`, uint8 [B, 3, H, W]); errors and `skip_broken` as in `stream`."""
+        hidden, damaged = not sys.stderr.isatty(), []
+        with tqdm(total=len(images), desc="embed", unit="image", disable=hidden, leave=False) as progress:
+            for rows, pixels, broken, incomplete in self._loader(images, modality):
+                damaged += incomplete
+                if broken and not skip_broken:
+                    raise BrokenImageError(broken[0])
+                for message in broken:
+                    logger.warning("left out: %s", message)
+                if rows:
+                    yield rows, pixels
+                progress.update(len(rows) + len(broken))
+        if damaged:
+            logger.warning("%s", damage_line(len(damaged), len(images), damaged[:NUM_EXAMPLES]))
+
+    def _loader(self, images: Sequence[ImageLike], modality: str) -> DataLoader:
         """Return a loader of what `gather` returns; worker processes decode where there are many files."""
         batch_size = self.cfg.TEST.IMS_PER_BATCH
         batches = math.ceil(len(images) / batch_size)
         from_disk = all(isinstance(image, FilePath) for image in images)
         workers = num_workers(self.cfg.DATALOADER.NUM_WORKERS, batches)
         return Loader(
-            LooseImages(images, self.cfg.INPUT),
+            LooseImages(images, self.cfg.INPUT, grey=modality in GREY),
             batch_size=batch_size,
             num_workers=workers if from_disk and batches > 1 else 0,
             collate_fn=gather,
@@ -225,22 +262,21 @@ class FeatureExtractor:
             generator=torch.Generator(),  # the loader's own draws leave the caller's random state alone
         )
 
-    def _embed(self, batch: Batch) -> torch.Tensor:
-        feat = embed_batch(self.model, self._how.prepare(batch), self._how).cpu()
+    def _batch(self, modality: str, values: torch.Tensor) -> Batch:
+        """Return images or tokens as a batch that the model reads."""
+        if self.cfg.MODEL.NAME == MULTIMODAL:
+            return {"modalities": {modality: values}}
+        return {"caption_ids": values} if modality == TEXT else {"images": values}
+
+    def _encode(self, batch: Batch) -> torch.Tensor:
+        """Return what the model makes of a batch, float32 [B, D], before it fuses."""
+        return embed_batch(self.model, self._how.prepare(batch), self._how)
+
+    def _finished(self, feat: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Return embeddings [Q, D] of the valid [Q, n] features [Q, n, D], None = all; one a row without a fusion."""
+        valid = torch.ones(feat.shape[:2], dtype=torch.bool) if valid is None else valid
+        fuses = self._how.fuse is None
+        feat = fuse_by_model(feat, valid, self.model, unit=False).cpu() if fuses else feat.cpu()[valid]
         if not feat.isfinite().all():
             raise DataError(f"'{self.weight}' gives embeddings with NaN or infinity; its weights are damaged")
         return F.normalize(feat, dim=1)
-
-
-def _tokens_in(text: str, row: int) -> int:
-    """Return how many tokens the text number `row` has; DataError where it is none, or has no words."""
-    if not isinstance(text, str):
-        raise DataError(f"text {row} (from 0) is of type {type(text).__name__}; give a sentence")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # half of a character, as bytes that are no UTF-8 leave it
-        raise DataError(f"text {row} (from 0), {text!r}, is no Unicode text ({error.reason}); correct it") from error
-    count = count_tokens(text)
-    if count <= SHORTEST:
-        raise DataError(f"text {row} (from 0), {text!r}, has no words; leave it out")
-    return count

@@ -28,10 +28,10 @@ class LooseImage(NamedTuple):
 
 
 class LooseImages(Dataset):
-    """Images of any kind as `LooseImage`, read as cfg.INPUT says."""
+    """Images of any kind as `LooseImage`, read as cfg.INPUT says; `grey` as in `read_image`."""
 
-    def __init__(self, images: Sequence[ImageLike], settings: CfgNode) -> None:
-        self.images = images
+    def __init__(self, images: Sequence[ImageLike], settings: CfgNode, grey: bool = False) -> None:
+        self.images, self.grey = images, grey
         self.reading = (settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
         self.broken = settings.BROKEN_IMAGES
 
@@ -43,9 +43,9 @@ class LooseImages(Dataset):
         name = os.fspath(image) if isinstance(image, FilePath) else f"number {row} (from 0)"
         try:
             if isinstance(image, FilePath):
-                pixels = read_image(name, *self.reading, damaged)
+                pixels = read_image(name, *self.reading, damaged, self.grey)
             else:
-                pixels = resize(_as_pillow(image), *self.reading, damaged)
+                pixels = resize(_as_pillow(image), *self.reading, damaged, self.grey)
         except DataError as error:
             return LooseImage(row, None, _what_is_wrong(name, error.__cause__))
         except (OSError, SyntaxError, ValueError) as error:  # a PIL image decodes when it is first used

@@ -2,6 +2,10 @@
 
 Of a model that reads captions, images and captions too: MODEL.onnx IMAGE [IMAGE ...] --text "CAPTION" ["CAPTION" ...]
 
+Of a model of several modalities, images and a query of several items, an image or a caption each, by the towers of its
+modalities, exported with --unfused, and the fusion:
+VIS.onnx IMAGE [IMAGE ...] --query FUSION.onnx NIR.onnx=IMAGE TEXT.onnx="CAPTION"
+
 An example to copy: it needs onnxruntime, numpy and Pillow alone, for captions open_clip (open_clip_torch) too, and
 nothing of this repository. All that it knows of the model stands in the metadata of the file, or of both files, which
 `python -m tools.export` wrote.
@@ -19,6 +23,13 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")  # closed: Pillow starts other programs for some others
 MAX_PIXELS = 89_478_485
 TEXT = "--text"  # captions follow
+QUERY = "--query"  # the fusion and the items of a query follow
+KINDS = {  # what a file is whose metadata has such an entry
+    "size": "the tower of images of a model",
+    "length": "the tower of captions of a model",
+    "fused": "the tower of one of several modalities",
+    "modalities": "the fusion of several modalities",
+}
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -45,7 +56,7 @@ def load(path: str, needed: str) -> tuple[onnxruntime.InferenceSession, dict]:
     except Exception as error:  # onnxruntime has errors of its own
         end(f"'{path}' is no file of python -m tools.export --format onnx ({error})")
     if needed not in metadata:
-        end(f"'{path}' is not the tower of {'images' if needed == 'size' else 'captions'} of a model")
+        end(f"'{path}' is not {KINDS[needed]}")
     return session, metadata
 
 
@@ -60,7 +71,8 @@ def read_image(path: str, metadata: dict) -> np.ndarray:
                 end(f"image '{path}' has {image.width} x {image.height} pixels, readable are {MAX_PIXELS}")
             if image.mode.startswith(("I", "F")):
                 end(f"image '{path}' has more than 8 bits per channel; save it with 8")
-            image = image.convert("RGB").resize((width, height), FILTERS[metadata["resize_filter"]])
+            image = image.convert("RGB").convert("L" if metadata.get("grey") else "RGB")
+            image = image.resize((width, height), FILTERS[metadata["resize_filter"]]).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         end(f"image '{path}' cannot be read ({error})")
     pixels = np.asarray(image, dtype=np.float32)  # [H, W, 3] in 0..255
@@ -99,6 +111,26 @@ def embed_captions(model: str, captions: list[str]) -> np.ndarray:
     return session.run(["embedding"], {"caption_ids": tokenize(captions, metadata)})[0]
 
 
+def embed_query(fusion: str, items: list[str]) -> np.ndarray:
+    """Return the embedding float32 [1, D] of one query: what `fusion` makes of items TOWER.onnx=IMAGE or ="CAPTION"."""
+    session, metadata = load(fusion, "modalities")
+    most = len(metadata["modalities"])
+    if not 0 < len(items) <= most:
+        end(f"a query has 1 to {most} items, TOWER.onnx=ITEM each")
+    features = np.zeros((1, most, session.get_inputs()[0].shape[2]), dtype=np.float32)
+    for place, item in enumerate(items):  # in any order
+        tower, parted, value = item.partition("=")
+        if not parted:
+            end(f"'{item}' names no tower; write TOWER.onnx={item}")
+        encoder, facts = load(tower, "fused")
+        if facts["fused"]:
+            end(f"'{tower}' gives embeddings, which nothing fuses; export it with --unfused")
+        given = tokenize([value], facts) if "length" in facts else read_image(value, facts)[None]
+        features[:, place] = encoder.run(["embedding"], {encoder.get_inputs()[0].name: given})[0]
+    mask = np.arange(most)[None] < len(items)
+    return session.run(["embedding"], {"features": features, "mask": mask})[0]
+
+
 def main(arguments: list[str]) -> int:
     """Print the cosine similarity of each image, and of each caption, to each."""
     for stream in (sys.stdout, sys.stderr):  # a file name may be no text of the terminal's code page
@@ -106,17 +138,20 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    stop = arguments.index(TEXT) if TEXT in arguments else len(arguments)
-    paths, captions = arguments[1:stop], arguments[stop + 1 :]
-    if not paths or len(paths) + len(captions) < 2:
+    stop = min((arguments.index(flag) for flag in (TEXT, QUERY) if flag in arguments), default=len(arguments))
+    paths, others = arguments[1:stop], arguments[stop + 1 :]
+    if not paths or len(paths) + len(others) < 2:
         print(__doc__.splitlines()[0], file=sys.stderr)
         return 2
     session, metadata = load(arguments[0], "size")
     feat = embed(session, np.stack([read_image(path, metadata) for path in paths]))
-    if captions:
-        feat = np.concatenate([feat, embed_captions(arguments[0], captions)])
+    if TEXT in arguments[stop:]:
+        feat = np.concatenate([feat, embed_captions(arguments[0], others)])
+    elif QUERY in arguments[stop:]:
+        feat = np.concatenate([feat, embed_query(others[0], others[1:])])
+        others = [" ".join(others[1:])]
     feat /= np.linalg.norm(feat, axis=1, keepdims=True)
-    for name, row in zip([*paths, *captions], feat @ feat.T, strict=True):
+    for name, row in zip([*paths, *others], feat @ feat.T, strict=True):
         print(" ".join(f"{cosine:7.4f}" for cosine in row), name)
     return 0
 

@@ -2,7 +2,9 @@
 
 python -m tools.search --run logs/my_run --query a.jpg --gallery photos
 python -m tools.search --run logs/my_run --text "a woman in a red coat" --gallery photos
+python -m tools.search --run logs/my_run --query nir=a.jpg text="a woman in a red coat" --gallery photos
 
+The last one is a single query of several modalities, for a model that was trained on these (MODEL.NAME multimodal).
 Prints the nearest images of each query and draws them. The folder's embeddings stay in an index, see `tools.index`.
 """
 
@@ -20,9 +22,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tools.loose_images import SKIP_HINT, add_paths, add_skip_broken, check_paths, list_images
+from tools.loose_images import SKIP_HINT, add_skip_broken, list_images
+from tools.queries import Query, parse_queries, query_word
 from tools.sentences import check_quotes, sentence
 from tools.source import load_source, source_parser
 from utils.commands import need_packages, path_flag, whole_number
@@ -31,21 +34,12 @@ from utils.errors import DataError, run_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from tools.feature_extractor import FeatureExtractor
-
 logger = logging.getLogger(__name__)
 
 FAISS_FROM = 100_000  # gallery images; below it a matrix product is as fast
 SPARE = 64  # rows that FAISS is asked for beyond the wanted ones, so that near ties are among them
 MAX_DRAWN = 100  # results in a picture
 COLUMNS = 5  # results beside each other
-
-
-class Query(NamedTuple):
-    """What is searched for by itself: an image file, or a sentence."""
-
-    words: str  # the path, or the sentence
-    is_image: bool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,24 +51,25 @@ def main(argv: list[str] | None = None) -> int:
 
     log_to_stderr()
     gallery = Path(args.gallery)
-    check_paths(args.query, "--query", folders=False)
+    queries = parse_queries(args.query, args.text)
     list_images(args.gallery, "--gallery")
     out = make_folder(args.out, "--out")
     from tools.feature_extractor import BrokenImageError, FeatureExtractor
     from tools.index import check_file, choose_file, read_index, update_index
+    from tools.modalities import gallery_modality
 
     if args.index is not None:
         check_file(args.index)  # before the gallery is embedded
-    extractor = FeatureExtractor(load_source(args))
+    trained = load_source(args)
+    extractor = FeatureExtractor(trained, gallery_modality(trained.cfg))
     file = choose_file(gallery, extractor, args.index)
     old = read_index(file, gallery, extractor)  # says in which precision to embed
-    feat = embed_queries(extractor, args.query, args.text)  # first, so that a mistake in a query shows at once
+    feat = extractor.embed_queries([query.items for query in queries])  # first, so that a mistake shows at once
     try:
         index = update_index(extractor, gallery, file, old, args.skip_broken)
     except BrokenImageError as error:
         raise DataError(f"{error}; {SKIP_HINT}") from error
-    rows, similarity = nearest(feat, index.feat, args.topk)
-    queries = [*(Query(path, True) for path in args.query), *(Query(text, False) for text in args.text)]
+    rows, similarity = nearest(feat.numpy(), index.feat, args.topk)
     for number, query in enumerate(queries):
         found = [str(gallery / index.names[row]) for row in rows[number]]
         show(query, found, similarity[number], out / f"{number + 1}_{stem_of(query)}.png")
@@ -84,9 +79,18 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = source_parser(
         "python -m tools.search",
-        "Rank a folder of images by similarity to images, to sentences, or to both, each by itself.",
+        "Rank a folder of images by similarity to images, to sentences, or to several of these as one query.",
     )
-    add_paths(parser, "--query", metavar="IMG", what="image files", required=False)
+    parser.add_argument(
+        "--query",
+        action="append",
+        nargs="+",
+        default=[],
+        type=query_word,
+        metavar="IMG",
+        help='image files, each by itself; or MODALITY=IMG text="WORDS" ..., together one query, for a model of these '
+        "modalities; give --query again for each further one; KEY VALUE pairs stand before",
+    )
     parser.add_argument(
         "--text",
         action="append",
@@ -110,20 +114,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add_skip_broken(parser)
     args = parser.parse_args(argv)
-    args.query = args.query or []
     if not args.query and not args.text:
         parser.error('name what to search for: --query IMG ..., --text "WORDS", or both')
     check_quotes(args.text, args.opts, ", or --text again for each sentence")
     return args
-
-
-def embed_queries(extractor: FeatureExtractor, images: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """Return the embeddings float32 [Q, D] of image files, then of sentences; errors as those of the extractor."""
-    import numpy as np
-
-    parts = [extractor.embed_texts(texts)] if texts else []  # first: a model without a text tower is told at once
-    parts = [extractor(images), *parts] if images else parts
-    return np.concatenate([part.numpy() for part in parts])
 
 
 def nearest(query: np.ndarray, gallery: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +192,7 @@ def faiss_candidates(query: np.ndarray, gallery: np.ndarray, topk: int) -> list[
 
 
 def show(query: Query, found: Sequence[str], similarity: np.ndarray, picture: Path) -> None:
-    """Print the results of one query and draw the first MAX_DRAWN of them as PNG, a sentence as its title."""
+    """Print the results of one query and draw the first MAX_DRAWN of them as PNG, its sentence as the title."""
     from tools.visualize.grid import Tile, draw_grid, printable
     from utils.tables import align
 
@@ -207,16 +201,23 @@ def show(query: Query, found: Sequence[str], similarity: np.ndarray, picture: Pa
     shown = [(rank, value, printable(path)) for rank, value, path in lines]
     table = align([("rank", "similarity", "image"), *shown], left=(2,))
     tiles = [Tile(path, rank, (value, os.path.basename(path))) for rank, value, path in lines[:MAX_DRAWN]]
-    tile = Tile(query.words, "query", (os.path.basename(query.words),)) if query.is_image else None
-    draw_grid(tile, tiles, picture, columns=COLUMNS, title="" if query.is_image else query.words)
-    print(f"{'query' if query.is_image else 'text'} {printable(query.words)}\n{table}\npicture: {picture}\n")
+    items = [
+        Tile(path, "query" if query.is_plain else name, (os.path.basename(path),))
+        for name, path in query.images.items()
+    ]
+    tile = items[0]._replace(beside=tuple(items[1:])) if items else None
+    draw_grid(tile, tiles, picture, columns=COLUMNS, title=query.text)
+    print(f"{query.kind} {printable(query.words)}\n{table}\npicture: {picture}\n")
 
 
 def stem_of(query: Query) -> str:
     """Return what a query is called in the name of its picture."""
     from tools.visualize.grid import file_stem, text_stem
 
-    return file_stem(query.words) if query.is_image else text_stem(query.words)
+    if not query.images:
+        return text_stem(query.text)
+    stem = file_stem(next(iter(query.images.values())))
+    return stem if query.is_plain else f"{stem}_{'_'.join(query.items)}"
 
 
 if __name__ == "__main__":

@@ -9,13 +9,21 @@ from utils.errors import ConfigError
 
 def sentence(text: str) -> str:
     """Return a sentence given on the command line; argparse's error for one that is empty or no text."""
+    problem = why_no_sentence(text)
+    if problem:
+        raise argparse.ArgumentTypeError(problem)
+    return text
+
+
+def why_no_sentence(text: str) -> str:
+    """Return what is wrong with a sentence, '' = nothing."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; write a sentence")
+        return "is empty; write a sentence"
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, which is no UTF-8 text") from error
-    return text
+    except UnicodeEncodeError:
+        return f"got {text!r}, which is no UTF-8 text"
+    return ""
 
 
 def check_quotes(texts: Sequence[str], opts: Sequence[str], way_out: str = "") -> None:

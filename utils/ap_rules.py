@@ -13,5 +13,5 @@ def marked(name: str, rule: str) -> str:
 
 
 def marked_metric(metric: str, rule: str) -> str:
-    """Return the name of a metric as `marked` does, where it is a mean of AP."""
-    return marked(metric, rule) if metric == "mAP" else metric
+    """Return the name of a metric as `marked` does, where it is a mean of AP (mAP, mAP@k)."""
+    return marked(metric, rule) if metric.startswith("mAP") else metric

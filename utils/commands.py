@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from utils.errors import USER_ERROR_CODE, ConfigError, print_error
@@ -15,15 +16,20 @@ class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, exit code 2, that names the flag a mistyped one may mean.
 
     Flags are written in full: a shortened one would change its meaning with the next flag that begins alike.
+    `guide` is shown before the error of a command line without any words: what the command does, with examples.
     """
 
     _words: Sequence[str] = ()
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, guide: str = "", **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+        self._guide = guide
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         self._words = sys.argv[1:] if args is None else list(args)
+        if self._guide and not self._words:
+            with suppress(OSError):  # as for errors, stderr may lie on the disk that is full
+                print(self._guide, file=sys.stderr)
         return super().parse_known_args(self._words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -41,9 +47,9 @@ class OneLineParser(argparse.ArgumentParser):
         return f"; '{slip}' is unknown, did you mean {near[0]}?" if near else ""
 
 
-def config_parser(prog: str, description: str) -> OneLineParser:
+def config_parser(prog: str, description: str, guide: str = "") -> OneLineParser:
     """Return a parser of `--config_file F [KEY VALUE ...]` with the attributes config_file and opts."""
-    parser = OneLineParser(prog=prog, description=description)
+    parser = OneLineParser(prog=prog, description=description, guide=guide)
     parser.add_argument(
         "--config_file", "--config", required=True, type=path_flag, metavar="F", help="YAML of the experiment"
     )

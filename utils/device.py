@@ -50,10 +50,15 @@ def resolve_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> tor
 
 def announce_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> torch.dtype | None:
     """Return what `resolve_amp` returns, and log it in one line with what decided it."""
+    logger.info("%s %s: %s", key, mode, describe_amp(mode, device, key))
+    return resolve_amp(mode, device, key)
+
+
+def describe_amp(mode: str, device: torch.device, key: str = "SOLVER.AMP") -> str:
+    """Return the name of the type that `resolve_amp` returns, and what decided it; errors as there."""
     amp, why = _choose_amp(mode, device, key)
     name = "float32" if amp is None else str(amp).removeprefix("torch.")
-    logger.info("%s %s: %s%s", key, mode, name, f" ({why})" if why else "")
-    return amp
+    return f"{name} ({why})" if why else name
 
 
 def _choose_amp(mode: str, device: torch.device, key: str) -> tuple[torch.dtype | None, str]:

@@ -185,6 +185,23 @@ class _SharedRows(torch.autograd.Function):
         return sum_over_ranks(grad)[start : start + ctx.count]
 
 
+def shared_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum over all processes; what each of them does with it adds to the gradient of all."""
+    return _SharedSum.apply(tensor)
+
+
+class _SharedSum(torch.autograd.Function):
+    """The sum over all processes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return sum_over_ranks(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return sum_over_ranks(grad)
+
+
 class _WholeBatch(torch.autograd.Function):
     """All processes' rows; backward, the own rows of the gradient times the number of processes, no collective.
 

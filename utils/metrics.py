@@ -25,7 +25,7 @@ def eval_func(
     ap: str = STANDARD,
     depth: int | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Return (CMC float32 [max_rank], mAP) of a distance matrix, as TransReID's function of this name.
+    """Return (CMC float32 [max_rank], mAP or, with a depth k, mAP@k) of a distance matrix, as TransReID's function.
 
     distmat is [Q, G], smaller = more alike; labels are integer arrays or lists. The CMC is padded with its last value
     where the gallery is shorter than max_rank. `ap` (standard or trapezoid), `depth` (AP at so many places, None = at
@@ -33,7 +33,8 @@ def eval_func(
     """
     protocol = Protocol(q_pids, g_pids, q_camids, g_camids)
     ranking = rank(matrix_distances(distmat), protocol, max_rank, ap=ap, depth=depth)
-    return ranking.cmc.astype(np.float32), ranking.mAP
+    mean_ap = ranking.mAP if depth is None else float(np.nanmean(ranking.ap_at))
+    return ranking.cmc.astype(np.float32), mean_ap
 
 
 def eval_similarity(similarity: Array, q_pids: Any, g_pids: Any, max_rank: int = 10) -> dict[str, Any]:

@@ -20,6 +20,9 @@ SUMMARY_SCHEMA = 1  # of summary.json
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 WITH_INTERVAL = ("mAP", "mINP", "Rank-1")  # the metrics that come with an interval
 OCCLUDED = "occluded"  # column of per_query.npz where that is known: 1 = something hides who is shown, 0 = nothing
+VIEW = "view"  # column of per_query.npz where that is known: which of SIDES a drawing of the query shows, -1 = unknown
+ITEMS_JOINED_BY = " + "  # the names of the items in that of a query
+SIDES = ("front", "back", "side")
 I2T = "i2t"  # the set of trials that search captions with images
 ANALYSIS_SCHEMA = 1  # of analysis.json
 EPOCH_PREFIX = "epoch_"
@@ -53,6 +56,18 @@ class TestFolder(NamedTuple):
         return self.path / "branches.csv"
 
     @property
+    def sets(self) -> Path:
+        return self.path / "sets.csv"
+
+    @property
+    def gains(self) -> Path:
+        return self.path / "gains.csv"
+
+    @property
+    def missing(self) -> Path:
+        return self.path / "missing.csv"
+
+    @property
     def analysis(self) -> Path:
         return self.path / "analysis.json"
 
@@ -75,7 +90,7 @@ class TestFolder(NamedTuple):
     @property
     def tables(self) -> tuple[Path, ...]:
         """What the figures come from and what the report shows: summary.json holds their checksums."""
-        return self.per_query, self.slices, self.branches, self.analysis
+        return self.per_query, self.slices, self.branches, self.sets, self.gains, self.missing, self.analysis
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -131,9 +146,9 @@ class TestResult:
     trial_sd: dict[str, float] = field(default_factory=dict)  # of the metrics over several draws, sample sd
     interval: dict[str, tuple[float, float]] = field(default_factory=dict)  # of WITH_INTERVAL: 95 %
     pairs: dict[str, Any] = field(default_factory=dict)  # tpr_at_fpr and threshold, by false positive rate
-    sets: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS and num_query of each; {} = one set
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS, means over some of the sets
-    missing: dict[str, float] = field(default_factory=dict)  # mAP by what the queries lack
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS, mAP@k, num_query; {} = one set
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)  # the same metrics, means over some of the sets
+    missing: dict[str, float] = field(default_factory=dict)  # mAP by the share of items taken out of the queries
     ranking: dict[str, Any] = field(default_factory=dict)  # rule of AP, re-ranking, ...; {} = plain
 
     @property

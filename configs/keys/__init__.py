@@ -17,6 +17,7 @@ from configs.keys import (
     loss,
     model,
     model_b,
+    multimodal,
     pcb,
     solver,
     test,
@@ -27,6 +28,7 @@ from configs.keys.key import Key
 TABLES = (
     *(model.KEYS, transreid.KEYS, clip_fusion.KEYS, data.KEYS, solver.KEYS),
     *(loss.KEYS, model_b.KEYS, test.KEYS, clip_reid.KEYS, irra.KEYS, pcb.KEYS, distill.KEYS),
+    multimodal.KEYS,
 )
 KEYS: dict[str, Key] = {name: key for table in TABLES for name, key in table.items()}
 SECTIONS = {
@@ -34,6 +36,7 @@ SECTIONS = {
     "MODEL.VIT": "size of the transformer; 0 = the value of TRANSFORMER_TYPE",
     "MODEL.LORA": "low-rank adapters in the transformer's blocks; its own weights are frozen",
     "MODEL.PCB": "stripes and global branch of MODEL.NAME pcb, on a CNN",
+    "MODEL.MULTIMODAL": "one CLIP with adapters for each modality, and the fusion of a query of several",
     "INPUT": "images: size, pixels, augmentation",
     "INPUT.TEXT": "captions of images: their tokens, and which of them are masked",
     "INPUT.SSL": "the two views of self-supervised training, in place of PADDING, JITTER and RE_PROB",
@@ -51,6 +54,8 @@ SECTIONS = {
     "LOSS.SUPCON": "supervised contrastive loss on a projection head of the global branch",
     "LOSS.I2T": "CLIP-ReID's losses between images and prompts",
     "LOSS.TEXT": "IRRA's losses between images and captions",
+    "LOSS.ALIGN": "features of every set of modalities against those of RGB",
+    "LOSS.FEAT_NORM": "lengths of the fused features",
     "LOSS.PHASED": "losses and weights by phase; the last entry of a list serves all later phases",
     "LOSS.BRIGHTNESS": "dark images to TripletX, bright ones to the triplet loss, wherever TripletX is active",
     "DISTILL": "a trained model of images, the teacher, whose outputs the model learns too",

@@ -152,7 +152,9 @@ KEYS = {
     ),
     "DATASETS.VEHICLEID_TEST_SIZE": Key(800, "VehicleID's test list", choices=(800, 1600, 2400), affects=("ranking",)),
     "DATASETS.TABLE": Key(
-        "", "CSV with path,pid,camid,viewid,split for the data set 'table'; irra: also caption", affects=("ranking",)
+        "",
+        "CSV with path,pid,camid,viewid,split for the data set 'table'; irra: also caption; multimodal: also modality",
+        affects=("ranking",),
     ),
     "DATALOADER.NUM_WORKERS": Key(
         8,

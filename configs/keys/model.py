@@ -3,6 +3,7 @@
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
 from configs.keys.key import EMBEDS, MOST_WEIGHT, OUTWEIGHS, YES_NO, Key
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.pcb import NAME as PCB
 
 KEYS = {
@@ -16,7 +17,7 @@ KEYS = {
     "MODEL.NAME": Key(
         "resnet50",
         "family of the model; also the prefix of checkpoint files",
-        choices=("transformer", "resnet50", *CLIP_REID, IRRA, PCB),
+        choices=("transformer", "resnet50", *CLIP_REID, IRRA, PCB, MULTIMODAL),
         affects=EMBEDS,
     ),
     "MODEL.LAST_STRIDE": Key(1, "stride of the last ResNet stage", low=1, high=2, affects=EMBEDS),

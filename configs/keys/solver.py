@@ -3,7 +3,8 @@
 from configs.keys.key import MOST_EPOCHS, MOST_IMAGES, MOST_WEIGHT, OUTWEIGHS, SLIP, Key
 
 AFTER_WARMUP = tuple(f"after_warmup_{curve}" for curve in ("cosine", "step", "linear", "exp", "poly"))
-SCHEDULERS = ("cosine", "multistep", *AFTER_WARMUP)
+WARMUP_COSINE = "warmup_cosine"
+SCHEDULERS = ("cosine", "multistep", WARMUP_COSINE, *AFTER_WARMUP)
 STEPPED = ("multistep", "after_warmup_step")  # those that read STEPS and GAMMA
 ADAMS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")  # optimizers with BETAS and ADAM_EPS
 AMP_MODES = ("auto", "off", "fp16", "bf16")
@@ -81,7 +82,9 @@ KEYS = {
         "after_warmup_cosine)",
         choices=("", *SCHEDULERS),
     ),
-    "SOLVER.MIN_LR_FACTOR": Key(0.002, "cosine: last learning rate / BASE_LR", low=0, high=1),
+    "SOLVER.MIN_LR_FACTOR": Key(
+        0.002, "cosine: last learning rate / BASE_LR; warmup_cosine: lowest / that of each group", low=0, high=1
+    ),
     "SOLVER.TARGET_LR": Key(
         0.0,
         "after_warmup_cosine, _poly: learning rate after the last epoch, of every group",
@@ -104,7 +107,9 @@ KEYS = {
         high=MOST_EPOCHS,
         why="epochs",
     ),
-    "SOLVER.WARMUP_FACTOR": Key(0.01, "first learning rate / BASE_LR", low=0, high=1),
+    "SOLVER.WARMUP_FACTOR": Key(
+        0.01, "first learning rate / BASE_LR; warmup_cosine: what the warm-up begins above", low=0, high=1
+    ),
     "SOLVER.WARMUP_EPOCHS": Key(5, "epochs before the schedule proper, 0 = none", low=0, high=MOST_EPOCHS, why=SLIP),
     "SOLVER.WARMUP_ITERS": Key(
         0, "the same under CLIP-ReID's name, in epochs too; 0 = WARMUP_EPOCHS", low=0, high=MOST_EPOCHS, why=SLIP
@@ -150,6 +155,12 @@ KEYS = {
     "SOLVER.AMP": Key("auto", "of training; auto: bf16 where it is native", choices=AMP_MODES),
     "SOLVER.GRAD_CLIP": Key(
         0.0, "largest L2 norm of the gradient, 0 = no clipping", low=0, high=1e9, why="beyond, it clips nothing: 0"
+    ),
+    "SOLVER.GRAD_CLIP_QUANTILE": Key(
+        0.0,
+        "quantile of the epoch's last norms of the gradient that limits the next one, 0 = off; in place of GRAD_CLIP",
+        low=0,
+        high=1,
     ),
     "SOLVER.ACCUM_STEPS": Key(1, "batches whose gradients make one optimizer step", low=1, high=10**5, why=SLIP),
     "SOLVER.GATHER_FEATURES": Key(True, "several processes: losses see the whole batch, not a share"),

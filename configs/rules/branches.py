@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.pcb import NAME as PCB
 from configs.own_values import own_value
 from configs.phases import SPECTRAL, TRIPLET, Phase, Problem, segments_of
@@ -33,12 +34,12 @@ class Branches(NamedTuple):
         return self.has_global + self.parts + self.others
 
 
-# by MODEL.NAME; IRRA has sides, of images and captions, in place of branches
+# by MODEL.NAME; IRRA has sides, of images and captions, in place of branches, and a model of modalities sets of them
 LAYOUTS: dict[str, Callable[[CfgNode], Branches | None]] = {
     "transformer": lambda cfg: Branches(True, cfg.MODEL.DEVIDE_LENGTH if cfg.MODEL.JPM else 0, keys=("MODEL.JPM",)),
     "resnet50": lambda cfg: Branches(True, 0),
     **dict.fromkeys(CLIP_REID, lambda cfg: Branches(True, 0, others=1)),
-    IRRA: lambda cfg: None,
+    **dict.fromkeys((IRRA, MULTIMODAL), lambda cfg: None),
     PCB: lambda cfg: Branches(
         cfg.MODEL.PCB.GLOBAL_DIM > 0, cfg.MODEL.PCB.PARTS, keys=("MODEL.PCB.GLOBAL_DIM", "MODEL.PCB.PARTS")
     ),

@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 from configs.keys import get_cfg_defaults
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.phases import Problem
 
 # the patch side in pixels in ViT-B-16, ViT-L-14-336, clip-vit-base-patch16, TinyCLIP-ViT-61M-32-Text-29M
@@ -45,7 +46,7 @@ def find_clip_problems(cfg: CfgNode) -> Iterator[Problem]:
 def find_clip_notices(cfg: CfgNode) -> Iterator[str]:
     """Yield one line for every key that is set and that another one leaves without effect."""
     model, defaults = cfg.MODEL, get_cfg_defaults().MODEL
-    if model.NAME in (*CLIP_REID, IRRA):  # see configs.rules.whole_clip
+    if model.NAME in (*CLIP_REID, IRRA, MULTIMODAL):  # see configs.rules.whole_clip
         return
     if not model.USE_CLIP:
         idle = [f"MODEL.{key}" for key in model if key.startswith("CLIP_") and model[key] != defaults[key]]

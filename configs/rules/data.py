@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.phases import Problem
 from configs.stages import solver_key, solver_of
 from configs.values import value_of
 
+TABLE_COLUMNS = {  # of a data set of one's own, by MODEL.NAME: others than those of images
+    IRRA: "path,pid,split,caption",
+    MULTIMODAL: "path,pid,modality,caption,split",
+}
 MOST_TURNS = 0.5  # of the hue, to either side
 MOST_GIB = 64  # of the pixels of one batch, in float32
 
@@ -35,7 +40,7 @@ def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
             "not use; set it to 0",
         )
     if "table" in (*names, *tests) and not cfg.DATASETS.TABLE:
-        columns = "path,pid,split,caption" if cfg.MODEL.NAME == IRRA else "path,pid,camid,viewid,split"
+        columns = TABLE_COLUMNS.get(cfg.MODEL.NAME, "path,pid,camid,viewid,split")
         yield (
             ("DATASETS.NAMES", "DATASETS.TABLE"),
             f"the data set 'table' needs the CSV's path in DATASETS.TABLE (columns {columns})",

@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from configs.keys.distill import KEYS
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.loss_weights import has_teacher
 from configs.phases import Problem
 from configs.stages import WITHOUT_IMAGES, solver_key, solver_of, stages_of
@@ -43,10 +44,12 @@ def find_distill_problems(cfg: CfgNode) -> Iterator[Problem]:
 
 def _student_problems(cfg: CfgNode) -> Iterator[Problem]:
     teacher = next(key for key in TEACHERS if value_of(cfg, key))
-    if cfg.MODEL.NAME == IRRA:
+    other = {IRRA: "captions", MULTIMODAL: "several modalities"}.get(cfg.MODEL.NAME)
+    if other:
         yield (
             (teacher, "MODEL.NAME"),
-            f"{teacher}: MODEL.NAME {IRRA} learns from captions, a teacher teaches models of images; leave it out",
+            f"{teacher}: MODEL.NAME {cfg.MODEL.NAME} learns from {other}, a teacher teaches models of images; leave it "
+            "out",
         )
     if cfg.MODEL.TRAINING_MODE == "self_supervised":
         yield (

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from yacs.config import CfgNode
 
-from configs.keys import KEYS
 from configs.keys.irra import LOSSES, MASKED_WORDS, NAME
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.loss_weights import wants_center
 from configs.phases import Problem
+from configs.rules.captions import MASKS, find_caption_problems
+from configs.rules.key_names import keys_of
 from configs.rules.whole_clip import find_whole_clip_notices, find_whole_clip_problems
 from configs.titles import CAPTIONED
 from configs.values import is_set, value_of
@@ -32,12 +34,11 @@ IDLE = (  # keys of other systems, or their beginnings, that this one does not r
     *("MODEL.IF_LABELSMOOTH", "MODEL.NO_MARGIN", "SOLVER.MARGIN", "LOSS.LABEL_SMOOTH_EPS", "TEST.NECK_FEAT"),
     *("MODEL.PROMPT", "MODEL.I2T_LOSS_WEIGHT", "LOSS.I2T.", "SOLVER.STAGE1.", "SOLVER.STAGE2.", "MODEL.VIT."),
 )
-OWN = ("MODEL.CMT_", "INPUT.TEXT.", "LOSS.TEXT.", "DATASETS.EVAL_SPLIT", "TEST.I2T")  # beginnings of keys of its own
+CAPTIONS = "INPUT.TEXT."  # the beginning of keys that MODEL.NAME multimodal reads too
+OWN = ("MODEL.CMT_", CAPTIONS, "LOSS.TEXT.", "DATASETS.EVAL_SPLIT", "TEST.I2T")  # beginnings of keys of its own
 NEEDS = {  # keys -> the losses of which one must act for them to be read
     ("MODEL.CMT_DEPTH", "MODEL.CMT_MASK_PADDING", "LOSS.TEXT.MLM_W"): (MASKED_WORDS,),
-    ("INPUT.TEXT.MASK_RATE", "INPUT.TEXT.MASK_SHARE", "INPUT.TEXT.KEEP_SHARE", "INPUT.TEXT.MASK_CAPTION"): (
-        MASKED_WORDS,
-    ),
+    (*MASKS, "INPUT.TEXT.MASK_CAPTION"): (MASKED_WORDS,),
     ("LOSS.TEXT.TEMPERATURE",): ("sdm", "itc"),
     ("LOSS.TEXT.SOFT_LABEL",): ("sdm",),
     ("LOSS.TEXT.CMPM_TARGET",): ("cmpm",),
@@ -58,7 +59,7 @@ def find_irra_problems(cfg: CfgNode) -> Iterator[Problem]:
             "encoder looks at the patches of one; take e.g. ViT-B-16-quickgelu",
         )
     for keys, instead in ALIEN.items():
-        given = [key for key in _keys_of(keys) if is_set(cfg, key)]
+        given = [key for key in keys_of(keys) if is_set(cfg, key)]
         if given:
             shown = ", ".join(f"{key} {value_of(cfg, key)}" for key in given)
             yield ((*given, "MODEL.NAME"), f"{shown}: not of MODEL.NAME {NAME}; {instead}")
@@ -79,18 +80,13 @@ def find_irra_problems(cfg: CfgNode) -> Iterator[Problem]:
 
 
 def _text_problems(cfg: CfgNode) -> Iterator[Problem]:
-    names, text = list(cfg.LOSS.TEXT.NAMES), cfg.INPUT.TEXT
+    names = list(cfg.LOSS.TEXT.NAMES)
     if len(set(names)) != len(names):
         yield (
             ("LOSS.TEXT.NAMES",),
             f"LOSS.TEXT.NAMES got {names}, expected different ones of {', '.join(LOSSES)}",
         )
-    if text.MASK_SHARE + text.KEEP_SHARE > 1:
-        yield (
-            ("INPUT.TEXT.MASK_SHARE", "INPUT.TEXT.KEEP_SHARE"),
-            f"INPUT.TEXT.MASK_SHARE {text.MASK_SHARE} and KEEP_SHARE {text.KEEP_SHARE} are shares of the same tokens; "
-            "together they are at most 1",
-        )
+    yield from find_caption_problems(cfg)
 
 
 def _data_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -115,11 +111,12 @@ def _data_problems(cfg: CfgNode) -> Iterator[Problem]:
 def find_irra_notices(cfg: CfgNode) -> Iterator[str]:
     """Yield one line for what a user of IRRA may miss, and for every key that is set and not read."""
     if cfg.MODEL.NAME != NAME:
-        own = [key for key in _keys_of(OWN) if is_set(cfg, key)]
+        shared = CAPTIONS if cfg.MODEL.NAME == MULTIMODAL else ()
+        own = [key for key in keys_of(OWN) if is_set(cfg, key) and not key.startswith(shared)]
         if own:
             yield f"{', '.join(own)}: not used by MODEL.NAME {cfg.MODEL.NAME}"
         return
-    yield from find_whole_clip_notices(cfg, tuple(_keys_of(IDLE)))
+    yield from find_whole_clip_notices(cfg, tuple(keys_of(IDLE)))
     acting = tuple(cfg.LOSS.TEXT.NAMES)
     for keys, losses in NEEDS.items():
         idle = [key for key in keys if is_set(cfg, key) and not set(acting) & set(losses)]
@@ -136,10 +133,3 @@ def find_irra_notices(cfg: CfgNode) -> Iterator[str]:
             f"SOLVER.IMS_PER_BATCH {batch} at SOLVER.BASE_LR {rate:g}: the published figures have batches of "
             f"{PUBLISHED_BATCH} at that rate, larger ones came out lower; its losses compare all pairs of a batch"
         )
-
-
-def _keys_of(beginnings: tuple[str, ...]) -> Iterator[str]:
-    """Yield the keys with one of these names, or below one that ends in a dot or an underscore."""
-    for key in KEYS:
-        if any(key == start or (start[-1] in "._" and key.startswith(start)) for start in beginnings):
-            yield key

@@ -15,6 +15,7 @@ from configs.rules.clip_fusion import find_clip_notices
 from configs.rules.clip_reid import find_clip_reid_notices
 from configs.rules.distill import find_distill_notices
 from configs.rules.irra import find_irra_notices
+from configs.rules.multimodal import find_multimodal_notices
 from configs.rules.pcb import find_pcb_notices
 from configs.stages import solver_key, solver_of, stages_of, warmup_epochs
 from configs.values import is_set, value_of
@@ -25,7 +26,7 @@ def find_notices(cfg: CfgNode) -> list[str]:
     """Return one line for each of them; none of it is an error."""
     legacy = [f"{key} is not used here: {KEYS[key].instead}" for key in KEYS if KEYS[key].instead and is_set(cfg, key)]
     model = [*_model_notices(cfg), *find_clip_notices(cfg), *find_clip_reid_notices(cfg), *find_irra_notices(cfg)]
-    model += [*find_pcb_notices(cfg), *find_distill_notices(cfg)]
+    model += [*find_pcb_notices(cfg), *find_multimodal_notices(cfg), *find_distill_notices(cfg)]
     losses = [*_schedule_notices(cfg), *find_branch_notices(cfg)]
     return [*legacy, *_idle_keys(cfg), *_epoch_notices(cfg), *_sampler_notices(cfg), *model, *losses]
 

@@ -17,6 +17,7 @@ from configs.rules.data import find_data_problems
 from configs.rules.distill import find_distill_problems
 from configs.rules.irra import find_irra_problems
 from configs.rules.model import find_model_problems
+from configs.rules.multimodal import find_multimodal_problems
 from configs.rules.pcb import find_pcb_problems
 from configs.rules.test import find_test_problems
 from configs.rules.training import find_loss_problems, find_solver_problems, find_ssl_problems, find_stage_problems
@@ -36,6 +37,7 @@ def find_problems(cfg: CfgNode) -> list[Problem]:
     problems += [
         *find_irra_problems(cfg),
         *find_pcb_problems(cfg),
+        *find_multimodal_problems(cfg),
         *find_solver_problems(cfg),
         *find_data_problems(cfg),
         *find_test_problems(cfg),

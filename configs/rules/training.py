@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.solver import STEPPED
 from configs.loss_weights import center_weight
 from configs.own_values import own_value
@@ -29,6 +30,9 @@ OF_TEXT = ("LOSS.TEXT.NAMES", "LOSS.TEXT.ID_W", "LOSS.TEXT.MLM_W", "LOSS.PHASED.
 IN_PHASES = tuple(f"LOSS.PHASED.{name}" for name in ("METRIC_SEQ", "W_METRIC_SEQ", "W_SUP_SPEC"))
 IMAGE_WEIGHTS = Deciding((*OF_IMAGES, *IN_PHASES), (*OF_IMAGES, "LOSS.SUPCON.ENABLE"))
 TEXT_WEIGHTS = Deciding(OF_TEXT, OF_TEXT)
+OF_SETS = ("LOSS.ALIGN.W", "LOSS.ALIGN.START", "LOSS.FEAT_NORM.W")
+SET_WEIGHTS = Deciding((*IMAGE_WEIGHTS.keys, *OF_SETS), (*IMAGE_WEIGHTS.shown, *OF_SETS))
+DECIDING = {IRRA: TEXT_WEIGHTS, MULTIMODAL: SET_WEIGHTS}  # by MODEL.NAME: others than IMAGE_WEIGHTS
 
 
 def find_stage_problems(cfg: CfgNode) -> Iterator[Problem]:
@@ -59,12 +63,24 @@ def _rate_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
         yield (rate_key,), f"{rate_key} is 0, so nothing would be learnt"
     if stage not in WITHOUT_IMAGES:
         yield from _curve_problems(schedule, solver.BASE_LR, rate_key, cfg.SOLVER)
+    yield from _clip_problems(cfg, stage)
     center_key = solver_key(cfg, "CENTER_LOSS_WEIGHT", stage)
     if 0 < solver.CENTER_LOSS_WEIGHT < SMALLEST_CENTER_WEIGHT:
         yield (
             (center_key,),
             f"{center_key} {solver.CENTER_LOSS_WEIGHT} overflows: the centres' gradient is divided by it; "
             f"allowed: 0, or {SMALLEST_CENTER_WEIGHT:g} and above",
+        )
+
+
+def _clip_problems(cfg: CfgNode, stage: str) -> Iterator[Problem]:
+    solver = solver_of(cfg, stage)
+    if solver.GRAD_CLIP > 0 and solver.GRAD_CLIP_QUANTILE > 0:
+        keys = tuple(solver_key(cfg, name, stage) for name in ("GRAD_CLIP", "GRAD_CLIP_QUANTILE"))
+        yield (
+            keys,
+            f"{keys[0]} {solver.GRAD_CLIP:g} and {keys[1]} {solver.GRAD_CLIP_QUANTILE:g} both limit the norm of the "
+            "gradient; set one of them to 0",
         )
 
 
@@ -88,7 +104,7 @@ def find_loss_problems(cfg: CfgNode) -> Iterator[Problem]:
     """Yield what is wrong with losses whose schedule is sound, as (keys concerned, one line that says what to do)."""
     idle = [range(first.epoch, last.epoch + 1) for first, last in segments_of(cfg) if not any(first.weights.values())]
     if idle:
-        deciding = TEXT_WEIGHTS if cfg.MODEL.NAME == IRRA else IMAGE_WEIGHTS
+        deciding = DECIDING.get(cfg.MODEL.NAME, IMAGE_WEIGHTS)
         values = ", ".join(f"{key} {_shown(value_of(cfg, key))}" for key in (*deciding.shown, "LOSS.PHASED.ENABLE"))
         yield deciding.keys, f"no loss is left in epoch {_some(map(str, chain(*idle)), 3)}: {values}"
     if cfg.LOSS.SUPCON.ENABLE and cfg.LOSS.SUPCON.DARK_GAMMA > 1 and not cfg.LOSS.BRIGHTNESS.ENABLE:

@@ -40,11 +40,14 @@ def find_whole_clip_problems(cfg: CfgNode, backbone: str) -> Iterator[Problem]:
         )
 
 
-def find_whole_clip_notices(cfg: CfgNode, more_idle: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield one line for what a user of such a system may miss; `more_idle` are further keys that it does not read."""
+def find_whole_clip_notices(cfg: CfgNode, more_idle: tuple[str, ...] = (), read: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield one line for what a user of such a system may miss.
+
+    `more_idle` are further keys that it does not read, `read` those of IDLE that it does.
+    """
     if not is_set(cfg, "DATASETS.NAMES") and not is_set(cfg, "DATASETS.ROOT_DIR"):
         yield f"data set: {', '.join(cfg.DATASETS.NAMES)} by default; set DATASETS.NAMES"
-    idle = [key for key in (*IDLE, *more_idle) if is_set(cfg, key)]
+    idle = [key for key in (*IDLE, *more_idle) if is_set(cfg, key) and key not in read]
     if idle:
         yield f"{', '.join(idle)}: not used by MODEL.NAME {cfg.MODEL.NAME}"
     if cfg.MODEL.PRETRAIN_CHOICE == "imagenet" and cfg.MODEL.PRETRAIN_PATH:

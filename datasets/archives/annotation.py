@@ -33,10 +33,10 @@ def read_annotation(annotation: str | Path, path_key: str) -> tuple[list[Entry],
     Paths are as they stand there; splits other than train and test are val. Raises DataError, with the place of the
     entry (from 0), where the file is no such list, and where no image has a caption.
     """
-    content = _read_json(Path(annotation))
+    content = read_json(Path(annotation))
     if not isinstance(content, list) or not content:
         raise DataError(
-            f"{annotation}: holds {_kind(content)}, expected a list with an object for each image; {_form(path_key)}"
+            f"{annotation}: holds {kind_of(content)}, expected a list with an object for each image; {_form(path_key)}"
         )
     entries = [_check_entry(item, path_key, f"{annotation}: entry {row}") for row, item in enumerate(content)]
     if not any(entry.captions for entry in entries):
@@ -46,7 +46,8 @@ def read_annotation(annotation: str | Path, path_key: str) -> tuple[list[Entry],
     return entries, notes + _captionless_notes(entries)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; DataError naming file and line where it is none."""
     path = existing_file(path, "", DataError)
     try:
         return json.loads(path.read_bytes())
@@ -65,7 +66,7 @@ def _read_json(path: Path) -> Any:
 def _check_entry(item: Any, path_key: str, where: str) -> Entry:
     """Return one object of the list as an entry; DataError says which of its values does not fit."""
     if not isinstance(item, dict):
-        raise DataError(f"{where} is {_kind(item)}, expected an object; {_form(path_key)}")
+        raise DataError(f"{where} is {kind_of(item)}, expected an object; {_form(path_key)}")
     missing = [key for key in ("id", path_key, "captions", "split") if key not in item]
     if missing:
         raise DataError(
@@ -73,22 +74,22 @@ def _check_entry(item: Any, path_key: str, where: str) -> Entry:
             f"{_form(path_key)}"
         )
     pid, path, captions, split = item["id"], item[path_key], item["captions"], item["split"]
-    if not _is_text(path) or not path or path.startswith("/") or "\0" in path:
-        raise DataError(f"{where}: {path_key} is {_kind(path)}, expected the path of an image below {IMAGES}")
+    if not is_text(path) or not path or path.startswith("/") or "\0" in path:
+        raise DataError(f"{where}: {path_key} is {kind_of(path)}, expected the path of an image below {IMAGES}")
     where = f"{where} ('{path}')"
     if type(pid) is not int or not 0 <= pid <= MAX_PID:  # true is an int of Python's
-        raise DataError(f"{where}: id is {_kind(pid)}, expected a whole number from 0 to {MAX_PID}")
+        raise DataError(f"{where}: id is {kind_of(pid)}, expected a whole number from 0 to {MAX_PID}")
     if not isinstance(captions, list):
-        raise DataError(f"{where}: captions is {_kind(captions)}, expected a list of texts")
-    wrong = [caption for caption in captions if not _is_text(caption)]
+        raise DataError(f"{where}: captions is {kind_of(captions)}, expected a list of texts")
+    wrong = [caption for caption in captions if not is_text(caption)]
     if wrong:
-        raise DataError(f"{where}: captions holds {_kind(wrong[0])}, expected texts alone")
-    if not _is_text(split):
-        raise DataError(f"{where}: split is {_kind(split)}, expected train, test or val")
+        raise DataError(f"{where}: captions holds {kind_of(wrong[0])}, expected texts alone")
+    if not is_text(split):
+        raise DataError(f"{where}: split is {kind_of(split)}, expected train, test or val")
     return Entry(path, pid, captions, split if split in SPLITS else "val")
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Return whether a value of JSON is a text of whole characters: JSON can hold halves, which no file takes."""
     return isinstance(value, str) and not HALF_CHARACTER.search(value)
 
@@ -107,7 +108,7 @@ def _form(path_key: str) -> str:
     return f"e.g. [{example}, ...]"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """Return what a value of JSON is, short enough for a line."""
     if isinstance(value, (dict, list)):
         return ("an object" if isinstance(value, dict) else "a list") if value else f"the empty {value}"

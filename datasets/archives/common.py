@@ -148,9 +148,8 @@ def check_listed(samples: Sequence[Sample], list_file: Path) -> None:
     missing = missing_files([sample.path for sample in samples])
     if missing:
         first = Path(missing[0])
-        named = ", ".join(f"'{path}'" for path in missing[:NUM_EXAMPLES]) + ", ..." * (len(missing) > NUM_EXAMPLES)
         raise DataError(
-            f"'{list_file}': {len(missing):,} of {len(samples):,} images do not exist: {named}; "
+            f"'{list_file}': {len(missing):,} of {len(samples):,} images do not exist: {quoted(missing)}; "
             f"{renaming(first.parent, (first.name,)) or 'unpack the images again'}, or correct the list (the image "
             "stands first in a line, then its label)"
         )
@@ -170,6 +169,11 @@ def missing_files(paths: Iterable[str]) -> list[str]:
         if name not in names[folder] and not os.path.lexists(path):  # a disk may take case for nothing
             missing.append(path)
     return missing
+
+
+def quoted(paths: Sequence[str]) -> str:
+    """Return the first of some paths in quotes, for an error, and dots where there are more."""
+    return ", ".join(f"'{path}'" for path in paths[:NUM_EXAMPLES]) + ", ..." * (len(paths) > NUM_EXAMPLES)
 
 
 def _way_out(fields: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from utils.text_files import read_text
 REQUIRED = ("path", "pid", "split")
 OPTIONAL = ("camid", "viewid")
 CAPTION = "caption"  # a column that captioned systems alone need
+MODALITY = "modality"  # a column that systems of several modalities alone need
 FOR_CAPTIONS = f", or read its captions with MODEL.NAME {IRRA}"
 HEADER = f"{','.join(REQUIRED)}[,{'][,'.join(OPTIONAL)}]"
 NEARLY = {"cam": "camid", "view": "viewid"}  # how a column starts that was meant to be the other
@@ -33,6 +34,7 @@ class Row(NamedTuple):
     viewid: int
     split: str
     caption: str  # '' where the table has none
+    modality: str = ""  # as written
 
 
 def load_table(csv_path: str | Path, root_dir: str | Path) -> ReIDDataset:
@@ -138,7 +140,7 @@ def read_rows(
         if is_no_label(texts["pid"]):
             junk[split, texts["pid"]] += 1
         else:
-            rows.append(_check_row(texts, split, where))
+            rows.append(_check_row(texts, split, where, texts[MODALITY] if MODALITY in more else ""))
     return columns, rows, junk
 
 
@@ -176,8 +178,8 @@ def _check_header(where: str, names: Sequence[str], more: Sequence[str]) -> list
     return columns
 
 
-def _check_row(texts: Mapping[str, str], split: str, where: str) -> Row:
-    if not texts["path"]:
+def _check_row(texts: Mapping[str, str], split: str, where: str, modality: str) -> Row:
+    if not texts["path"] and not modality:  # a caption by itself has none
         raise DataError(f"{where}: path is empty; fill it in or remove the row")
     if os.path.basename(texts["path"]).startswith("._"):
         raise DataError(f"{where}: '{texts['path']}' is what macOS leaves beside an image; remove the row")
@@ -190,7 +192,7 @@ def _check_row(texts: Mapping[str, str], split: str, where: str) -> Row:
         viewid = UNKNOWN_VIEW
     else:
         viewid = whole_number(texts["viewid"], MAX_LABEL, f"{where}: viewid")
-    return Row(where, texts["path"], texts["pid"], camid, viewid, split, texts.get(CAPTION, ""))
+    return Row(where, texts["path"], texts["pid"], camid, viewid, split, texts.get(CAPTION, ""), modality)
 
 
 def identities_of(rows: Sequence[Row]) -> dict[str, int]:

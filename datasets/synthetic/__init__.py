@@ -1,6 +1,6 @@
 """Drawing of synthetic VeRi: vehicles as meshes (shapes, looks, vehicles), photographed in scenes by photos.
 
-The synthetic persons are drawn by `persons`.
+The synthetic persons are drawn by `persons`, the vehicles in other modalities by `modal`.
 """
 
 from enum import IntEnum
@@ -8,6 +8,7 @@ from enum import IntEnum
 FOLDER = "synthetic_veri"  # below DATASETS.ROOT_DIR
 TEXT_FOLDER = "synthetic_text"  # the same of the set with captions
 PERSON_FOLDER = "synthetic_persons"  # the same of the persons
+MODAL_FOLDER = "synthetic_orbench"  # the same of the vehicles in five modalities
 
 
 class Stream(IntEnum):
@@ -26,3 +27,7 @@ class Stream(IntEnum):
     PERSON_SHOTS = 10
     PERSON_PLACE = 11
     PERSON_PHOTO = 12
+    INFRARED_SHOTS = 13
+    INFRARED = 14
+    DRAWING = 15
+    QUERIES = 16

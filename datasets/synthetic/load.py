@@ -14,7 +14,7 @@ from datasets.archives.veri import load_veri_folder
 from datasets.bases import ReIDDataset
 from datasets.synthetic import FOLDER
 from datasets.synthetic.looks import COLOUR_NAMES, TYPE_NAMES, Look
-from datasets.synthetic.once import VERSION_FILE, ensure_drawn, holds_version, write_lines, write_version
+from datasets.synthetic.once import ensure_drawn, write_lines
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
 from utils.errors import DataError
 from utils.paths import user_path
@@ -40,19 +40,14 @@ def load_synthetic(root_dir: str | Path, unlabelled_view: str = "drop", require_
     when the folder cannot be written, RunError when the disk is full.
     """
     folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / FOLDER
-    ensure_drawn(folder, "synthetic VeRi", draw_synthetic_veri, is_complete)
+    ensure_drawn(folder, "synthetic VeRi", draw_synthetic_veri, VERSION)
     return load_veri_folder(folder, (), unlabelled_view, require_views, name="synthetic")
-
-
-def is_complete(folder: Path) -> bool:
-    """Return whether the folder holds a finished drawing of the current version."""
-    return holds_version(folder / VERSION_FILE, VERSION)
 
 
 def draw_synthetic_veri(
     folder: str | Path, seed: int = 0, num_train_ids: int = NUM_TRAIN_IDS, num_test_ids: int = NUM_TEST_IDS
 ) -> None:
-    """Draw the set into a new folder in VeRi's layout; the version file is written last.
+    """Draw the set into a new folder in VeRi's layout.
 
     The same arguments give the same files. Each image has a random generator of its own, seeded by (seed, identity,
     index), so neither the order nor the number of images changes any of them.
@@ -72,7 +67,6 @@ def draw_synthetic_veri(
     for rows in drawn.values():
         rows.sort(key=lambda row: row.shot.name)
     _write_lists(folder, drawn["train"], drawn["test"])
-    write_version(folder / VERSION_FILE, VERSION)
 
 
 def _write_lists(folder: Path, train: list[Drawn], test: list[Drawn]) -> None:

@@ -19,34 +19,21 @@ ABANDONED_SECONDS = 3600
 logger = logging.getLogger(__name__)
 
 
-def holds_version(file: Path, version: str) -> bool:
-    """Return whether VERSION_FILE of a folder is there and says that its drawing is of this version."""
-    try:
-        return file.read_bytes().strip() == version.encode("ascii")
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def write_version(file: Path, version: str) -> None:
-    """Mark a drawing as finished: write VERSION_FILE of its folder."""
-    file.write_text(f"{version}\n", encoding="ascii")
-
-
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write ASCII lines with the same ends on every system."""
     path.write_bytes("".join(f"{line}\n" for line in lines).encode("ascii"))
 
 
-def ensure_drawn(folder: Path, title: str, draw: Callable[[Path], None], is_complete: Callable[[Path], bool]) -> None:
-    """Let `draw` make `folder`, unless it `is_complete`.
+def ensure_drawn(folder: Path, title: str, draw: Callable[[Path], None], version: str) -> None:
+    """Let `draw` make `folder`, unless a finished drawing of this version is there.
 
     `title` names the set in messages. Raises DataError when the folder cannot be written, RunError when the disk is
     full.
     """
-    if is_complete(folder):
+    if is_complete(folder, version):
         return
     try:
-        _draw_into_place(folder, title, draw, is_complete)
+        _draw_into_place(folder, title, draw, version)
     except OSError as error:
         kind = RunError if is_full(error) else DataError
         raise kind(
@@ -55,24 +42,31 @@ def ensure_drawn(folder: Path, title: str, draw: Callable[[Path], None], is_comp
         ) from error
 
 
-def _draw_into_place(
-    folder: Path, title: str, draw: Callable[[Path], None], is_complete: Callable[[Path], bool]
-) -> None:
+def is_complete(folder: Path, version: str) -> bool:
+    """Return whether the folder holds a finished drawing of this version."""
+    try:
+        return (folder / VERSION_FILE).read_bytes().strip() == version.encode("ascii")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _draw_into_place(folder: Path, title: str, draw: Callable[[Path], None], version: str) -> None:
     """Draw beside `folder`, then rename: nobody ever sees a half-drawn folder, and the first of several wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
     with _scratch_beside(folder) as scratch:
         # Put aside before drawing, not after: then a folder that another process completes meanwhile stays.
-        if folder.exists() and not is_complete(folder):
+        if folder.exists() and not is_complete(folder, version):
             logger.warning("'%s' is unfinished or of another version and is drawn again", folder)
             with suppress(FileNotFoundError):  # another process was faster
                 folder.rename(scratch / "stale")
         logger.info("drawing %s into '%s' (once, about a minute)", title, folder)
         draw(scratch / folder.name)
+        (scratch / folder.name / VERSION_FILE).write_text(f"{version}\n", encoding="ascii")
         try:
             (scratch / folder.name).rename(folder)
         except OSError:
-            if not is_complete(folder):
+            if not is_complete(folder, version):
                 raise
 
 

@@ -56,12 +56,12 @@ def photograph(vehicle: Vehicle, number: int, seed: int, rng: np.random.Generato
     """Take a picture of a vehicle with camera `number` (0-based) of the set drawn from `seed`."""
     camera = CAMERAS[number]
     azimuth = (camera.azimuth + rng.normal(0, camera.spread)) * rng.choice((-1, 1))
-    project, size = _aim(vehicle, camera, azimuth, rng)
+    project, size = aim(vehicle, azimuth, camera.elevation, rng)
     big = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     image = background(number, seed, big, rng)
     pen = ImageDraw.Draw(image, "RGBA")
     _draw_shadow(pen, vehicle, project, rng)
-    visible = _visible(vehicle.mesh, project.eye)
+    visible = visible_patches(vehicle.mesh, project.eye)
     _draw_vehicle(pen, vehicle.mesh, visible, project, rng)
     covered = [tuple(edge / SUPERSAMPLING for edge in box) for box in draw_occluders(pen, big, rng)]
     pixels = np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float32) / 255  # [H, W, 3]
@@ -71,11 +71,11 @@ def photograph(vehicle: Vehicle, number: int, seed: int, rng: np.random.Generato
     return Photo(_develop(pixels, camera, rng), keypoints, orientation, View(project, visible, covered))
 
 
-def _aim(
-    vehicle: Vehicle, camera: Camera, azimuth: float, rng: np.random.Generator
+def aim(
+    vehicle: Vehicle, azimuth: float, elevation: float, rng: np.random.Generator
 ) -> tuple[Projection, tuple[int, int]]:
-    """Place the camera so that the vehicle fills most of an image; return the projection and (width, height)."""
-    turn, rise = np.radians(azimuth), np.radians(max(4.0, camera.elevation + rng.normal(0, 3)))
+    """Look from about here, in degrees, so that the vehicle fills most of an image; return also (width, height)."""
+    turn, rise = np.radians(azimuth), np.radians(max(4.0, elevation + rng.normal(0, 3)))
     outward = np.array([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)])
     target = np.array([0, 0, 0.45 * vehicle.height])
     distance = vehicle.look.shape.length * rng.uniform(1.7, 3.0)
@@ -94,7 +94,7 @@ def _aim(
     return plain._replace(scale=scale, shift=shift), size
 
 
-def _visible(mesh: Mesh, eye: np.ndarray) -> np.ndarray:
+def visible_patches(mesh: Mesh, eye: np.ndarray) -> np.ndarray:
     """Return the patches that face the eye, in drawing order: by level, then far carriers before near ones."""
     to_eye = eye - mesh.centres  # [P, 3]
     facing = ((mesh.normals * to_eye).sum(axis=1) > 0) | ~mesh.normals.any(axis=1)
@@ -157,13 +157,14 @@ def _expose(
 
 def _develop(pixels: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
     """Apply blur and noise: float [H, W, 3] to uint8 [H, W, 3]."""
-    image = Image.fromarray(_to_bytes(pixels))
+    image = Image.fromarray(to_bytes(pixels))
     image = image.filter(ImageFilter.GaussianBlur(camera.blur * rng.uniform(0.6, 1.4)))
     noise = rng.standard_normal(pixels.shape, dtype=np.float32) * camera.noise
-    return _to_bytes(np.asarray(image, dtype=np.float32) / 255 + noise)
+    return to_bytes(np.asarray(image, dtype=np.float32) / 255 + noise)
 
 
-def _to_bytes(pixels: np.ndarray) -> np.ndarray:
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Return values in 0..1, of any shape, as uint8; what lies beyond is clipped."""
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 

@@ -54,6 +54,10 @@ class JointClip(nn.Module):
                 f"datasets.tokens.tokenize(caption, {self.length}) cuts them"
             )
 
+    def remove_image_tower(self) -> None:
+        """Remove what images alone go through."""
+        del self.visual
+
     def remove_text_tower(self) -> None:
         """Remove what captions alone go through."""
         del self.token_embedding, self.positional_embedding, self.transformer, self.ln_final, self.text_projection
@@ -104,9 +108,19 @@ def cut_to_longest(ids: torch.Tensor) -> torch.Tensor:
     return ids[:, : int(last.max()) + 1] if len(last) else ids[:, :1]
 
 
-def _check(clip: nn.Module) -> None:
-    if is_resnet(clip.visual):
+def cut_without_waiting(ids: torch.Tensor) -> torch.Tensor:
+    """Return captions cut to the longest where nothing has to wait for that: on the CPU."""
+    return cut_to_longest(ids) if ids.device.type == "cpu" and not torch.compiler.is_compiling() else ids
+
+
+def check_vit(visual: nn.Module) -> None:
+    """Raise ConfigError for an image tower that is a ResNet."""
+    if is_resnet(visual):
         raise ConfigError("MODEL.CLIP_BACKBONE names a ResNet, which has no class token; take a ViT")
+
+
+def _check(clip: nn.Module) -> None:
+    check_vit(clip.visual)
     check_vocabulary(clip)
     wrong = [
         what

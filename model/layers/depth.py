@@ -38,13 +38,35 @@ def run_kept(block: nn.Module, tokens: torch.Tensor, rotation: torch.Tensor | No
     return _add(tokens, block.drop_path2, lambda x: scaled(block, 2, block.mlp(block.norm2(x))))
 
 
-def _add(tokens: torch.Tensor, drop: nn.Module, update: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def add_update(
+    tokens: torch.Tensor,
+    drop: nn.Module,
+    update: Callable[[torch.Tensor], torch.Tensor],
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return tokens [B, T, D] + drop(update(seen)), `seen` [B, ...] the tokens themselves where it is left out.
+
+    `drop` is timm's DropPath or passes everything on. In training on a CPU `update` gets the kept images alone.
+    """
+    skips = isinstance(drop, DropPath) and drop.training and tokens.device.type == "cpu"
+    if skips and not torch.compiler.is_compiling():
+        return _add(tokens, drop, update, seen)
+    return tokens + drop(update(tokens if seen is None else seen))
+
+
+def _add(
+    tokens: torch.Tensor,
+    drop: nn.Module,
+    update: Callable[[torch.Tensor], torch.Tensor],
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    seen = tokens if seen is None else seen
     if not isinstance(drop, DropPath):
-        return tokens + update(tokens)
+        return tokens + update(seen)
     keep = 1 - drop.drop_prob
     kept = (torch.rand(len(tokens)) < keep).nonzero().squeeze(1)
     if len(kept) == len(tokens):
-        return torch.add(tokens, update(tokens), alpha=1 / keep)
+        return torch.add(tokens, update(seen), alpha=1 / keep)
     if len(kept) == 0:  # one image times 0: timm's layers need not take an empty batch, and each weight has a gradient
-        return torch.add(tokens, update(tokens[:1]), alpha=0)
-    return tokens.index_add(0, kept, update(tokens[kept]).to(tokens.dtype), alpha=1 / keep)
+        return torch.add(tokens, update(seen[:1]), alpha=0)
+    return tokens.index_add(0, kept, update(seen[kept]).to(tokens.dtype), alpha=1 / keep)

@@ -13,12 +13,12 @@ from utils.precision import at_least_float32, without_autocast
 PROJECTION_HIDDEN, PROJECTION_WIDTH = 2048, 128  # as in Model B's checkpoints
 
 
-def make_neck(width: int) -> nn.BatchNorm1d:
-    """Return a BNNeck [B, D] -> [B, D]: batch normalisation whose bias stays 0.
+def make_neck(width: int, norm: type[nn.BatchNorm1d] = nn.BatchNorm1d) -> nn.BatchNorm1d:
+    """Return a BNNeck [B, D] -> [B, D], a `norm` whose bias stays 0.
 
     Reference: Luo et al., Bag of Tricks and A Strong Baseline for Deep Person Re-identification, CVPRW 2019.
     """
-    neck = nn.BatchNorm1d(width)
+    neck = norm(width)
     neck.bias.requires_grad_(False)
     return neck
 

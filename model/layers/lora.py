@@ -27,18 +27,12 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         width, height = linear.in_features, linear.out_features
-        if not 1 <= rank <= min(width, height):
-            raise ConfigError(
-                f"MODEL.LORA.RANK got {rank}, allowed: 1 to {min(width, height)} for a layer from {width} to {height}"
-            )
+        check_rank("MODEL.LORA.RANK", rank, linear)
         super().__init__(width, height, linear.bias is not None, device="meta")  # nothing is drawn for W
         self.weight, self.bias = linear.weight, linear.bias
         self.requires_grad_(False)
-        like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        self.lora_a = nn.Parameter(torch.empty(rank, width, **like))
-        self.lora_b = nn.Parameter(torch.zeros(height, rank, **like))
-        self.register_buffer("lora_scale", torch.tensor(alpha / rank, **like))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.lora_a, self.lora_b = first_factors(linear.weight, rank)
+        self.register_buffer("lora_scale", linear.weight.new_tensor(alpha / rank))
         self.train(linear.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,6 +48,21 @@ class LoRALinear(nn.Linear):
         return linear.train(self.training)
 
 
+def check_rank(key: str, rank: int, linear: nn.Linear) -> None:
+    """Raise ConfigError, which names the `key`, for a rank outside 1..min(in, out) of a linear layer."""
+    width, height = linear.in_features, linear.out_features
+    if not 1 <= rank <= min(width, height):
+        raise ConfigError(f"{key} got {rank}, allowed: 1 to {min(width, height)} for a layer from {width} to {height}")
+
+
+def first_factors(weight: torch.Tensor, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return A [r, in], uniform in +-1/sqrt(in), and B [out, r], 0, for a weight [out, in], of its device and dtype."""
+    height, width = weight.shape
+    lora_a = nn.Parameter(weight.new_empty(rank, width))
+    nn.init.kaiming_uniform_(lora_a, a=math.sqrt(5))
+    return lora_a, nn.Parameter(weight.new_zeros(height, rank))
+
+
 def some_outputs(linear: nn.Linear, x: torch.Tensor, rows: slice) -> torch.Tensor:
     """Return the outputs `rows` of a linear layer, with its adapter if it has one: [..., number of rows]."""
     y = F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
@@ -66,7 +75,7 @@ def some_outputs(linear: nn.Linear, x: torch.Tensor, rows: slice) -> torch.Tenso
 def merged_weight(
     weight: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Return W + s B A [out, in] in W's dtype, computed in at least float32."""
+    """Return W + s B A [out, in] in W's dtype, computed in at least float32; `scale` is s [] of any float type."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return (weight.to(dtype) + scale.to(dtype) * (lora_b.to(dtype) @ lora_a.to(dtype))).to(weight.dtype)
 

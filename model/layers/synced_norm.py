@@ -3,13 +3,12 @@
 Reference: Ioffe and Szegedy, Batch Normalization, ICML 2015, algorithm 1, with the sums taken over all processes.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from utils.distributed import num_processes, sum_over_ranks
+from model.layers.masked_norm import MaskedNorm
+from utils.distributed import num_processes, shared_sum
 from utils.precision import at_least_float32
 
 PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -27,12 +26,12 @@ class SyncedNorm(_BatchNorm):
             return super().forward(input)
         values = at_least_float32(input).transpose(0, 1).flatten(1)  # [C, n], n of this process
         own_count = values.new_full((1,), values.shape[1])
-        sums = _SumOverRanks.apply(torch.cat([values.sum(1), own_count]))
+        sums = shared_sum(torch.cat([values.sum(1), own_count]))
         mean, count = sums[:-1] / sums[-1], sums[-1].detach()
         shape = (1, -1, *[1] * (input.dim() - 2))
         centred = at_least_float32(input) - mean.view(shape)
         squared = centred.square().transpose(0, 1).flatten(1).sum(1)
-        variance = _SumOverRanks.apply(squared) / count  # two passes: a mean far from 0 costs no digits
+        variance = shared_sum(squared) / count  # two passes: a mean far from 0 costs no digits
         self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         result = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
@@ -55,25 +54,16 @@ class SyncedNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """The sum of a tensor over all processes; what each does with it adds to the gradient of all."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        return sum_over_ranks(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return sum_over_ranks(grad)
-
-
 def sync_norms(module: nn.Module, device: torch.device) -> None:
     """Replace the batch normalisations within `module`, which is on `device`, by ones over all processes, in place.
 
-    Names, parameters and buffers stay the very same objects, so an optimizer made before still holds them.
+    Names, parameters and buffers stay the very same objects, so an optimizer made before still holds them. One over
+    some rows takes those of all processes and stays the same object too.
     """
     kind = SyncedNorm if device.type == "cpu" else nn.SyncBatchNorm
     for parent in list(module.modules()):
+        if isinstance(parent, MaskedNorm):
+            parent.over_ranks = True
         for name, child in list(parent.named_children()):
             if type(child) in PLAIN_NORMS:
                 setattr(parent, name, _synced(kind, child))

@@ -1,11 +1,14 @@
 """Position embeddings for another grid of patches, and for captions of another length."""
 
+import logging
 import math
 
 import torch
 import torch.nn.functional as F
 
 from utils.precision import at_least_float32
+
+logger = logging.getLogger(__name__)
 
 
 def resize_pos_embed(
@@ -40,6 +43,18 @@ def resize_text_positions(table: torch.Tensor, length: int) -> torch.Tensor:
         return table[:length]
     longer = F.interpolate(at_least_float32(table.t()[None]), size=length, mode="linear", align_corners=False)
     return longer[0].t().to(table.dtype)
+
+
+def fitted_text_positions(weights: dict[str, torch.Tensor], name: str, ours: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's weights; where its captions have another length, with its table `name` for `ours` [L, W].
+
+    That the file's changes is logged. A table that cannot be of captions stays as it is: loading says what is wrong.
+    """
+    table = weights.get(name)
+    if table is None or table.dim() != 2 or len(table) in (0, len(ours)) or table.shape[1] != ours.shape[1]:
+        return weights
+    logger.warning("%s: %d rows in place of %d, for INPUT.TEXT.LENGTH", name, len(ours), len(table))
+    return {**weights, name: resize_text_positions(table, len(ours))}
 
 
 def guess_grid(count: int, like: tuple[int, int]) -> tuple[int, int]:

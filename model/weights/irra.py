@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from torch import nn
 
-from model.weights.convert import resize_text_positions
+from model.weights.convert import fitted_text_positions
 from model.weights.load import LoadReport, Weights
 from model.weights.refusals import of_a_deeper_model, of_another_kind
-
-logger = logging.getLogger(__name__)
 
 TOWERS = "base_model."
 IMAGE_POSITIONS = f"{TOWERS}visual.positional_embedding"
@@ -32,11 +28,7 @@ class IrraRules:
 
     def translate(self, weights: Weights) -> Weights:
         """Return a checkpoint's weights; where its captions have another length, with positions for ours."""
-        table, ours = weights.get(TEXT_POSITIONS), self.model.get_parameter(TEXT_POSITIONS)
-        if table is None or table.dim() != 2 or len(table) in (0, len(ours)) or table.shape[1] != ours.shape[1]:
-            return weights  # it fits, or loading says what is wrong
-        logger.warning("%s: %d rows in place of %d, for INPUT.TEXT.LENGTH", TEXT_POSITIONS, len(ours), len(table))
-        return {**weights, TEXT_POSITIONS: resize_text_positions(table, len(ours))}
+        return fitted_text_positions(weights, TEXT_POSITIONS, self.model.get_parameter(TEXT_POSITIONS))
 
     def deciding_keys(self, name: str) -> str:
         if name == IMAGE_POSITIONS:

@@ -12,6 +12,9 @@ def describe(weights: Mapping[str, torch.Tensor]) -> str:
     """Return in words what the names of a state dict look like."""
     signs = {
         "a checkpoint of IRRA, which MODEL.NAME irra takes": ("base_model.visual.conv1.weight",),
+        "a checkpoint of several modalities, which MODEL.NAME multimodal takes": (
+            "vision.tokenizers.vis.conv1.weight",
+        ),
         "a checkpoint of CLIP-ReID, which MODEL.NAME clip_reid takes": (
             "bottleneck_proj.weight",
             "prompt_learner.cls_ctx",

@@ -14,6 +14,7 @@ KINDS = {  # how names of weights begin -> what such a file is, and what to do
     "and the rest as in its training",
     "image_encoder.": "is a checkpoint of CLIP-ReID (its weights are called image_encoder.*); set MODEL.NAME clip_reid",
     "base_model.": "is a checkpoint of IRRA (its weights are called base_model.*); set MODEL.NAME irra",
+    "vision.": "is a checkpoint of several modalities (its weights are called vision.*); set MODEL.NAME multimodal",
     "visual.": A_CLIP,
     "vision_model.": A_CLIP,
 }

@@ -11,6 +11,7 @@ from model.layers.lora import LoRALinear, fold_lora
 from model.weights.load import LoadReport, Weights
 from utils.errors import DataError
 
+TRUNK = ("base.", "b1.", "b2.")  # how names of a trunk and of its copies begin
 FUSION = ("clip_model.", "fuse_", "afem.", "sem_refine_proj.")  # what Model B's CLIP fusion adds
 BEYOND_THE_TRUNK = {  # MODEL.PRETRAIN_CHOICE -> what else it takes from a ReID checkpoint
     "self": ("b2.",),
@@ -49,7 +50,7 @@ class TransReIDRules:
             if self.grid is None:  # a ResNet
                 return " was trained on a transformer; set MODEL.NAME transformer and the rest as in its training"
             return " was trained with the jigsaw module; set MODEL.JPM True as in its training"
-        adapters = [name for name in weights if ".lora_" in name and name not in ours]
+        adapters = [name for name in weights if ".lora_" in name and name.startswith(TRUNK) and name not in ours]
         if adapters:  # of a model without adapters they are folded in
             return (
                 f": {adapters[0]} is in the file, but not in this model; set MODEL.LORA.TARGETS as in its "

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from datasets.caption_sets import CaptionRows
+from datasets.modal_rows import ModalImages
 from datasets.torch_datasets import ImageDataset, ImageLoader
 
 logger = logging.getLogger(__name__)
@@ -18,11 +19,13 @@ ALIKE = 1e-6  # mean over all pairs of 1 - cosine: so close, rounding decides wh
 
 def image_sets(loaders: Iterable[DataLoader]) -> list[ImageDataset]:
     """Return the images of those loaders that read image files."""
-    return [loader.images for loader in loaders if isinstance(loader, ImageLoader)]
+    return [images for loader in loaders if isinstance(loader, ImageLoader) for images in loader.image_sets]
 
 
 def rows_of(loader: DataLoader) -> str:
     """Return what the rows of a test's loader are, as the log calls them."""
+    if isinstance(loader.dataset, ModalImages):
+        return f"{loader.dataset.modality} images"
     return "captions" if isinstance(loader.dataset, CaptionRows) else "images"
 
 

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from configs.keys.multimodal import NAME as MULTIMODAL
+from configs.modalities import TEXT
 from datasets.batch import Batch
-from datasets.make_transforms import make_transforms
+from datasets.make_transforms import make_modality_transforms, make_transforms
 from datasets.transforms import BatchTransform, brightness
 from model.layers.kernel import choose_attention
 from processor.evaluation.cautions import image_sets, rows_of
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by name: the autocast type
 COPIES = 3  # of the features that a GPU must have room for: they, their parts in a ranking, and what that allocates
 MOVED = ("camids", "viewids", "caption_ids")  # of a batch, beside its images
+PHOTOS = ("vis", "nir")  # the modalities whose brightness says something of the scene: a drawing's does not
+FUSED_AT_ONCE = 1024  # queries or gallery items of several rows
 
 Fuse = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -39,9 +43,9 @@ class Embedding(NamedTuple):
     encode: Callable[[nn.Module, Batch], torch.Tensor]  # (model, prepared batch) -> [B, D]
     prepare: Callable[[Batch], Batch]  # a loader's batch -> what `encode` reads, on the device, with its brightness
     flip: bool  # average the embeddings of each image and its mirror
-    unit: bool  # L2-normalise
+    unit: bool  # L2-normalise what is compared: where the model fuses, that is what it makes of the rows
     amp: torch.dtype | None  # the autocast type of the model, None = float32 throughout
-    fuse: Fuse | None  # ([Q, n, D], valid [Q, n]) -> [Q, D]: queries of several items, tracklets; None: there are none
+    fuse: Fuse | None  # ([Q, n, D], valid [Q, n]) -> [Q, D]: queries of several items, tracklets; None: by the model
     part_weights: tuple[float, ...] = ()  # of the branches in a similarity, see `weigh_parts`; () = as the model has it
 
 
@@ -51,22 +55,28 @@ class Embedded(NamedTuple):
     feat: torch.Tensor  # float32 [N, D], on the model's device, or on the CPU where a GPU has no room for them
     luma: np.ndarray  # float32 [N]: brightness of the clean image in 0..1, NaN where there is none
     precision: str  # in which the model ran, a key of PRECISIONS
-    fuse: Fuse | None = None  # as in `Embedding`
+    fuse: Fuse | None = None  # as in `Embedding`, that of the model where there it is None
 
 
 def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> Embedding:
     """Return how TEST.FLIP, FEAT_NORM, PART_WEIGHTS and AMP say that images are embedded; `exact` = float32, no AMP.
 
+    Where the model fuses rows of several modalities, each row is encoded alone and normalised after the fusion only.
     Raises ConfigError for a TEST.AMP that the device cannot compute in.
     """
-    _, transform = make_transforms(cfg)
+    if cfg.MODEL.NAME == MULTIMODAL:
+        encode, fuse, (_, transforms) = encode_row, None, make_modality_transforms(cfg)
+        prepare = functools.partial(prepare_modal_rows, device=device, transforms=transforms)
+    else:
+        encode, fuse, (_, transform) = encode_by_model, mean_direction, make_transforms(cfg)
+        prepare = functools.partial(prepare_rows, device=device, transform=transform)
     return Embedding(
-        encode=encode_by_model,
-        prepare=functools.partial(prepare_rows, device=device, transform=transform),
+        encode=encode,
+        prepare=prepare,
         flip=cfg.TEST.FLIP,
         unit=cfg.TEST.FEAT_NORM == "yes",
         amp=None if exact else resolve_amp(cfg.TEST.AMP, device, "TEST.AMP"),
-        fuse=mean_direction,
+        fuse=fuse,
         part_weights=tuple(cfg.TEST.PART_WEIGHTS),
     )
 
@@ -97,6 +107,52 @@ def prepare_rows(batch: Batch, device: torch.device, transform: BatchTransform) 
         return moved
     images = batch["images"].to(device, non_blocking=True)
     return {"images": transform(images), "brightness": brightness(images), **moved}
+
+
+def prepare_modal_rows(batch: Batch, device: torch.device, transforms: Mapping[str, BatchTransform]) -> Batch:
+    """Return a batch whose `modalities` holds one entry, on the device: normalised images, or tokens as they are.
+
+    Photos come with their brightness, drawings and captions have none.
+    """
+    moved: Batch = {name: batch[name].to(device, non_blocking=True) for name in MOVED if name in batch}
+    ((modality, values),) = batch["modalities"].items()
+    values = values.to(device, non_blocking=True)
+    if modality in PHOTOS:
+        moved["brightness"] = brightness(values)
+    return moved | {"modalities": {modality: values if modality == TEXT else transforms[modality](values)}}
+
+
+def mirrored(batch: Batch) -> Batch | None:
+    """Return a prepared batch with its images mirrored; None where it has none."""
+    if "images" in batch:
+        return batch | {"images": batch["images"].flip(3)}
+    images = {name: values for name, values in batch.get("modalities", {}).items() if name != TEXT}
+    return batch | {"modalities": {name: values.flip(3) for name, values in images.items()}} if images else None
+
+
+def encode_row(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Return what a model that fuses makes of a prepared batch of one modality, [B, D], before its fusion."""
+    return model.encode_batch(batch)
+
+
+@torch.inference_mode()
+def fuse_by_model(feat: torch.Tensor, valid: torch.Tensor, model: nn.Module, unit: bool) -> torch.Tensor:
+    """Return what the model makes of the valid [Q, n] items of features [Q, n, D], [Q, D], where these lie.
+
+    `unit` L2-normalises it. In float32 throughout: next to the encoding it costs nothing.
+    """
+    device = next(model.parameters()).device
+    fused = model.fuse(feat.to(device), valid.to(device)).float()
+    return (F.normalize(fused, dim=1) if unit else fused).to(feat.device)
+
+
+@torch.inference_mode()
+def vectors(embedded: Embedded, rows: np.ndarray) -> torch.Tensor:
+    """Return what is compared of queries or gallery items, float32 [Q, D]: `rows` are [Q], or [Q, n] that are fused."""
+    if rows.ndim == 1:
+        return embedded.feat[rows]
+    parts = torch.from_numpy(rows).to(embedded.feat.device).split(FUSED_AT_ONCE)
+    return torch.cat([embedded.fuse(embedded.feat[part.clamp(min=0)], part >= 0) for part in parts])
 
 
 def encode_by_model(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -153,21 +209,26 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     precision = precision_name(how.amp)
     embedded = " and ".join(f"{len(loader.dataset)} {rows_of(loader)}" for loader in loaders)
     logger.info("%s embedded in %s on %s", embedded, precision, device)
-    return Embedded(feat, luma, precision, how.fuse)
+    fuse = how.fuse or functools.partial(fuse_by_model, model=model, unit=how.unit)
+    return Embedded(feat, luma, precision, fuse)
 
 
 @torch.inference_mode()
 def embed_batch(model: nn.Module, batch: Batch, how: Embedding) -> torch.Tensor:
-    """Return the embeddings float32 [B, D] of a batch that `how` prepared; the model is in eval mode, on its device."""
+    """Return the embeddings float32 [B, D] of a batch that `how` prepared; the model is in eval mode, on its device.
+
+    Of a model that fuses they are what it fuses, not normalised.
+    """
     device = next(model.parameters()).device
     choose_attention(model, device, how.amp)
     with autocast(device, how.amp):
         feat = how.encode(model, batch).float()
-        if how.flip and "images" in batch:
-            feat = (feat + how.encode(model, {**batch, "images": batch["images"].flip(3)}).float()) / 2
+        other = mirrored(batch) if how.flip else None
+        if other is not None:
+            feat = (feat + how.encode(model, other).float()) / 2
     if how.part_weights:
         feat = weigh_parts(feat, model.branches, how.part_weights)
-    return F.normalize(feat, dim=1) if how.unit else feat
+    return F.normalize(feat, dim=1) if how.unit and how.fuse is not None else feat
 
 
 def _room_for(part: torch.Tensor, total: int) -> torch.Tensor:

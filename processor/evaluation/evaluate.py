@@ -6,24 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from configs.keys.multimodal import NAME as MULTIMODAL
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import OWN_IMAGE, TestSet, Trial, first_items, query_names, same_camera
 from processor.evaluation.cautions import cautions, image_sets
-from processor.evaluation.embed import Embedded, embed, make_embedding
+from processor.evaluation.embed import Embedded, embed, make_embedding, vectors
 from utils.ap_rules import STANDARD, marked_metric
 from utils.ranking.distance import Distances
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import Ranking, make_distances, rank
 from utils.statistics.bootstrap import query_values
-from utils.test_folder import METRICS, TestResult
+from utils.test_folder import METRICS, VIEW, TestResult
 
 logger = logging.getLogger(__name__)
-
-FUSED_AT_ONCE = 1024  # queries of several items
 
 
 class RankOptions(NamedTuple):
@@ -34,6 +32,7 @@ class RankOptions(NamedTuple):
     rerank: tuple[int, int, float] | None = None  # (k1, k2, lambda) of the k-reciprocal re-ranking
     spectral: tuple[int, float] | None = None  # (k, temperature) of the spectral re-ranking
     ap: str = STANDARD  # one of AP_RULES
+    depth: int | None = None  # k of mAP@k, told beside mAP; None = it is not
 
     def named(self) -> dict[str, Any]:
         """Return what a result says of how its ranks were made, ready for JSON; nothing where that is the plain way."""
@@ -76,50 +75,63 @@ def rank_options(cfg: CfgNode) -> RankOptions:
     expand = (cfg.TEST.QE.K, cfg.TEST.QE.ALPHA, cfg.TEST.QE.TIMES) if cfg.TEST.QE.K else None
     rerank = (cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2, cfg.TEST.RERANK.LAMBDA) if cfg.TEST.RE_RANKING else None
     spectral = (cfg.TEST.SPECTRAL.K, cfg.TEST.SPECTRAL.T) if cfg.TEST.SPECTRAL.K else None
-    return RankOptions(cfg.TEST.MAX_RANK, expand, rerank, spectral, cfg.TEST.AP)
+    depth = cfg.TEST.AP_DEPTH if cfg.MODEL.NAME == MULTIMODAL else None
+    return RankOptions(cfg.TEST.MAX_RANK, expand, rerank, spectral, cfg.TEST.AP, depth)
+
+
+class Gallery:
+    """The vectors of the gallery that was searched last: the trials that share it make them once."""
+
+    def __init__(self, embedded: Embedded) -> None:
+        self._embedded = embedded
+        self._rows: np.ndarray | None = None
+        self._feat: Tensor | None = None
+
+    def of(self, rows: np.ndarray) -> Tensor:
+        """Return the vectors float32 [G, D] of gallery rows [G] or [G, n]."""
+        if self._rows is None or not np.array_equal(rows, self._rows):
+            self._rows, self._feat = rows, vectors(self._embedded, rows)
+        return self._feat
 
 
 def search(test: TestSet, embedded: Embedded, options: RankOptions, number: int = 0) -> Searched:
-    """Return trial `number` of a test set whose rows are embedded, with its distances.
+    """Return trial `number` of a test set whose rows are embedded, as `search_trial` does."""
+    return search_trial(test, embedded, options, test.trials[number], Gallery(embedded))
 
-    A query of several items becomes one vector by `embedded.fuse`. Raises DataError for a query without any item.
+
+def search_trial(test: TestSet, embedded: Embedded, options: RankOptions, trial: Trial, gallery: Gallery) -> Searched:
+    """Return a trial of rows that are embedded, with its distances.
+
+    A query or gallery item of several rows becomes one vector by `embedded.fuse`. Raises DataError for a query without
+    any item.
     """
-    trial = test.trials[number]
     query = first_items(trial.query)
-    query_feat = embedded.feat[query] if trial.query.ndim == 1 else _fused(embedded, trial.query)
     how = (options.expand, options.rerank, options.spectral)
-    distances = make_distances(query_feat, embedded.feat[trial.gallery], *how)
+    distances = make_distances(vectors(embedded, trial.query), gallery.of(trial.gallery), *how)
     return Searched(trial, query, protocol_of(test, trial, query), distances)
-
-
-@torch.inference_mode()
-def _fused(embedded: Embedded, query: np.ndarray) -> torch.Tensor:
-    """Return the features [Q, D] of query rows [Q, n]."""
-    parts = []
-    for rows in torch.from_numpy(query).to(embedded.feat.device).split(FUSED_AT_ONCE):
-        parts.append(embedded.fuse(embedded.feat[rows.clamp(min=0)], rows >= 0))
-    return torch.cat(parts)
 
 
 def protocol_of(test: TestSet, trial: Trial, query: np.ndarray) -> Protocol:
     """Return the labels of a trial, whose queries the rows `query` [Q] label, and which of its pairs are junk."""
-    pids, camids = test.labels.pids, test.labels.camids
-    labels = (pids[query], pids[trial.gallery])
+    pids, camids, gallery = test.labels.pids, test.labels.camids, first_items(trial.gallery)
+    labels = (pids[query], pids[gallery])
     if test.junk is None:
-        return Protocol(*labels, np.zeros_like(query), np.ones_like(trial.gallery))
-    labels += (camids[query], camids[trial.gallery])
-    if test.junk is same_camera and trial.query.ndim == 1:
+        return Protocol(*labels, np.zeros_like(query), np.ones_like(gallery))
+    labels += (camids[query], camids[gallery])
+    if test.junk is same_camera and trial.query.ndim == trial.gallery.ndim == 1:
         return Protocol(*labels)
     return Protocol(*labels, functools.partial(_junk, test, trial))
 
 
 def _junk(test: TestSet, trial: Trial, start: int, stop: int) -> np.ndarray:
-    """Return bool [c, G]: what is junk for any item of the queries start, ..., stop - 1."""
-    items = trial.query[start:stop].reshape(stop - start, -1)  # [c, n]
+    """Return bool [c, G]: what is junk for any item of the queries start, ..., stop - 1 with any of the gallery's."""
+    queries = trial.query[start:stop].reshape(stop - start, -1).T  # [n, c]
+    gallery = trial.gallery.reshape(len(trial.gallery), -1).T  # [n, G]
     junk = np.zeros((stop - start, len(trial.gallery)), dtype=bool)
-    for rows in items.T:
-        given = rows >= 0
-        junk[given] |= test.junk(test.labels, rows[given], trial.gallery)
+    for rows in queries:
+        for images in gallery:
+            given, there = np.flatnonzero(rows >= 0), np.flatnonzero(images >= 0)
+            junk[np.ix_(given, there)] |= test.junk(test.labels, rows[given], images[there])
     return junk
 
 
@@ -138,7 +150,7 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
         if len(weights) > 1:
             count, name = len(searched.query), searched.trial.set
             tables[-1] |= {"set": np.full(count, name), "weight": np.full(count, weights[name])}
-    sets = {name: _figures(draws) for name, draws in rankings.items()}
+    sets = {name: _figures(draws, options.depth) for name, draws in rankings.items()}
     shares, counted = list(weights.values()), [rankings[name][0] for name, weight in weights.items() if weight]
     curves = [np.mean([one.cmc for one in draws], axis=0) for draws in rankings.values()]
     return TestResult(
@@ -154,10 +166,7 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
         damaged_images=sum(len(images.damaged) for images in image_sets(test.loaders)),
         trial_sd=_spread([*rankings.values()], shares),
         sets=sets if len(sets) > 1 else {},
-        groups={
-            name: {metric: float(np.mean([sets[member][metric] for member in members])) for metric in METRICS}
-            for name, members in test.groups.items()
-        },
+        groups={name: _mean_of([sets[member] for member in members]) for name, members in test.groups.items()},
         ranking=options.named(),
     )
 
@@ -166,9 +175,17 @@ def rank_trials(
     test: TestSet, embedded: Embedded, options: RankOptions, first: Searched | None = None
 ) -> Iterator[tuple[Searched, Ranking]]:
     """Yield each trial of a test set, searched and ranked; `first` as in `evaluate`."""
-    for number in range(len(test.trials)):
-        searched = first if first and number == 0 else search(test, embedded, options, number)
-        yield searched, rank(searched.distances, searched.protocol, options.max_rank, test.distinct, options.ap)
+    gallery = Gallery(embedded)
+    for number, trial in enumerate(test.trials):
+        known = first if number == 0 else None
+        searched = known or search_trial(test, embedded, options, trial, gallery)
+        yield searched, rank_searched(test, searched, options)
+
+
+def rank_searched(test: TestSet, searched: Searched, options: RankOptions) -> Ranking:
+    """Return the `Ranking` of a trial of a test set."""
+    how = (options.max_rank, test.distinct, options.ap, options.depth)
+    return rank(searched.distances, searched.protocol, *how)
 
 
 def mean_metrics(test: TestSet, embedded: Embedded, options: RankOptions) -> dict[str, float]:
@@ -186,10 +203,16 @@ def _mean_over_sets(sets: Mapping[str, dict[str, float]], weights: Mapping[str, 
     return {name: float(np.average([one[name] for one in sets.values()], weights=shares)) for name in METRICS}
 
 
-def _figures(draws: Sequence[Ranking]) -> dict[str, float]:
-    """Return the METRICS of a set, means over its draws, and num_query."""
+def _figures(draws: Sequence[Ranking], depth: int | None = None) -> dict[str, float]:
+    """Return the METRICS of a set, means over its draws, with a depth also mAP@depth, and num_query."""
     metrics = {metric: float(np.mean([_value(one, metric) for one in draws])) for metric in METRICS}
-    return metrics | {"num_query": len(draws[0].ap)}
+    near = {} if depth is None else {f"mAP@{depth}": float(np.mean([np.nanmean(one.ap_at) for one in draws]))}
+    return metrics | near | {"num_query": len(draws[0].ap)}
+
+
+def _mean_of(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means over sets of each of their metrics."""
+    return {name: float(np.mean([one[name] for one in sets])) for name in sets[0] if name != "num_query"}
 
 
 def _spread(sets: Sequence[Sequence[Ranking]], weights: Sequence[float]) -> dict[str, float]:
@@ -226,7 +249,15 @@ def _query_table(test: TestSet, luma: np.ndarray, searched: Searched, ranking: R
         "path": query_names(labels, searched.trial.query),
         "trial": np.full(len(query), searched.trial.draw),
         **{name: values[query] for name, values in labels.more.items()},
+        **({VIEW: _first_known(labels.more[VIEW], searched.trial.query)} if VIEW in labels.more else {}),
     }
+
+
+def _first_known(values: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Return of each query, rows [Q] or [Q, n], the first of its items' values [N] that is not below 0, else -1."""
+    items = query.reshape(len(query), -1)
+    of_items = np.where(items >= 0, values[items], -1)
+    return of_items[np.arange(len(query)), (of_items >= 0).argmax(axis=1)]
 
 
 def log_results(result: TestResult, title: str) -> None:
@@ -251,7 +282,8 @@ def log_results(result: TestResult, title: str) -> None:
             note += f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         logger.info("%s%s%s", label, f"{result.metrics[name]:.{places}%}", note)
     for name, figures in (result.groups | result.sets).items():
-        shown = (f"{marked_metric(metric, rule)} {figures[metric]:.{places}%}" for metric in METRICS)
+        metrics = (metric for metric in figures if metric != "num_query")
+        shown = (f"{marked_metric(metric, rule)} {figures[metric]:.{places}%}" for metric in metrics)
         logger.info("%s: %s", name, ", ".join(shown))
     for fpr, tpr in result.pairs.get("tpr_at_fpr", {}).items():
         logger.info("true positive rate at false positive rate %s: %s", fpr, f"{tpr:.1%}")

@@ -12,17 +12,20 @@ from yacs.config import CfgNode
 from configs.compare import result_settings
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import TestSet
-from processor.evaluation.analysis import analyse, pair_rates, save_analysis, verify_pairs
+from processor.evaluation.analysis import analyse, pair_rates, save_analysis, shown_trials, verify_pairs
 from processor.evaluation.branches import log_branches, score_branches
 from processor.evaluation.embed import embed, make_embedding
 from processor.evaluation.evaluate import evaluate, log_results, rank_options, search
+from processor.evaluation.modalities import missing_scores, score_modalities
 from processor.provenance import data_differences, read_run, warn_of_other_settings
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError, RunError
 from utils.ranking.branches import write_branches
+from utils.ranking.set_scores import Gain, MissingScore, SetScore
 from utils.run_folder import epoch_of, make_folder
 from utils.statistics.bootstrap import interval
 from utils.test_folder import WITH_INTERVAL, TestFolder, TestResult, write_result
+from utils.typed_csv import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -77,22 +80,34 @@ def evaluate_one(
     searched = search(test, embedded, options)
     result = evaluate(test, embedded, options, searched)
     verification = verify_pairs(searched, cfg.TEST.ROC_FPR)
+    missing = missing_scores(test, embedded, options) if cfg.TEST.MISSING else []
     result = dataclasses.replace(
         result,
         interval={metric: interval(result.per_query, metric) for metric in WITH_INTERVAL},
         pairs={} if verification is None else pair_rates(verification),
+        missing={f"{one.removed:g}": one.mAP for one in missing},
     )
-    analysis = analyse(cfg, test, searched, result, verification) if cfg.TEST.REPORT else None
+    analysis, scores, gains = None, [], []
+    if cfg.TEST.REPORT:
+        numbers = shown_trials(test, result)
+        shown = {number: search(test, embedded, options, number) if number else searched for number in numbers}
+        analysis = analyse(cfg, test, searched, result, verification, shown)
+        scores, gains = score_modalities(test, embedded, options, result)
     log_results(result, f"Test Results - {test.title} - {facts['weight']}")
     branches = None
     if cfg.TEST.BRANCHES:
-        branches = score_branches(test, embedded, options, model.branches, how.part_weights, how.unit)
+        unit = how.unit and how.fuse is not None  # else it is what the model makes of them that is normalised
+        branches = score_branches(test, embedded, options, model.branches, how.part_weights, unit)
         log_branches(branches, options.ap)
     try:
         if analysis is not None:
             save_analysis(analysis, folder)
         if branches is not None:
             write_branches(folder.branches, branches)
+        tables = ((folder.sets, SetScore, scores), (folder.gains, Gain, gains), (folder.missing, MissingScore, missing))
+        for path, kind, rows in tables:
+            if rows:
+                write_rows(path, kind, rows)
     except (ConfigError, RunError) as error:  # the result stands, only what its page shows is missing
         logger.warning("no whole report in '%s': %s", folder.path, error)
     write_result(folder, result, {"dataset": test.title, **facts})

@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.keys.irra import NAME as IRRA
+from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.keys.pcb import NAME as PCB
 from configs.stages import stages_of, unknown_stage
 from datasets.make_dataloader import ReIDData
@@ -14,6 +15,7 @@ from processor.distill import with_teacher
 from processor.stage import Stage
 from processor.systems.clip_reid import clip_reid_stage
 from processor.systems.irra import irra_stage
+from processor.systems.multimodal import multimodal_stage
 from processor.systems.pcb import pcb_stage
 from processor.systems.transreid import transreid_stage
 from utils.errors import ConfigError
@@ -24,6 +26,7 @@ SYSTEMS: dict[str, Callable[[CfgNode, str, nn.Module, ReIDData | None], Stage]] 
     **dict.fromkeys(CLIP_REID, clip_reid_stage),
     IRRA: irra_stage,
     PCB: pcb_stage,
+    MULTIMODAL: multimodal_stage,
 }
 
 

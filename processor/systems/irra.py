@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
@@ -46,11 +47,16 @@ def prepare_pairs(batch: Batch, prepare: Callable[[Batch], Batch]) -> Batch:
     What follows the end of a caption changes nothing before it. The labels stay on the CPU, which can tell without a
     wait for the device how many words they ask for.
     """
-    longest = int(batch["caption_ids"].argmax(1).max()) + 1  # the end token has the largest id
+    longest = longest_of(batch["caption_ids"])
     ready = prepare({name: value for name, value in batch.items() if name != LABELS})
     ready |= {LABELS: batch[LABELS]} if LABELS in batch else {}
     # cut where they are, not before: the loader's pinned memory is copied to a GPU without a wait, a part of it is not
     return ready | {name: ready[name][:, :longest] for name in OF_CAPTIONS if name in ready}
+
+
+def longest_of(captions: torch.Tensor) -> int:
+    """Return the tokens of the longest of captions int64 [B, length], on the CPU, up to its end, the largest id."""
+    return int(captions.argmax(1).max()) + 1
 
 
 def forward_pairs(model: nn.Module, batch: Batch) -> ModelOutput:

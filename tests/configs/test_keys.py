@@ -33,6 +33,8 @@ NO_EMBEDDING = tuple(  # of MODEL: where and how the weights were trained, which
         *("METRIC_LOSS_TYPE", "NO_MARGIN", "IF_LABELSMOOTH", "COS_LAYER", "DROP_PATH", "DROP_OUT", "ATT_DROP_RATE"),
         *("PROMPT", "PROMPT_TOKENS", "I2T_LOSS_WEIGHT", "CMT_DEPTH", "CMT_MASK_PADDING"),
         *("PCB.DROPOUT", "PCB.GLOBAL_ERASE", "PCB.PART_ERASE"),
+        *(f"MULTIMODAL.{key}" for key in ("DROPOUT", "HEAD_DROPOUT", "MODALITY_DROPOUT")),
+        *(f"MULTIMODAL.{key}" for key in ("FREEZE_TEXT", "FREEZE_SHARED")),
         *("FREEZE_BLOCKS", "LORA.RANK", "LORA.ALPHA", "LORA.TARGETS", "CLIP_SEPARATE_LR", "CLIP_LR_SCALE"),
     )
 )

@@ -206,3 +206,32 @@ def test_a_file_that_does_not_decode_is_named(tmp_path, content, decoder):
 def test_a_missing_file_is_named(tmp_path, decoder):
     with pytest.raises(DataError, match="gone.jpg' is missing"):
         read_image(str(tmp_path / "gone.jpg"), (8, 8), "bilinear", decoder)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_has_the_shades_of_pillow_in_three_equal_channels(tmp_path, decoder, kind):
+    path = tmp_path / "image"
+    picture(40, 24, seed=3).save(path, kind)
+    with Image.open(path) as image:
+        whole = np.asarray(image.convert("RGB").convert("L"))
+    got = read_image(str(path), (40, 24), "bilinear", decoder, grey=True)
+    assert got.shape == (3, 40, 24) and all(np.array_equal(channel, whole) for channel in got.numpy())
+    shrunk = read_image(str(path), (20, 12), "bilinear", decoder, grey=True)
+    expected = np.asarray(Image.fromarray(whole).resize((12, 20), Image.Resampling.BILINEAR), dtype=int)
+    assert (np.abs(shrunk.numpy() - expected) <= (0 if decoder == "pillow" else 1)).all()
+    with Image.open(path) as image:
+        assert torch.equal(resize(image, (20, 12), "bilinear", decoder, grey=True), shrunk)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_is_grey_already_keeps_its_shades(tmp_path, decoder, kind):
+    path = tmp_path / "image"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path, kind)
+    plain, grey = (read_image(str(path), (8, 8), "bilinear", decoder, grey=grey) for grey in (False, True))
+    assert torch.equal(plain, grey)
+    equal = tmp_path / "rgb.png"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(3).reshape(16, 16, 3)).save(equal)
+    plain, grey = (read_image(str(equal), (16, 16), "bilinear", decoder, grey=grey) for grey in (False, True))
+    assert torch.equal(plain, grey)

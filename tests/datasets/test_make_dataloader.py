@@ -9,12 +9,13 @@ import torch
 
 from configs import get_cfg_defaults, load_cfg
 from configs.keys import KEYS
-from configs.titles import CAPTIONED
+from configs.titles import CAPTIONED, MULTIMODAL
 from datasets import ReIDData, make_dataloader, make_transforms
 from datasets.bases import ReIDDataset, Sample
 from datasets.join import join_training_sets
 from datasets.read import make_datasets
 from datasets.read_captions import make_caption_datasets
+from datasets.read_multimodal import make_multimodal_datasets
 from datasets.training_set import check_training_set
 from datasets.transforms import BatchTransform
 from datasets.two_views import TwoViews
@@ -253,5 +254,6 @@ def test_every_name_of_the_configuration_has_a_loader(tiny_config):
             continue
         opts = ["DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]
         read = make_caption_datasets if name in CAPTIONED else make_datasets
+        read = make_multimodal_datasets if name in MULTIMODAL else read
         with pytest.raises(DataError, match="/nowhere"):
             read(load_cfg(tiny_config, opts), [name])

@@ -308,3 +308,11 @@ def test_code_that_only_tests_builds_no_cache_of_training_images(tmp_path, tiny_
     make_dataloader(load_cfg(tiny_config, ["DATALOADER.CACHE", str(tmp_path / "cache")]))
     (name,) = files_in(tmp_path / "cache")
     assert name.startswith("108x32x32_bilinear_torchvision_")
+
+
+def test_grey_images_have_a_cache_of_their_own(tmp_path, paths):
+    folder = str(tmp_path / "cache")
+    colour, grey = (make_cache(folder, wanted(paths[:9], grey=grey), 0) for grey in (False, True))
+    expected = torch.stack([read_image(path, SIZE, "bicubic", "torchvision", grey=True) for path in paths[:9]])
+    assert torch.equal(pixels_of(grey, 9), expected) and not torch.equal(pixels_of(colour, 9), expected)
+    assert len(files_in(tmp_path / "cache")) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from configs import get_cfg_defaults
 from configs.keys import KEYS
-from configs.titles import CAPTIONED
+from configs.titles import CAPTIONED, MULTIMODAL
 from datasets.archives.common import read_labelled_list
 from datasets.archives.market1501 import load_market1501
 from datasets.archives.msmt17 import load_msmt17
@@ -18,6 +18,7 @@ from datasets.archives.vehicleid import load_vehicleid
 from datasets.archives.veri import read_views
 from datasets.read import make_datasets
 from datasets.read_captions import make_caption_datasets
+from datasets.read_multimodal import make_multimodal_datasets
 from tests.datasets.trees import view_line, write_msmt17, write_text, write_vehicleid
 from tests.faults.mistakes import refusal
 from tests.faults.test_labels import ARABIC_ONE, lines, read_table
@@ -185,7 +186,8 @@ def test_a_root_that_no_path_can_be_is_one_line_for_every_data_set(tmp_path, nam
         read_table(tmp_path, lines())
     cfg = get_cfg_defaults()
     cfg.DATASETS.ROOT_DIR, cfg.DATASETS.TABLE = root, str(tmp_path / "t.csv")
-    read = make_caption_datasets if name in CAPTIONED else make_datasets
+    readers = dict.fromkeys(CAPTIONED, make_caption_datasets) | dict.fromkeys(MULTIMODAL, make_multimodal_datasets)
+    read = readers.get(name, make_datasets)
     with pytest.raises(DataError, match="DATASETS.ROOT_DIR"):
         read(cfg, [name])
 

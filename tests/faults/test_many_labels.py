@@ -153,11 +153,9 @@ def test_what_is_left_out_of_the_slices_is_logged(monkeypatch, caplog):
         analysis, "camera_pair_slices", lambda *_: [Slice(LEFT_OUT, "query cameras: 1 of 33", "", 0, 0, NAN, NAN)]
     )
     monkeypatch.setattr(analysis, "query_slices", lambda *_: [])
-    monkeypatch.setattr(analysis, "worst_queries", lambda *_: [])
     cfg = SimpleNamespace(LOSS=SimpleNamespace(BRIGHTNESS=SimpleNamespace(THRESH=0.35)))
-    searched = SimpleNamespace(distances=None, protocol=None, query=[])
-    per_query = {name: [] for name in ("ap", "num_pos", "first_hit")}
-    result = SimpleNamespace(per_query=per_query, ap_rule="standard")
-    analysis.analyse(cfg, None, searched, result, None)
+    searched = SimpleNamespace(distances=None, protocol=None, trial=SimpleNamespace(set=""))
+    result = SimpleNamespace(per_query={}, ap_rule="standard", sets={})
+    analysis.analyse(cfg, None, searched, result, None, {})
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "left out are query cameras: 1 of 33" in caplog.text

@@ -18,6 +18,7 @@ from datasets.archives.table import load_table
 from datasets.archives.veri import find_view_files
 from datasets.pixel_cache import find_cache
 from datasets.synthetic.load import load_synthetic
+from datasets.synthetic_orbench import load_synthetic_orbench
 from datasets.synthetic_text import load_synthetic_text
 from processor.trained import find_weight, load_trained
 from tests.commands import run
@@ -48,6 +49,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "DATASETS.ROOT_DIR": lambda path: find_folder(path, ["VeRi"], ["image_train"]),
     "DATASETS.ROOT_DIR synthetic": load_synthetic,
     "DATASETS.ROOT_DIR synthetic_text": load_synthetic_text,
+    "DATASETS.ROOT_DIR synthetic_orbench": load_synthetic_orbench,
     "DATASETS.TABLE": lambda path: load_table(path, "."),
     "DATASETS.VIEW_FILES": lambda path: find_view_files(Path("."), [path]),
     "DATALOADER.CACHE": lambda path: find_cache(path, None),

@@ -218,3 +218,24 @@ def test_shapes_that_do_not_fit_are_refused():
         cmpm_loss(feat, feat, pids, "l3")
     with pytest.raises(ValueError, match="labels"):
         cmpm_loss(feat, feat, tensor([[0], [1], [2]]))
+
+
+@pytest.mark.parametrize("ids", [None, [0, 0, 1, 2, 2, 3]])
+@pytest.mark.parametrize("kept", [[0, 1, 2, 3, 4, 5], [0, 2, 4, 5], [3], []])
+def test_sdm_among_some_pairs_is_that_of_these_alone(kept, ids):
+    pids, among = tensor([1, 1, 2, 1, 3, 2]), torch.zeros(6, dtype=torch.bool)
+    among[kept] = True
+    found = []
+    for own in (True, False):
+        sides = [random_features(6, 5, side).requires_grad_() for side in range(2)]
+        seen = [side[kept] if own else side for side in sides]
+        labels, others = (pids[kept], None) if own else (pids, among)
+        images = None if ids is None else tensor(ids)[kept] if own else tensor(ids)
+        value = sdm_loss(*seen, labels, 5.0, images, 0.3, others)
+        found.append((value.detach(), *torch.autograd.grad(value, sides)))
+    torch.testing.assert_close(*found, **CLOSE)
+
+
+def test_sdm_refuses_another_number_of_pairs_to_take_part():
+    with pytest.raises(ValueError, match="expected features"):
+        sdm_loss(ORTHOGONAL, ORTHOGONAL, tensor([0, 1]), among=torch.ones(3, dtype=torch.bool))

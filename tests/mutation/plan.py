@@ -2,6 +2,7 @@
 
 PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
     "losses": {
+        "losses/alignment.py": ("tests/losses/test_alignment.py", "tests/losses/test_multimodal_terms.py"),
         "losses/branches.py": (
             "tests/losses/test_branches.py",
             "tests/losses/test_draws.py",
@@ -26,6 +27,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
             "tests/losses/test_criterion.py",
             "tests/losses/test_model_b_criterion.py",
         ),
+        "losses/multimodal.py": ("tests/losses/test_multimodal_terms.py",),
         "losses/numeric.py": ("tests/losses/test_numeric.py", "tests/losses/test_triplet.py"),
         "losses/own_rows.py": ("tests/losses/test_own_rows.py",),
         "losses/pairs.py": ("tests/losses/test_pairs.py", "tests/losses/test_triplet.py"),
@@ -69,6 +71,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
         ),
         "utils/ranking/reranking.py": ("tests/utils/ranking/test_reranking.py",),
         "utils/ranking/spectral.py": ("tests/utils/ranking/test_spectral.py",),
+        "utils/ranking/set_scores.py": ("tests/processor/evaluation/test_query_sets.py",),
         "utils/ranking/slices.py": ("tests/utils/ranking/test_slices.py", "tests/utils/ranking/test_junk_masks.py"),
         "utils/ranking/verification.py": (
             "tests/utils/ranking/test_verification.py",
@@ -91,6 +94,7 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
             "tests/processor/test_phases.py",
             "tests/configs/test_phases.py",
             "tests/configs/test_text_losses.py",
+            "tests/configs/test_set_losses.py",
         ),
     },
 }

@@ -19,6 +19,7 @@ from tests.model.builds import TINY_VIT, make_cfg
 from tests.model.clip_reids import VIT as VIT_CLIP
 from tests.model.clip_reids import write_clip
 from tests.model.irras import irra_cfg, make_irra
+from tests.model.multimodals import inputs_of, make_multimodal
 from utils.errors import ConfigError, DataError
 
 CLASSES, CAMERAS, VIEWS = 5, 3, 2
@@ -74,6 +75,12 @@ SOURCES = (
 ON_CAPTIONS = {
     **{"INPUT.TEXT.LENGTH": 6, "INPUT.TEXT.MASK_RATE": 0.5, "INPUT.TEXT.MASK_SHARE": 0.5, "INPUT.TEXT.KEEP_SHARE": 0.2},
     **{"INPUT.TEXT.MASK_CAPTION": True, "MODEL.CMT_DEPTH": 3, "MODEL.CMT_MASK_PADDING": True},
+}
+ON_MODALITIES = {
+    **{"MODEL.MULTIMODAL.MODALITIES": ("vis", "text"), "MODEL.MULTIMODAL.RANK": 2, "MODEL.MULTIMODAL.ALPHA": 3.0},
+    **{"MODEL.MULTIMODAL.SEMANTIC": True, "MODEL.MULTIMODAL.HEADS": 2, "MODEL.MULTIMODAL.MLP_RATIO": 1.0},
+    **{"MODEL.MULTIMODAL.DROPOUT": 0.3, "MODEL.MULTIMODAL.HEAD_DROPOUT": 0.3, "MODEL.MULTIMODAL.FREEZE_TEXT": True},
+    **{"MODEL.MULTIMODAL.FREEZE_SHARED": True, "MODEL.MULTIMODAL.MODALITY_DROPOUT": 0.5},
 }
 OF_PROMPTS = {"MODEL.PROMPT", "MODEL.PROMPT_TOKENS", "MODEL.I2T_LOSS_WEIGHT"}  # no embedding reads a text
 ELSEWHERE = (
@@ -133,7 +140,7 @@ def wrongly_declared(base: tuple, varied: dict[str, object], photo: str, folder:
 
 
 def test_no_key_of_model_pixels_and_tests_is_left_out():
-    tried = {*ON_VIT, *ON_RESNET, *ON_PCB, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS}
+    tried = {*ON_VIT, *ON_RESNET, *ON_PCB, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS, *ON_MODALITIES}
     ranked = {
         key for key in KEYS if key.startswith("TEST.") and affects(key, "ranking") and not affects(key, "embedding")
     }
@@ -174,6 +181,28 @@ def test_keys_of_captions(tmp_path):
     for key, value in ON_CAPTIONS.items():
         after = caption_direction(tmp_path, weights, key, value)
         assert ((after - before).abs().max().item() > ROUNDING) == affects(key, "embedding"), key
+
+
+def test_keys_of_several_modalities(tmp_path):
+    weights = str(tmp_path / "weights.pth")
+    torch.save(make_multimodal(tmp_path).state_dict(), weights)
+    before = modal_direction(tmp_path, weights)
+    for key, value in ON_MODALITIES.items():
+        try:
+            after = modal_direction(tmp_path, weights, key, value)
+            changes = (after - before).abs().max().item() > ROUNDING
+        except (ConfigError, DataError, ValueError):  # another model, or one that does not read all of the query
+            changes = True
+        assert changes == affects(key, "embedding"), key
+
+
+@torch.no_grad()
+def modal_direction(folder: Path, weights: str, *opts: object) -> torch.Tensor:
+    """The embedding of queries of an infrared image and a sketch; its length is 1."""
+    model = make_multimodal(folder, *opts)
+    model.load_param(weights)
+    inputs = inputs_of(model)
+    return F.normalize(model.embed({name: inputs[name] for name in ("nir", "sk") if name in inputs}), dim=1)
 
 
 @torch.no_grad()

@@ -175,7 +175,8 @@ def test_code_elsewhere_names_terms_that_tables_know():
     of_images = {"id": "CE", "triplet": "Triplet", "tripletx": "TripletX", "supcon": "SupCon", "center": "Center"}
     of_texts = {"i2t": "I2T", "t2i": "T2I", "sdm": "SDM", "itc": "ITC", "cmpm": "CMPM", "mlm": "MLM"}
     of_pcb = {"spectral": "Spectral", "distill": "Distill"}
-    assert of_images | of_texts | of_pcb == TITLES
+    of_sets = {"align": "Align", "norm": "Norm"}
+    assert of_images | of_texts | of_pcb | of_sets == TITLES
 
 
 def test_a_plan_has_the_batch_and_the_epochs_of_its_solver():

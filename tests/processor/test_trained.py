@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import test as test_command
-from configs import load_cfg
+from configs import get_cfg_defaults, load_cfg
 from datasets import make_dataloader
 from datasets.bases import fingerprint
 from model import make_model
@@ -105,6 +105,18 @@ def test_a_test_on_another_set_is_no_difference_of_test_images(finished):
     cfg = load_cfg(finished / "tiny.yml", ["DATASETS.TESTS", "market1501"])
     provenance = read_provenance(find_weight(finished / "run"))
     assert data_differences(provenance, cfg, provenance["train_fingerprint"], "ba5e") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "trial", "warned"), [(["regdb"], 2, True), (["regdb"], 1, False), (["veri"], 2, False)]
+)
+def test_a_test_on_another_trial_than_that_of_training_has_seen_its_persons(before, trial, warned):
+    cfg = get_cfg_defaults()
+    cfg.DATASETS.NAMES = ["regdb"]
+    provenance = {"config": cfg.dump(), "datasets": before, "tested_on": "regdb", "test_fingerprint": "a"}
+    cfg.DATASETS.TRIAL = trial
+    lines = data_differences(provenance, cfg, "", "a")
+    assert [("trial 1" in line, "trial 2" in line, "too high" in line) for line in lines] == [(True,) * 3] * warned
 
 
 def test_the_test_command_warns_where_an_image_was_lost(finished, tiny_root, tmp_path):

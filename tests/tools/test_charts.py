@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from tools import charts
+from tools import charts, set_charts
+from utils.ranking.set_scores import Gain, MissingScore, SetScore
 from utils.ranking.slices import Slice
 
 NAN = float("nan")
@@ -42,6 +43,18 @@ FPR, TPR = np.array([0.0, 0.0, 0.001, 0.1, 1.0]), np.array([0.0, 0.2, 0.5, 0.9, 
 EPOCHS = np.arange(1, 121)
 LONG = "the experiment with a name that is far too long for one line of a legend"
 LINES = {name: (EPOCHS, 1 / EPOCHS + index) for index, name in enumerate(["id", "triplet", "tripletx", "supcon"])}
+NAMES = ["+".join(names) for size in range(1, 5) for names in combinations(("NIR", "SK", "CP", "TEXT"), size)]
+SIZES = {name: 1 + name.count("+") for name in NAMES}
+SETS = [
+    SetScore("group", f"MM-{size}", "", size, 99, 9, 0.2 * size, 0.1 * size, 0.24 * size, 1.0) for size in (1, 2, 3, 4)
+]
+SETS += [SetScore("set", name, f"MM-{size}", size, 99, 9, 0.2 * size, 0.0, 1.0, 0.0) for name, size in SIZES.items()]
+GAINS = [
+    Gain(name, modality.lower(), 99, 0.5, 0.4, 0.1 - 0.1 * place, -0.1, 0.3, 0.04 + place)
+    for name in NAMES[4:]
+    for place, modality in enumerate(name.split("+"))
+]
+MISSING = [MissingScore(NAMES[-1], share, 4 * (1 - share), 1 - share, 0.2, 1.0) for share in (0, 0.25, 0.5, 0.75)]
 PHASES = [(1, "A: id + triplet"), (40, "B: id + tripletx + supcon"), (120, "C: id + triplet + supcon")]
 
 FIGURES = {
@@ -59,6 +72,11 @@ FIGURES = {
     "ROC of a model that guesses": lambda: charts.roc_chart(FPR, FPR, {0.0001: 0.0001, 0.001: 0.001, 0.01: 0.01}),
     "lines": lambda: charts.line_chart(LINES, f"Loss of {LONG}", "epoch", "loss", PHASES),
     "one line": lambda: charts.line_chart({"total": LINES["id"]}, "Loss", "epoch", "loss", PHASES),
+    "sets of queries": lambda: set_charts.set_chart(SETS, "mAP of each set of queries"),
+    "one set of queries": lambda: set_charts.set_chart(SETS[-1:], "One set without a group"),
+    "gains": lambda: set_charts.gain_chart(GAINS, "Points of mAP that a modality adds to a set"),
+    "one gain": lambda: set_charts.gain_chart(GAINS[:1], "One gain"),
+    "missing items": lambda: set_charts.missing_chart(MISSING, f"{NAMES[-1]} with items missing at random"),
     "nothing": lambda: charts.line_chart({}, "Loss", "epoch", "loss"),
 }
 every_figure = pytest.mark.parametrize("name", FIGURES)
@@ -94,7 +112,8 @@ def test_names_along_an_axis_and_titles_do_not_overlap(name):
         texts = [axes.title, axes.xaxis.label, axes.yaxis.label]
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [label for tick in ticks for label in (tick.label1, tick.label2) if label.get_visible()]
         boxes = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
         assert not [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
 

@@ -15,7 +15,8 @@ from tests.datasets.trees import (
     write_text,
     write_veri,
 )
-from tools.check import MAX_LINES, label_findings, main, read_file, read_files, shared_images, shorten
+from tools.check import MAX_LINES, main, read_file, read_files, shared_images, shorten
+from tools.examined import label_findings
 from utils.errors import run_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests import commands
-from tests.reference.slow_statistics import table_of
+from tests.reference.slow_statistics import holm, table_of
 from tools import compare
+from tools.study.tested_runs import dataset_of
 from utils.statistics.paired import compare_tables
 from utils.test_folder import METRICS
 
@@ -157,9 +158,9 @@ def test_two_releases_whose_files_share_their_names_are_refused(logs, capsys):
 
 def test_an_older_result_names_its_data_set_in_its_settings():
     settings = {"DATASETS.NAMES": ["msmt17", "veri"], "DATASETS.VEHICLEID_TEST_SIZE": 800}
-    assert compare.dataset_of({"settings": settings}) == "MSMT17 V1"
-    assert compare.dataset_of({"dataset": "VeRi-776", "settings": settings}) == "VeRi-776"
-    assert compare.dataset_of({}) is None
+    assert dataset_of({"settings": settings}) == "MSMT17 V1"
+    assert dataset_of({"dataset": "VeRi-776", "settings": settings}) == "VeRi-776"
+    assert dataset_of({}) is None
 
 
 def test_missing_queries_are_refused_naming_both(logs, capsys):
@@ -225,3 +226,27 @@ def test_results_by_trapezoids_say_so(logs, capsys):
     assert run(logs / "a", logs / "b", "--json", logs / "out.json") == 0
     assert capsys.readouterr().out.count("mAP (trapezoid AP)") == 2  # the head of the table, and the verdict
     assert json.loads((logs / "out.json").read_text())["ap"] == "trapezoid"
+
+
+def write_sets(folder: Path, values: dict[str, float], seed: int = 0) -> None:
+    """Write a test of several sets of equal weight, of these mAPs."""
+    parts = [table(value, seed=seed + place) for place, value in enumerate(values.values())]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    names = np.repeat([*values], len(PID))
+    write_test(folder, joined | {"set": names, "weight": np.full(len(names), 1 / len(values))})
+
+
+def test_sets_of_queries_are_compared_one_by_one(tmp_path, capsys):
+    write_sets(tmp_path / "a", {"NIR": 0.4, "SK": 0.4, "NIR+SK": 0.6})
+    write_sets(tmp_path / "b", {"NIR": 0.4, "SK": 0.5, "NIR+SK": 0.65})
+    assert run(tmp_path / "a", tmp_path / "b", "--json", tmp_path / "out.json") == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["SK"][3] == "+10.00" and float(rows["SK"][2]) - float(rows["SK"][1]) == pytest.approx(10, abs=0.011)
+    assert rows["NIR"][3:] == ["+0.00", "+0.00", "to", "+0.00", "1.0000"] and rows["NIR+SK"][3] == "+5.00"
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["difference"] == pytest.approx(0.05) and found["sets"]["SK"]["difference"] == pytest.approx(0.1)
+    alone = [[table(value, seed=1)] for value in (0.4, 0.5)]
+    expected = compare_tables(*alone, "mAP")
+    assert found["sets"]["SK"]["interval"] == pytest.approx(expected.interval)
+    raw = [one["p_units"] for one in found["sets"].values()]
+    assert [one["p_holm"] for one in found["sets"].values()] == pytest.approx(holm(raw))

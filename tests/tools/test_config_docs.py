@@ -36,7 +36,7 @@ def test_all_rows_of_a_table_have_as_many_cells_as_its_head():
 
 def test_links_at_the_top_lead_to_the_headings():
     anchors = {
-        re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", page(), re.M)
+        re.sub(r"[^a-z0-9_ -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", page(), re.M)
     }
     assert set(re.findall(r"\]\(#([^)]*)\)", page())) <= anchors
 

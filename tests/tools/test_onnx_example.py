@@ -14,12 +14,16 @@ from PIL import Image
 from datasets.decode import FILTERS, read_image
 from datasets.tokens import tokenize_all
 from datasets.transforms import BatchTransform
-from processor.trained import Trained
+from processor.trained import Trained, load_trained
 from tests.tolerance import bounds
 from tests.tools.export.exports import BOTH, small
 from tests.tools.export.test_export_irra import make_trained as make_irra_trained
+from tests.tools.modal_runs import NAME, write_modal_run
+from tests.tools.photos import write_photos
 from tools import onnx_example
 from tools.export.exporter import export_model
+from tools.export.modal import FUSION
+from tools.feature_extractor import FeatureExtractor
 
 SOURCE = Path(onnx_example.__file__)
 
@@ -115,6 +119,37 @@ def test_copied_example_compares_images_with_captions(towers):
     feat = F.normalize(torch.cat([image, texts]), dim=1)
     np.testing.assert_allclose(np.array([row[:4] for row in rows], dtype=float), feat @ feat.t(), atol=1e-4)
     assert [row[4].strip() for row in rows] == ["a.png", *(caption.strip() for caption in captions)]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_copied_example_compares_a_query_of_several_items_with_images(tmp_path):
+    trained = load_trained(write_modal_run(tmp_path / "modal") / NAME)
+    photos, folder = write_photos(tmp_path / "photos"), tmp_path
+    shutil.copy(SOURCE, folder / "copied.py")
+    for part, fused in (("vis", True), ("nir", False), ("text", False), (FUSION, True)):
+        export_model(trained, folder / f"{part}.onnx", "onnx", part=part, fused=fused)
+    items = {"nir": photos[0], "text": "a red coat"}
+    words = (*photos[1:3], "--query", "fusion.onnx", *(f"{name}.onnx={value}" for name, value in items.items()))
+    result = run_copy(folder, "vis.onnx", *words)
+    assert result.returncode == 0 and result.stderr == ""
+    rows = [line.split()[:3] for line in result.stdout.splitlines()]
+    extractor = FeatureExtractor.from_run(trained.weight.parent, opts=["INPUT.DECODER", "pillow"])
+    feat = extractor.embed_queries([*({"vis": photo} for photo in photos[1:3]), items])
+    np.testing.assert_allclose(np.array(rows, dtype=float), feat @ feat.t(), atol=1e-4)
+    cases = {
+        ("fusion.onnx",): "error: a query has 1 to 5 items, TOWER.onnx=ITEM each",
+        ("fusion.onnx", photos[0]): f"error: '{photos[0]}' names no tower; write TOWER.onnx=",
+        ("fusion.onnx", f"vis.onnx={photos[0]}"): "error: 'vis.onnx' gives embeddings, which nothing fuses; export it",
+        ("nir.onnx", f"nir.onnx={photos[0]}"): "error: 'nir.onnx' is not the fusion of several modalities",
+        (
+            "fusion.onnx",
+            f"fusion.onnx={photos[0]}",
+        ): "error: 'fusion.onnx' is not the tower of one of several modalities",
+    }
+    for words, message in cases.items():
+        result = run_copy(folder, "vis.onnx", photos[0], "--query", *words)
+        assert result.returncode == 2 and result.stderr.startswith(message)
 
 
 def test_tokens_of_the_example_are_those_of_the_training():

@@ -51,14 +51,19 @@ def test_any_case_equals_the_slow_reference_and_the_curve_is_that_of_the_standar
         ranked_matches(row, pid, camid, g_pids, g_camids)
         for row, pid, camid in zip(distances, q_pids, q_camids, strict=True)
     ]
-    expected = [average_precision(matches, rule, depth) for matches in lists]
+    expected = [average_precision(matches, rule) for matches in lists]
     np.testing.assert_allclose(ranking.ap, expected, rtol=0, atol=1e-12)
     assert ranking.mAP == pytest.approx(np.nanmean(expected), abs=1e-12)
+    if depth is None:
+        assert ranking.ap_at is None
+    else:
+        near = [average_precision(matches, rule, depth) for matches in lists]
+        np.testing.assert_allclose(ranking.ap_at, near, rtol=0, atol=1e-12)
+        assert eval_func(distances, *labels, ap=rule, depth=depth)[1] == pytest.approx(np.nanmean(near), abs=1e-12)
     standard = rank(matrix_distances(distances), protocol)
     for name in ("cmc", "inp", "first_hit", "num_pos", "mINP"):
         np.testing.assert_array_equal(getattr(ranking, name), getattr(standard, name))
-    if depth is None:
-        assert (ranking.ap <= standard.ap + 1e-12)[standard.num_pos > 0].all()
+    assert (ranking.ap <= standard.ap + 1e-12)[standard.num_pos > 0].all()
 
 
 def test_an_unknown_rule_and_a_depth_without_a_place_are_refused():

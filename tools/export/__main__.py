@@ -5,11 +5,16 @@ from utils.interrupts import take_over
 if __name__ == "__main__":
     take_over()  # Ctrl-C, before the imports that take time
 
+import argparse
 import sys
 
+from configs.modalities import TEXT
+from tools.queries import modality_flag
 from tools.source import load_source, source_parser
-from utils.commands import path_flag
+from utils.commands import OneLineParser, path_flag
 from utils.errors import run_command
+
+ROWS = {"images": "images", "caption_ids": "captions", "tokens": "captions", "features": "queries"}  # by first input
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,18 +31,46 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--normalise", action="store_true", help="take RGB values 0..255 and normalise them inside (default: outside)"
     )
+    parser.add_argument(
+        "--modality",
+        type=modality_flag,
+        metavar="M",
+        help="of a model of several modalities: the tower of this one, whose embedding is that of a query of it alone",
+    )
+    parser.add_argument(
+        "--unfused", action="store_true", help="with --modality: return the feature that the fusion takes, instead"
+    )
+    parser.add_argument(
+        "--fusion",
+        action="store_true",
+        help="of a model of several modalities: what makes the embedding of any query from the features of its items",
+    )
     args = parser.parse_args(argv)
+    _check(parser, args)
 
     from tools.export.exporter import check_target, export_model
+    from tools.export.modal import FUSION
 
     check_target(args.out, args.format)  # before the model is loaded
-    for path, parity in export_model(load_source(args), args.out, args.format, args.normalise).items():
-        rows = "captions" if parity.inputs == "caption_ids" else "images"
+    part = FUSION if args.fusion else args.modality or ""
+    files = export_model(load_source(args), args.out, args.format, args.normalise, part, not args.unfused)
+    for path, parity in files.items():
+        rows = ROWS[parity.inputs.partition(",")[0]]
         print(
             f"{path}: {args.format}, {parity.inputs} -> embedding [batch, {parity.width}]; {parity.rows} random "
             f"{rows} against torch: smallest cosine {parity.cosine:.7f}, largest difference {parity.difference:.1e}"
         )
     return 0
+
+
+def _check(parser: OneLineParser, args: argparse.Namespace) -> None:
+    """End with an error where flags contradict each other."""
+    if args.fusion and args.modality is not None:
+        parser.error("--modality and --fusion are a file each; give one of the two")
+    if args.unfused and args.modality is None:
+        parser.error("--unfused goes with --modality")
+    if args.normalise and (args.fusion or args.modality == TEXT):
+        parser.error("--normalise is of images")
 
 
 if __name__ == "__main__":

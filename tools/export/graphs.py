@@ -26,21 +26,23 @@ FLOAT_BYTES = 4
 UNKNOWN = -1  # label of an unknown camera or viewpoint
 QUIET_RUNTIME = 3  # onnxruntime's level of errors; it warns of inputs with a default otherwise
 
-Labels = Mapping[str, torch.Tensor]  # camids, viewids: int64 [B]
+Labels = Mapping[str, torch.Tensor]  # camids, viewids: int64 [B]; mask: bool [B, M]
 Runner = Callable[[torch.Tensor, Labels], torch.Tensor]  # images or captions [B, ...], labels -> embedding [B, D]
 
 
 class Inputs(NamedTuple):
     """What a graph takes."""
 
-    name: str  # of the first input: images | caption_ids
+    name: str  # of the first input: images | caption_ids | tokens | features
     example: torch.Tensor  # two rows of it: exporters take a batch of one for a constant
     labels: tuple[str, ...] = ()  # camids, viewids: may be left out
+    has_sides: bool = False  # whether the module to record has arguments for labels, read or not
+    more: Mapping[str, torch.Tensor] = {}  # two rows of what must be given, too
 
     @property
     def names(self) -> tuple[str, ...]:
         """All inputs in their order."""
-        return (self.name, *self.labels)
+        return (self.name, *self.more, *self.labels)
 
 
 class Embedder(nn.Module):
@@ -49,6 +51,8 @@ class Embedder(nn.Module):
     `pixels` is (mean, std) of RGB in 0..1 where the images are float32 RGB in 0..255, None where they are normalised.
     `flip` averages with the mirror image, `part_weights` are those of `weigh_parts`, `unit` normalises the embedding.
     """
+
+    input = "images"
 
     def __init__(
         self,
@@ -92,6 +96,8 @@ class TextEmbedder(nn.Module):
     `part_weights` are those of `weigh_parts`, `unit` normalises the embedding (L2).
     """
 
+    input = "caption_ids"
+
     def __init__(self, model: Irra, unit: bool, part_weights: Sequence[float] = ()) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
@@ -126,19 +132,40 @@ class WithDefaults(nn.Module):
         )
 
 
+class OfSize(nn.Module):
+    """A traced tower of images of one modality, which refuses another size than that of its trace."""
+
+    def __init__(self, traced: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.traced = traced
+        self.height, self.width = size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the tower makes of images [B, 3, H, W]: [B, D]."""
+        if images.shape[2] != self.height or images.shape[3] != self.width:
+            raise ValueError(f"images must be {self.height} x {self.width} pixels")
+        return self.traced(images)
+
+
 def label_inputs(model: nn.Module) -> dict[str, int]:
     """Return the side information that a model reads: {"camids": cameras, "viewids": viewpoints} of the sides on."""
     return {name: count for name, count in zip(("camids", "viewids"), model.side_counts, strict=True) if count}
 
 
-def image_inputs(model: nn.Module, size: tuple[int, int]) -> Inputs:
-    """Return what the graph of an `Embedder` takes, images of `size` = (height, width)."""
-    return Inputs("images", torch.zeros(2, 3, *size), tuple(label_inputs(model)))
+def image_inputs(size: tuple[int, int], model: nn.Module | None = None) -> Inputs:
+    """Return what a graph of images of `size` = (height, width) takes, with the labels that a `model` reads."""
+    images = torch.zeros(2, 3, *size)
+    return Inputs("images", images, tuple(label_inputs(model)), has_sides=True) if model else Inputs("images", images)
 
 
-def caption_inputs(length: int) -> Inputs:
-    """Return what the graph of a `TextEmbedder` takes, captions of `length` tokens."""
-    return Inputs("caption_ids", torch.stack([tokenize("one", length), tokenize("one two", length)]))
+def token_inputs(name: str, length: int) -> Inputs:
+    """Return what a graph of captions of `length` tokens takes, by this name."""
+    return Inputs(name, torch.stack([tokenize("one", length), tokenize("one two", length)]))
+
+
+def feature_inputs(items: int, width: int) -> Inputs:
+    """Return what the graph of a fusion takes: features [batch, items, width] and their mask."""
+    return Inputs("features", torch.zeros(2, items, width), more={"mask": torch.ones(2, items, dtype=torch.bool)})
 
 
 def check_packages(fmt: str) -> None:
@@ -152,11 +179,11 @@ def write_torchscript(embedder: nn.Module, inputs: Inputs, metadata: str, path: 
     """Trace the model and write it with `metadata` as an extra file."""
     labels = torch.tensor([0, UNKNOWN])
     with _quiet(), torch.no_grad():
+        given = (inputs.example, *inputs.more.values(), *([labels, labels] if inputs.has_sides else []))
+        module = torch.jit.trace(embedder, given, check_trace=False)
         if inputs.name == "images":
-            traced = torch.jit.trace(embedder, (inputs.example, labels, labels), check_trace=False)
-            module = torch.jit.script(WithDefaults(traced, tuple(inputs.example.shape[2:])))
-        else:
-            module = torch.jit.trace(embedder, (inputs.example,), check_trace=False)
+            wrapper = WithDefaults if inputs.has_sides else OfSize
+            module = torch.jit.script(wrapper(module, tuple(inputs.example.shape[2:])))
         # through Python: where torch itself meets a full disk, it aborts the process
         with open(path, "wb") as stream:
             torch.jit.save(module, stream, _extra_files={METADATA: metadata})
@@ -181,7 +208,9 @@ def write_onnx(embedder: nn.Module, inputs: Inputs, metadata: str, path: Path) -
     batch = torch.export.Dim("batch")
     with _quiet(), torch.no_grad():
         recorded = torch.export.export(
-            embedder, (inputs.example,), labels, dynamic_shapes={name: {0: batch} for name in names}, strict=False
+            *(embedder, (inputs.example,), {**inputs.more, **labels}),
+            dynamic_shapes={name: {0: batch} for name in names},
+            strict=False,
         )
         program = torch.onnx.export(
             recorded, dynamo=True, opset_version=OPSET, input_names=names, output_names=["embedding"], verbose=False
@@ -191,7 +220,7 @@ def write_onnx(embedder: nn.Module, inputs: Inputs, metadata: str, path: Path) -
         if value.name == result.name and value is not result:  # a table of tokens is looked up by a node `embedding`
             value.name = f"{value.name}_within"
     proto = program.model_proto
-    for value in proto.graph.input[1:]:
+    for value in (value for value in proto.graph.input if value.name in inputs.labels):
         value.type.tensor_type.shape.dim[0].dim_param = f"{value.name}_count"  # the batch, or 1
         proto.graph.initializer.append(onnx.helper.make_tensor(value.name, onnx.TensorProto.INT64, [1], [UNKNOWN]))
     del proto.graph.value_info[:]  # inner shapes, recorded for labels [batch]

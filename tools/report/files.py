@@ -3,14 +3,17 @@
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import DataError
 from utils.paths import check_readable
 from utils.ranking.branches import BranchScore, read_branches
+from utils.ranking.set_scores import Gain, MissingScore, SetScore
 from utils.ranking.slices import Slice, read_slices
 from utils.test_folder import ANALYSIS_SCHEMA, TestFolder, is_as_written, read_result
+from utils.typed_csv import read_rows
 
 
 class Tested(NamedTuple):
@@ -21,6 +24,9 @@ class Tested(NamedTuple):
     analysis: dict[str, Any] | None
     slices: list[Slice] | None
     branches: list[BranchScore] | None  # None also where TEST.BRANCHES was off; `absent` says nothing of it then
+    sets: list[SetScore] | None  # None also where the test has no modalities, as `gains` and `missing`
+    gains: list[Gain] | None
+    missing: list[MissingScore] | None
     absent: dict[str, str]
 
 
@@ -43,7 +49,19 @@ def read_tested(folder: TestFolder) -> Tested:
     slices = _read(folder.slices, read_slices, summary, absent)
     wanted = summary.get("config", {}).get("TEST", {}).get("BRANCHES", False)
     branches = _read(folder.branches, read_branches, summary, absent) if wanted else None
-    return Tested(folder, summary, analysis, slices, branches, absent)
+    kinds = {folder.sets: SetScore, folder.gains: Gain, folder.missing: MissingScore}
+    scores = [
+        _read(path, partial(read_rows, kind=kind, what="scores"), summary, absent)
+        if _was_written(path, summary)
+        else None
+        for path, kind in kinds.items()
+    ]
+    return Tested(folder, summary, analysis, slices, branches, *scores, absent)
+
+
+def _was_written(path: Path, summary: dict[str, Any]) -> bool:
+    """Return whether a test left a file that only some tests leave."""
+    return path.name in summary.get("files", {})
 
 
 def read_analysis(path: Path) -> dict[str, Any]:

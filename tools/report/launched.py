@@ -10,6 +10,7 @@ import numpy as np
 from configs import load_cfg
 from tools.report import figures, result
 from tools.report.files import Tested, read_tested
+from tools.report.modalities import modalities_part
 from tools.report.page import (
     code,
     details,
@@ -187,6 +188,8 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
         slices = missing(any_test.absent[any_test.folder.slices.name])
     sets = try_part("Sets of queries", result.query_sets, any_test.summary)
     parts = [part(f"Sets of queries, seed {seed}", sets)] if sets else []
+    modalities = try_part("Modalities", modalities_part, any_test)
+    parts += [part(f"Modalities, seed {seed}", modalities)] if modalities else []
     branches = try_part("Branches", branches_part, any_test)
     parts += [part(f"Branches, seed {seed}", branches)] if branches else []
     parts.append(part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices))

@@ -81,10 +81,14 @@ def query_sets(summary: Summary) -> str:
     sets, groups = summary.get("sets"), summary.get("groups") or {}
     if not sets:
         return ""
-    rows = [["set", *_metrics_of(summary), "queries"]]
+    near = [name for name in next(iter(sets.values())) if name.startswith("mAP@")]
+    metrics = [*METRICS, *near]
+    rows = [["set", *(marked_metric(name, ap_rule_of(summary)) for name in metrics), "queries"]]
+    if len(groups) > 1:
+        rows += [[name, *(percent(one[metric]) for metric in metrics), "-"] for name, one in groups.items()]
     for name, figures in sets.items():
         title = SET_TITLES.get(name, name)
-        rows.append([title, *(percent(figures[metric]) for metric in METRICS), str(figures["num_query"])])
+        rows.append([title, *(percent(figures[metric]) for metric in metrics), str(figures["num_query"])])
     counted = [SET_TITLES.get(name, name) for name in groups or sets]
     which = f"those of {counted[0]}" if len(counted) == 1 else f"means over {', '.join(counted)}"
     note = f"The figures of the whole test, above and in all charts, are {which}."

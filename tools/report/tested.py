@@ -7,6 +7,7 @@ from typing import Any
 
 from tools.report import figures, result
 from tools.report.files import Tested
+from tools.report.modalities import modalities_part
 from tools.report.page import join, make_page, make_section, missing, pictures
 from tools.report.settings import base_changes
 from tools.report.thumbnails import worst_queries
@@ -29,6 +30,7 @@ def make_test_page(tested: Tested) -> str:
     sections = [
         make_section("result", "Result", result.headline, summary),
         make_section("sets", "Sets of queries", result.query_sets, summary),
+        make_section("modalities", "Modalities", modalities_part, tested),
         make_section("tests", "Further test sets", result.further_tests, summary),
         make_section("settings", "Settings", settings_part, summary),
         make_section("training", "Training", training_part, summary),
@@ -97,6 +99,7 @@ def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
     """Return the histograms of positive and negative pairs, the ROC curve and the table of TPR@FPR."""
     if "distance" not in analysis:
         return missing("All images of the test set are of one identity, so there are no pairs of two.")
+    of = f"{of}, {analysis['pairs_of']}" if "pairs_of" in analysis else of
     points = analysis["tpr_at_fpr"]
     drawn = [figures.distances(analysis["distance"], of), figures.roc(analysis["roc"], points, of)]
     return join([pictures(drawn), result.tpr_table(points, analysis.get("threshold", {}))])

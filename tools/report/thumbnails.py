@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.modalities import TEXT
 from tools.report.page import details, join, missing, paragraph, text
 
 Entry = Mapping[str, Any]  # an image of analysis.json's `worst`
@@ -13,6 +14,7 @@ Images = Mapping[str, str | None]  # data URI by path
 
 SIDE = 96  # longest side of a thumbnail, pixels
 QUALITY = 80  # of the JPEG, 1..95
+MOST_LETTERS = 60  # of a caption in the place of an image
 LABELS = {"right": "✓ right", "wrong": "✗ wrong", "junk": "– junk"}
 LEGEND = (
     "Each row: the query, then the gallery from the nearest on. Green ✓ is the query's identity, red ✗ another one, "
@@ -22,6 +24,11 @@ LEGEND = (
 CAPTION_LEGEND = (
     "Each row: the image that the caption was written for, then the gallery from the nearest on, in which that image "
     "stays and counts. Green ✓ shows the caption's identity, red ✗ another one. pid is the identity, d the distance."
+)
+MODAL_LEGEND = (
+    "Each row: the items of a query, its captions as text, then the gallery from the nearest on. Green ✓ is the "
+    "query's identity, red ✗ another one, grey – (junk) what the data set's rule leaves out: shown here, but not "
+    "ranked. The queries are the worst of the weakest set of each group. pid is the identity, d the distance."
 )
 OWN, NOT_THERE = "own image", "not in the gallery"
 
@@ -44,8 +51,10 @@ def worst_queries(worst: Sequence[Entry]) -> str:
     """Return entries of analysis.json's `worst`, the first half of them open."""
     if not worst:
         return missing("No query has a match, so none can be ranked.")
-    parts = [paragraph(CAPTION_LEGEND if "own" in worst[0] else LEGEND, "note")]
-    paths = [path for query in worst for path in (_image_of(query), *(entry["path"] for entry in query["ranks"]))]
+    legend = MODAL_LEGEND if "items" in worst[0] else CAPTION_LEGEND if "own" in worst[0] else LEGEND
+    parts = [paragraph(legend, "note")]
+    shown = [[*(entry for _, entry in _images_of(query)), *query["ranks"]] for query in worst]
+    paths = [entry["path"] for entries in shown for entry in entries if not _is_caption(entry)]
     images = {path: thumbnail(path) for path in dict.fromkeys(paths) if path}  # one gallery image is near many queries
     absent = sum(image is None for image in images.values())
     if absent:
@@ -58,29 +67,35 @@ def worst_queries(worst: Sequence[Entry]) -> str:
     return join(parts)
 
 
-def _image_of(query: Entry) -> str:
-    """Return the path of the image beside which a rank list stands, "" where a caption has none."""
-    return query.get("own", query["path"])
+def _images_of(query: Entry) -> list[tuple[str, Entry]]:
+    """Return the images beside which a rank list stands, with their labels; the path of one that is not there is ""."""
+    if "items" in query:
+        return [(item["modality"], item) for item in query["items"] if not _is_caption(item)]
+    return [(OWN if "own" in query else "query", {**query, "path": query.get("own", query["path"])})]
+
+
+def _is_caption(entry: Entry) -> bool:
+    return entry.get("modality") == TEXT
 
 
 def _query_row(number: int, query: Entry, images: Images) -> str:
     found = query["first_hit"] + 1  # counted from 1, as people do
     scores = f"AP {query['ap']:.2%}, {query['num_pos']} matches, the first at rank {found}"
-    of_caption, shown = "own" in query, _image_of(query)
-    first = {**query, "path": shown}
-    items = [_item("query", OWN if of_caption else "query", first, images)]
+    items = [_item("query", label, entry, images) for label, entry in _images_of(query)]
     for entry in query["ranks"]:
-        is_own = of_caption and entry["path"] == shown
+        is_own = entry["path"] == query.get("own")
         items.append(_item(entry["status"], LABELS[entry["status"]], entry, images, OWN if is_own else ""))
-    name = query["path"] if of_caption else Path(shown).name
+    captions = [paragraph(item["path"], "note") for item in query.get("items", ()) if _is_caption(item)]
+    name = query["set"] if "items" in query else query["path"] if "own" in query else Path(query["path"]).name
     title = paragraph(f"{number}. {scores}: {name}", "title")
-    return f'{title}\n<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"
+    return join([title, *captions, '<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"])
 
 
 def _item(kind: str, label: str, entry: Entry, images: Images, note: str = "") -> str:
     source, name = images.get(entry["path"]), Path(entry["path"]).name
     if source is None:
-        image = f'<span class="absent">{"not found" if entry["path"] else NOT_THERE}</span>'
+        words = entry["path"][:MOST_LETTERS] if _is_caption(entry) else "not found" if entry["path"] else NOT_THERE
+        image = f'<span class="absent">{text(words)}</span>'
     else:
         image = f'<img src="{source}" alt="{text(f"{label}: {name}")}">'
     lines = [f"pid {entry['pid']}"]

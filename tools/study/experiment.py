@@ -15,6 +15,7 @@ from configs.stages import solver_of, stages_of
 from configs.titles import dataset_title, names_of_tests
 from tools.study.ablation import describe_stages
 from tools.study.names import config_label, default_prefix, experiment_name
+from tools.study.trials import trial_words
 from utils.ap_rules import marked
 from utils.errors import ConfigError
 from utils.run_folder import RunFolder
@@ -56,12 +57,13 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
     Raises ConfigError for a name that cannot be a folder.
     """
     words, label, solver = args.switches.words(), config_label(config), solver_of(cfg)
+    trial = trial_words(cfg)
     prefix = args.ds_prefix if args.ds_prefix is not None else default_prefix(cfg.DATASETS.NAMES[0])
     stamp = os.environ.get("RUN_TAG_TS") or None
     if args.tag is None:
-        name = experiment_name(prefix, stamp, None, label, words)
+        name = experiment_name(prefix, stamp, None, label, (*words, *trial))
     else:  # the tag stands for the switches, and for the label of a config that is alone
-        name = experiment_name(prefix, stamp, args.tag, label if len(args.configs) > 1 else None, ())
+        name = experiment_name(prefix, stamp, args.tag, label if len(args.configs) > 1 else None, trial)
     facts = {
         "epochs": solver.MAX_EPOCHS,
         "save_every": solver.CHECKPOINT_PERIOD,
@@ -70,7 +72,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         "dataset": marked(dataset_title(names_of_tests(cfg)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE), cfg.TEST.AP),
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
-        "recipe": "_".join((label, *words)),
+        "recipe": "_".join((label, *words, *trial)),
         **describe_stages({stage: PhasePlan(cfg, stage) for stage in stages_of(cfg)}, cfg.LOSS.TRIPLETX.K),
     }
     return Experiment(

@@ -117,8 +117,8 @@ def collect_results(experiment: Experiment, seed: int) -> SeedResults:
     tables = {epoch: read_per_query(experiment.test_folder(seed, epoch), whole[epoch]) for epoch in unseen}
     per_query = {epoch: table for epoch, table in tables.items() if table is not None}
     further = {name: _read_further(experiment, seed, name, metrics) for name, metrics in last.get("tests", {}).items()}
-    references = pick_references(records)
-    return SeedResults(seed, epochs, references, fingerprints, held_out, per_query, further, left_out, picks)
+    references, groups = pick_references(records), last.get("groups", {})
+    return SeedResults(seed, epochs, references, fingerprints, held_out, per_query, further, left_out, picks, groups)
 
 
 def _read_further(experiment: Experiment, seed: int, name: str, metrics: dict[str, float]) -> FurtherTest:

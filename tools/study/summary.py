@@ -50,6 +50,7 @@ class SeedResults(NamedTuple):
     further: Mapping[str, FurtherTest] = {}
     left_out: Mapping[int, str] = {}  # by epoch: why its result does not count
     picked_by: tuple[str, str] = USUAL  # metrics of the best epoch, see `configs.picking`
+    groups: Mapping[str, Metrics] = {}  # of the last epoch: means over sets of queries, by number of modalities
 
 
 def pick_references(records: Iterable[dict[str, Any]]) -> dict[str, Metrics]:
@@ -144,6 +145,8 @@ def build_summary(
         if kind != "best":
             summary["interval"][kind] = find_intervals(tables_at(results, [epochs[kind] for epochs in chosen]))
     summary["tests"] = {name: summarise_further(results, name) for name in further_names(results)}
+    groups = summarise_groups(results)
+    summary |= {"groups": groups} if groups else {}
     summary["reference"] = {
         name: mean_and_sd([result.references[name] for result in results if name in result.references])[0]
         for name in REFERENCES
@@ -166,6 +169,21 @@ def summarise_further(results: Sequence[SeedResults], name: str) -> dict[str, An
     mean, sd = mean_and_sd([test.metrics for test in tests])
     interval = find_intervals(further_tables(results, name))
     return {"dataset": tests[0].title, "mean": mean, "std": sd, "num_seeds": len(tests), "interval": interval}
+
+
+def summarise_groups(results: Sequence[SeedResults]) -> dict[str, Any]:
+    """Return mean, std and num_seeds of each group of query sets at the last epoch; {} where there are fewer than two.
+
+    A single group is the result itself.
+    """
+    names = dict.fromkeys(name for result in results for name in result.groups)
+    if len(names) < 2:
+        return {}
+    found = {name: [result.groups[name] for result in results if name in result.groups] for name in names}
+    return {
+        name: dict(zip(("mean", "std"), mean_and_sd(rows), strict=True)) | {"num_seeds": len(rows)}
+        for name, rows in found.items()
+    }
 
 
 def csv_rows(results: Sequence[SeedResults], dataset: str) -> list[list[Any]]:
@@ -213,6 +231,10 @@ def seed_rows(summary: dict[str, Any]) -> list[list[str]]:
     for kind, label in kinds.items():
         means = summary["mean"][kind], summary["std"][kind], summary["num_seeds"][kind]
         rows += _mean_rows(label, data, *means, summary["interval"].get(kind, {}))
+    for name, group in summary.get("groups", {}).items():
+        several = group["num_seeds"] > 1
+        label = f"mean +- sd of {group['num_seeds']}, last" if several else "last"
+        rows.append([f"{label}, {name}", data, "", *percents(group["mean"], group["std"] if several else None)])
     for test in summary["tests"].values():
         if test["num_seeds"] == 1:
             rows.append(["last", test["dataset"], "", *percents(test["mean"])])

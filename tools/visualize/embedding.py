@@ -159,9 +159,12 @@ def palette(number: int) -> list[tuple[float, ...]]:
 
 
 def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample"], np.ndarray, np.ndarray]:
-    """Return samples, whether each is a query [N], and features [N, D] of `num_ids` identities among the queries."""
-    from datasets.test_set import first_items
-    from processor.evaluation.embed import embed, make_embedding
+    """Return samples, whether each is a query [N], and features [N, D] of `num_ids` identities among the queries.
+
+    An item that has a modality is fused alone, and is a query where it is not in the gallery.
+    """
+    from datasets.test_set import MODALITY, first_items
+    from processor.evaluation.embed import embed, make_embedding, vectors
 
     test, trained = opened.data.test, opened.trained
     queries = first_items(test.trials[0].query)
@@ -171,8 +174,12 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
         logger.warning("--num-ids %d: the test set has %d identities, all are drawn", num_ids, len(chosen))
     rows = np.flatnonzero(np.isin(pids, chosen))
     how = make_embedding(trained.cfg, trained.device)
-    feat = embed(trained.model, _loaders_of(test, rows), how).feat.cpu().numpy()
-    return samples_of(test.labels, rows), np.isin(rows, queries), feat
+    embedded = embed(trained.model, _loaders_of(test, rows), how)
+    feat, is_query = embedded.feat, np.isin(rows, queries)
+    if MODALITY in test.labels.more:
+        feat = vectors(embedded, np.arange(len(rows))[:, None])
+        is_query = ~np.isin(rows, test.trials[0].gallery)
+    return samples_of(test.labels, rows), is_query, feat.cpu().numpy()
 
 
 def _loaders_of(test: "TestSet", rows: np.ndarray) -> list["DataLoader"]:

@@ -34,6 +34,7 @@ class Tile(NamedTuple):
     label: str = ""  # above the image; the status is added to it
     caption: tuple[str, ...] = ()  # shortened in the middle where they are wider than the image
     status: str | None = None  # right (green border) | wrong (red) | junk (grey) | None: no judgement
+    beside: tuple["Tile", ...] = ()  # of a query: its further images, which stand beside it
 
 
 def draw_grid(
@@ -59,23 +60,26 @@ def grid_image(
     """Return the picture of `draw_grid` as RGB."""
     from PIL import Image
 
-    tiles = [query, *results] if query else list(results)
+    queries = [query, *query.beside] if query else []
+    tiles = [*queries, *results]
     images = [_fitted(tile.image, height) for tile in tiles]
     width = max(NARROWEST, *(image.width for image in images))  # of a box
     lines = max(len(tile.caption) for tile in tiles)
     step_x, step_y = width + 2 * BORDER + GAP, height + 2 * BORDER + (1 + lines) * LINE + GAP
     rows = max(1, math.ceil(len(results) / columns))
     columns = math.ceil(len(results) / rows)
-    start = GAP + step_x + GAP if query else GAP  # of the results
-    total = max(start + columns * step_x + (0 if query else GAP), TITLE_WIDTH if title else 0)
+    start = GAP + len(queries) * step_x + (GAP if queries else 0)  # of the results
+    total = max(start + columns * step_x + (0 if queries else GAP), TITLE_WIDTH if title else 0)
     above = _title_lines(title, total - 2 * GAP)
     top = GAP + len(above) * TITLE_LINE
     picture = Image.new("RGB", (total, top + rows * step_y), PAPER)
     _draw_title(picture, above)
-    for number, (tile, image) in enumerate(zip(tiles, images, strict=True), 0 if query else 1):
-        row, column = divmod(max(number - 1, 0), max(columns, 1))
-        corner = (start + column * step_x, top + row * step_y) if number else (GAP, top)
-        colour = COLOURS[tile.status] if tile.status else NEUTRAL if number else QUERY_COLOUR
+    for number, (tile, image) in enumerate(zip(tiles, images, strict=True), -len(queries)):
+        row, column = divmod(number, max(columns, 1))
+        corner = (start + column * step_x, top + row * step_y)
+        if number < 0:
+            corner = (GAP + (len(queries) + number) * step_x, top)
+        colour = COLOURS[tile.status] if tile.status else NEUTRAL if number >= 0 else QUERY_COLOUR
         _draw_tile(picture, corner, (width, height), tile, image, colour)
     return picture
 

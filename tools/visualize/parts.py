@@ -11,7 +11,7 @@ import numpy as np
 
 from tools.visualize.common import open_test_set, picture_parser, samples_of
 from tools.visualize.grid import INK, PAPER, Tile, draw_grid, font_of, open_rgb
-from tools.visualize.pictures import Picture
+from tools.visualize.pictures import Picture, tile_lines
 from tools.visualize.ranks import (
     Chosen,
     add_queries,
@@ -20,7 +20,6 @@ from tools.visualize.ranks import (
     parse_queries,
     query_tile,
     search_chosen,
-    who,
 )
 from utils.commands import need_packages
 from utils.errors import ConfigError
@@ -168,7 +167,7 @@ def result_tiles(
         if listed.status[place] == "wrong" and listed.right is not None:
             branch = misleading(own, shares[listed.right])
             lines.append(f"misled: {names[branch]} {own[branch] - shares[listed.right, branch]:+.3f}")
-        lines += [who(sample), Path(sample.path).name]
+        lines += tile_lines(sample)
         image = striped(sample.path, [shown(own[at], total) for at in stripes], [own[at] / most for at in stripes])
         tiles.append(Tile(image, listed.labels[place], tuple(lines), listed.status[place]))
     return tiles

@@ -9,14 +9,14 @@ import numpy as np
 
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from tools.visualize.grid import Tile, draw_grid, file_stem, grid_image, save_picture, stacked
-from tools.visualize.pictures import Picture, name_start, shown_ap
+from tools.visualize.pictures import Picture, name_start, result_tiles, shown_ap, tile_lines
 from utils.ap_rules import STANDARD
 from utils.commands import OneLineParser, need_packages, whole_number
 from utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
-    from datasets.test_set import Labels
+    from datasets.test_set import Labels, TestSet
     from processor.evaluation.embed import Embedded
     from processor.evaluation.evaluate import Searched
     from tools.visualize.common import Opened
@@ -49,11 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     need_packages("matplotlib")
     opened = open_test_set(args)
 
-    from datasets.test_set import OWN_IMAGE
+    from datasets.test_set import MODALITY, OWN_IMAGE
     from tools.visualize.caption_ranks import caption_pictures
+    from tools.visualize.item_ranks import item_pictures
 
     test, chosen = opened.data.test, search_chosen(opened, args)
-    if OWN_IMAGE in test.labels.more:
+    if MODALITY in test.labels.more:
+        pictures = item_pictures(test.labels, chosen)
+    elif OWN_IMAGE in test.labels.more:
         pictures = caption_pictures(
             test.labels, chosen.searched, chosen.embedded.feat, chosen.rows, chosen.ap, chosen.lists, chosen.ap_rule
         )
@@ -75,6 +78,11 @@ def add_queries(parser: OneLineParser, topk: int, num_queries: int) -> None:
     parser.add_argument("--num-queries", type=whole_number, default=num_queries, metavar="N", help=how_many)
     parser.add_argument("--order", choices=ORDERS, default="worst", help="which ones first (default worst, by AP)")
     parser.add_argument(
+        "--set",
+        metavar="NAME",
+        help="set of queries, where there are several, e.g. NIR+TEXT (default: the first)",
+    )
+    parser.add_argument(
         "--pids",
         nargs="+",
         type=int,
@@ -92,9 +100,9 @@ def parse_queries(parser: OneLineParser, argv: list[str] | None) -> Namespace:
 
 
 def search_chosen(opened: "Opened", args: Namespace) -> Chosen:
-    """Embed the first trial of the test set, rank it as tests do, and return the queries that the arguments choose.
+    """Embed the test set, rank the first trial of a set as tests do, and return the queries that the arguments choose.
 
-    Raises DataError for identities of --pids that no query shows.
+    Raises ConfigError for a --set that is not tested, DataError for identities of --pids that no query shows.
     """
     from datasets.test_set import first_items
     from processor.evaluation.embed import embed, make_embedding
@@ -103,14 +111,27 @@ def search_chosen(opened: "Opened", args: Namespace) -> Chosen:
     from utils.ranking.rank_list import rank_lists
 
     trained, test, options = opened.trained, opened.data.test, rank_options(opened.trained.cfg)
-    pids = test.labels.pids[first_items(test.trials[0].query)]
+    number = trial_of(test, args.set)
+    pids = test.labels.pids[first_items(test.trials[number].query)]
     check_pids(args.pids or [], pids)  # before the work
     embedded = embed(trained.model, test.loaders, make_embedding(trained.cfg, trained.device))
-    searched = search(test, embedded, options)
+    searched = search(test, embedded, options, number)
     ap = rank(searched.distances, searched.protocol, ap=options.ap).ap
     rows = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)
     lists = rank_lists(searched.distances, rows.tolist(), args.topk, searched.protocol)
     return Chosen(embedded, searched, rows, ap, options.ap, lists)
+
+
+def trial_of(test: "TestSet", wanted: str | None) -> int:
+    """Return the number of the first trial of a set, None = of the first; ConfigError where there is no such set."""
+    names = [trial.set for trial in test.trials]
+    if wanted is None:
+        return 0
+    found = next((number for number, name in enumerate(names) if name.lower() == wanted.lower()), None)
+    if found is None:
+        known = ", ".join(name or "one without a name" for name in dict.fromkeys(names))
+        raise ConfigError(f"--set '{wanted}' is not tested (TEST.QUERY_SETS); sets of {test.title}: {known}")
+    return found
 
 
 def image_pictures(labels: "Labels", chosen: Chosen) -> list[Picture]:
@@ -156,21 +177,7 @@ def choose(
 
 def query_tile(sample: "Sample", ap: float, rule: str = STANDARD) -> Tile:
     """Return the query with its average precision, by `rule`, identity, camera and file name."""
-    return Tile(sample.path, "query", (shown_ap(ap, rule), who(sample), Path(sample.path).name))
-
-
-def result_tiles(found: "RankList", gallery: Sequence["Sample"]) -> list[Tile]:
-    """Return what was found, the ranks counted from 1 without the junk, with distance, identity, camera and name."""
-    from utils.ranking.rank_list import STATUS
-
-    tiles, rank = [], 0
-    for row, code, distance in zip(found.gallery, found.status, found.distance, strict=True):
-        sample, status = gallery[row], STATUS[code]
-        rank += status != "junk"
-        label = "" if status == "junk" else f"{rank}"
-        caption = (f"distance {max(distance, 0):.3f}", who(sample), Path(sample.path).name)
-        tiles.append(Tile(sample.path, label, caption, status))
-    return tiles
+    return Tile(sample.path, "query", (shown_ap(ap, rule), *tile_lines(sample)))
 
 
 def draw_sheet(pictures: Sequence[Picture], path: Path, height: int = SHEET_HEIGHT) -> None:
@@ -189,8 +196,3 @@ def draw_sheet(pictures: Sequence[Picture], path: Path, height: int = SHEET_HEIG
 def file_name(number: int, sample: "Sample", ap: float) -> str:
     """Return a name that sorts by `number`, such as 001_ap0.03_pid12_c2_name.png."""
     return f"{name_start(number, sample.pid, ap)}_c{sample.camid}_{file_stem(sample.path)}.png"
-
-
-def who(sample: "Sample") -> str:
-    """Return identity and camera as pictures show them."""
-    return f"pid {sample.pid} cam {sample.camid}"

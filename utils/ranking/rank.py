@@ -38,6 +38,7 @@ class Ranking(NamedTuple):
     inp: np.ndarray  # float64 [Q]: number of matches / rank of the last match; NaN without a match
     first_hit: np.ndarray  # int64 [Q]: 0-based rank of the first match after junk removal, see `rank`; -1 = no match
     num_pos: np.ndarray  # int64 [Q]: matches in the gallery, junk not counted
+    ap_at: np.ndarray | None = None  # float64 [Q]: AP of the first places alone, where a depth is given, see `rank`
 
 
 def rank_distances(
@@ -89,8 +90,8 @@ def rank(
 
     `ap` trapezoid is the rule of Market-1501's first code: in place of the precision (i + 1) / (r + 1) at match i and
     place r, both from 0, its mean with i / r, which is 1 at place 0. It is never above the standard AP; CMC and INP do
-    not change. With `depth` AP is that of the first places: the sum over the matches among them, divided by their
-    number or that of all matches, whichever is less.
+    not change. With `depth` there is also `ap_at`, AP of the first places: the sum over the matches among them, divided
+    by their number or that of all matches, whichever is less; NaN without a match in the whole gallery.
 
     Raises DataError when shapes disagree, a distance is not finite (naming the first such query), or no query has a
     match; ConfigError for max_rank or depth below 1, or another `ap`.
@@ -104,14 +105,15 @@ def rank(
     labels = group(protocol, distances.shape)
     codes = np.unique(labels.g_pids, return_inverse=True)[1] if distinct else None
     num_query = distances.shape[0]
-    scores, inp = np.full(num_query, np.nan), np.full(num_query, np.nan)
+    scores, ap_at, inp = (np.full(num_query, np.nan) for _ in range(3))
     first_hit, num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
     for start, rows in distances.blocks_in_place():
         pairs = same_identity(labels, start, start + len(rows))
         positions_of = device_positions if isinstance(rows, torch.Tensor) else _stable_positions
         position = positions_of(rows, pairs, start)
         block = slice(start, start + len(rows))
-        scores[block], inp[block], first_hit[block], num_pos[block] = _score(pairs, position, rows.shape, ap, depth)
+        found = _score(pairs, position, rows.shape, ap, depth)
+        scores[block], ap_at[block], inp[block], first_hit[block], num_pos[block] = found
         if codes is not None:
             _count_identities(as_array(rows), pairs, position, codes, first_hit[block])
     valid = num_pos > 0
@@ -119,7 +121,9 @@ def rank(
         raise no_match(labels)
     hits = np.bincount(first_hit[valid], minlength=max_rank)[:max_rank]
     means = float(scores[valid].mean()), float(inp[valid].mean())
-    return Ranking(hits.cumsum() / valid.sum(), *means, scores, inp, first_hit, num_pos)
+    return Ranking(
+        hits.cumsum() / valid.sum(), *means, scores, inp, first_hit, num_pos, None if depth is None else ap_at
+    )
 
 
 def _stable_positions(rows: np.ndarray, pairs: SameIdentity, first_query: int) -> np.ndarray:
@@ -169,8 +173,11 @@ def _places(row: np.ndarray, bucket: np.ndarray, columns: np.ndarray) -> np.ndar
 
 def _score(
     pairs: SameIdentity, position: np.ndarray, shape: tuple[int, int], rule: str, depth: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (ap, inp, first_hit, num_pos), [c] each, from the same-identity pairs of c queries; `shape` is (c, G)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return (ap, ap_at, inp, first_hit, num_pos), [c] each, from the same-identity pairs of c queries.
+
+    `shape` is (c, G); `ap_at` equals `ap` without a depth.
+    """
     num_query, num_gallery = shape
     order = np.argsort(pairs.query * num_gallery + position)  # no two pairs share a key
     query, position, junk = pairs.query[order], position[order], pairs.junk[order]
@@ -183,17 +190,19 @@ def _score(
     begin = end - num_pos
     before = np.arange(len(query)) - begin[query]  # matches before this one
     precision = (before + 1) / (place + 1)
-    worth, counted = precision, num_pos
+    worth = precision
     if rule == TRAPEZOID:
         worth = (precision + np.where(place > 0, before / np.maximum(place, 1), 1)) / 2
-    if depth is not None:
-        worth, counted = np.where(place < depth, worth, 0), np.minimum(num_pos, depth)
     valid = num_pos > 0
     ap, inp, first_hit = np.full(num_query, np.nan), np.full(num_query, np.nan), np.full(num_query, -1)
-    ap[valid] = np.bincount(query, worth, minlength=num_query)[valid] / counted[valid]
+    ap[valid] = np.bincount(query, worth, minlength=num_query)[valid] / num_pos[valid]
+    ap_at = ap
+    if depth is not None:
+        near = np.bincount(query, np.where(place < depth, worth, 0), minlength=num_query)
+        ap_at = np.where(valid, near / np.clip(num_pos, 1, depth), np.nan)
     inp[valid] = precision[end[valid] - 1]
     first_hit[valid] = place[begin[valid]]
-    return ap, inp, first_hit, num_pos
+    return ap, ap_at, inp, first_hit, num_pos
 
 
 def _count_identities(

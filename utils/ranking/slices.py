@@ -1,4 +1,4 @@
-"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness, occlusion, length and number of matches.
+"""mAP and Rank-1 of parts of a test: per camera pair, viewpoint, brightness, occlusion, drawn side, length, matches.
 
 A slice counts valid queries only, so that the mean over a division of the queries, weighted by `num_query`, is the
 figure of the whole test. Nothing here reads cfg or images.
@@ -20,7 +20,7 @@ from utils.errors import DataError
 from utils.ranking.distance import Distances
 from utils.ranking.protocol import Protocol, group
 from utils.ranking.rank import rank_distances
-from utils.test_folder import OCCLUDED
+from utils.test_folder import ITEMS_JOINED_BY, OCCLUDED, SIDES, VIEW
 
 DARK, BRIGHT = "dark", "bright"
 UNKNOWN_VIEW = "unknown"
@@ -35,7 +35,7 @@ DECIMALS = 6
 class Slice(NamedTuple):
     """One part of a test; mAP and R1 are fractions in 0..1, NaN where no query of the part has a match."""
 
-    kind: str  # camera_pair | viewpoint | brightness | occlusion | words | matches | left_out (its query says what)
+    kind: str  # camera_pair | viewpoint | brightness | occlusion | side | words | matches | left_out (says what)
     query: str  # what the queries have in common: camid, viewid, "low-high" of brightness, of matches; a word
     gallery: str  # camid of the gallery images of a camera pair, "" for the other kinds
     num_query: int  # queries with a match, the ones that mAP and R1 average
@@ -98,11 +98,11 @@ def _left_out(words: str) -> Slice:
 def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[Slice]:
     """Return the slices by what is known of the query, from the arrays of per_query.npz: viewpoint, brightness, ...
 
-    Read are ap, first_hit, num_pos, pid, viewid, brightness, where it is known occluded (0 or 1), and of captions
-    words, each [Q]; queries of all trials count, but for those of sets that weigh nothing. `threshold` in 0..1 is the
-    brightness below which an image is dark: the dark and the bright side are one slice each, and two halves each;
-    captions have none. Viewpoints are left out where all queries share one; of more than MOST those of the most queries
-    have slices, and a slice of kind left_out counts the others.
+    Read are ap, first_hit, num_pos, pid, viewid, brightness, where it is known occluded (0 or 1), of captions words, of
+    drawings view, path and set, each [Q]; queries of all trials count, but for those of sets that weigh nothing.
+    `threshold` in 0..1 is the brightness below which an image is dark: the dark and the bright side are one slice each,
+    and two halves each; captions have none. Viewpoints are left out where all queries share one; of more than MOST
+    those of the most queries have slices, and a slice of kind left_out counts the others.
     """
     if "weight" in per_query:
         counted = per_query["weight"] > 0
@@ -122,6 +122,8 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
     if OCCLUDED in per_query:
         kinds = {OCCLUDED: per_query[OCCLUDED] == 1, CLEAN: per_query[OCCLUDED] == 0}
         slices += [_slice(("occlusion", name, ""), mask, *scores) for name, mask in kinds.items()]
+    if VIEW in per_query:
+        slices += _side_slices(per_query, scores)
     if "words" in per_query:
         slices += _word_slices(per_query["words"], scores)
     low = 1
@@ -131,6 +133,18 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
         slices.append(_slice(("matches", name, ""), (num_pos >= low) & (num_pos <= high), *scores))
         low *= 2
     return slices
+
+
+def _side_slices(per_query: Mapping[str, np.ndarray], scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[Slice]:
+    """Return the slices of queries that are one drawing, by set and side, as far as there are any."""
+    alone = (per_query[VIEW] >= 0) & (np.char.find(per_query["path"], ITEMS_JOINED_BY) < 0)
+    sets = per_query.get("set", np.full(len(alone), ""))
+    masks = {
+        f"{name} {side}".strip(): alone & (sets == name) & (per_query[VIEW] == code)
+        for name in dict.fromkeys(sets[alone].tolist())
+        for code, side in enumerate(SIDES)
+    }
+    return [_slice(("side", name, ""), mask, *scores) for name, mask in masks.items() if mask.any()]
 
 
 def _word_slices(words: np.ndarray, scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[Slice]:

@@ -20,6 +20,7 @@ from utils.statistics.bootstrap import (
     query_values,
     query_weights,
 )
+from utils.test_folder import ITEMS_JOINED_BY
 
 SIGNIFICANCE = 0.05
 FLIPS = 9999
@@ -84,18 +85,29 @@ def _pair_one(name: str, first: PerQuery, other_name: str, other: PerQuery) -> P
 
 
 def _short_keys(name: str, table: PerQuery) -> dict[tuple[str, int, str], int]:
-    """Return {(parent folder/file name, trial, set or ""): row}."""
-    short = ["/".join(path.replace("\\", "/").split("/")[-2:]) for path in table["path"].tolist()]
-    sets = table["set"].tolist() if "set" in table else [""] * len(short)
-    keys = {key: row for row, key in enumerate(zip(short, table["trial"].tolist(), sets, strict=True))}
-    if len(keys) < len(short):
-        raise DataError(f"'{name}': queries share parent folder and file name, so no other root can be paired with it")
-    return keys
+    """Return {(parent folder/file name, trial, set or ""): row}, with the folder above where queries share these."""
+    trials, paths = table["trial"].tolist(), table["path"].tolist()
+    sets = table["set"].tolist() if "set" in table else [""] * len(paths)
+    for parts in (2, 3):  # SYSU-MM01 has cam3/0006/0001.jpg and cam6/0006/0001.jpg
+        short = [ITEMS_JOINED_BY.join(_last(parts, item) for item in path.split(ITEMS_JOINED_BY)) for path in paths]
+        keys = {key: row for row, key in enumerate(zip(short, trials, sets, strict=True))}
+        if len(keys) == len(short):
+            return keys
+    raise DataError(f"'{name}': queries share parent folder and file name, so no other root can be paired with it")
+
+
+def _last(parts: int, path: str) -> str:
+    return "/".join(path.replace("\\", "/").split("/")[-parts:])
 
 
 def mean_values(tables: Sequence[PerQuery], metric: str) -> np.ndarray:
     """Return the values of the valid queries [V], averaged over paired tables (the seeds)."""
     return np.mean([query_values(table, metric) for table in tables], axis=0)
+
+
+def mean_value(tables: Sequence[PerQuery], metric: str) -> float:
+    """Return the metric of one experiment, the mean over its paired tables (the seeds)."""
+    return _mean(mean_values(tables, metric), query_weights(tables[0]))
 
 
 def compare_tables(
@@ -151,6 +163,19 @@ def welch_test(first: Sequence[float], second: Sequence[float]) -> float | None:
     from scipy.stats import ttest_ind  # slow to import
 
     return float(ttest_ind(first, second, equal_var=False).pvalue)
+
+
+def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p of the t-test on the differences of two or more pairs.
+
+    Without any spread of the differences those of 0 give 1.0 and others 0.0.
+    """
+    changes = np.subtract(second, first)
+    if np.ptp(changes) <= EPSILON:
+        return float(abs(changes).max() <= EPSILON)
+    from scipy.stats import ttest_1samp  # slow to import
+
+    return float(ttest_1samp(changes, 0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,10 +16,11 @@ from PIL import Image
 
 from datasets.archives.veri import load_veri_folder
 from datasets.bases import Sample, valid_queries
-from datasets.synthetic import FOLDER
+from datasets.synthetic import FOLDER, once
 from datasets.synthetic import load as synthetic
 from datasets.synthetic.contact_sheet import contact_sheet
-from datasets.synthetic.load import VERSION_FILE, draw_synthetic_veri, load_synthetic
+from datasets.synthetic.load import draw_synthetic_veri, load_synthetic
+from datasets.synthetic.once import VERSION_FILE
 from tests.datasets.synthetic.drawn import NUM_TEST_IDS, NUM_TRAIN_IDS, keypoints, labels, lines
 from tests.reference.retrieval import evaluate, squared_euclidean
 from tools.synthetic import main
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 ENTRIES = {
     *("image_train", "image_query", "image_test", "name_train.txt", "name_query.txt", "name_test.txt"),
     *("train_label.xml", "test_label.xml", "list_color.txt", "list_type.txt", "keypoint_train.txt"),
-    *("keypoint_test.txt", "gt_image.txt", "jk_image.txt", VERSION_FILE),
+    *("keypoint_test.txt", "gt_image.txt", "jk_image.txt"),
 }
 SPLITS = ("train", "query", "test")
 
@@ -183,12 +184,12 @@ def test_an_unfinished_folder_that_another_process_puts_aside_first_is_no_error(
     folder.mkdir()
     answers = [False, False]
 
-    def is_complete(asked: Path) -> bool:
+    def is_complete(asked: Path, version: str) -> bool:
         if len(answers) == 1:
             asked.rmdir()
         return answers.pop()
 
-    monkeypatch.setattr(synthetic, "is_complete", is_complete)
+    monkeypatch.setattr(once, "is_complete", is_complete)
     assert load_synthetic(tmp_path).train
 
 

@@ -16,12 +16,12 @@ from datasets.bases import SPLITS, ReIDDataset, valid_queries
 from datasets.held_out import hold_out
 from datasets.join import known_of_all
 from datasets.synthetic import PERSON_FOLDER
-from datasets.synthetic.once import VERSION_FILE
+from datasets.synthetic.once import VERSION_FILE, ensure_drawn
 from datasets.synthetic.persons import places
 from datasets.synthetic.persons.photos import _place
 from datasets.synthetic.persons.plan import person_of, plan_person_shots, plan_persons, take_person_shots
 from datasets.synthetic.persons.sheet import person_sheet
-from datasets.synthetic_persons import OCCLUDED_FILE, draw_synthetic_persons, load_synthetic_persons
+from datasets.synthetic_persons import OCCLUDED_FILE, VERSION, draw_synthetic_persons, load_synthetic_persons
 from datasets.test_set import labels_of
 from tests.reference.retrieval import evaluate, squared_euclidean
 from tools.synthetic import main
@@ -39,7 +39,8 @@ RAW_SIZE = (16, 32)  # width, height of an image as raw pixels
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("persons") / PERSON_FOLDER
-    draw_synthetic_persons(folder, 0, NUM_TRAIN_IDS, NUM_TEST_IDS)
+    small = partial(draw_synthetic_persons, num_train_ids=NUM_TRAIN_IDS, num_test_ids=NUM_TEST_IDS)
+    ensure_drawn(folder, "the synthetic persons", small, VERSION)
     return folder
 
 

@@ -45,7 +45,11 @@ def analysed(
     test = make_test_set(labels, trials or split, None if trials else same_camera)
     searched = search(test, embedded, OPTIONS)
     result = evaluate(test, embedded, OPTIONS, searched)
-    return analyse(cfg, test, searched, result, verify_pairs(searched, cfg.TEST.ROC_FPR)), searched, result
+    return (
+        analyse(cfg, test, searched, result, verify_pairs(searched, cfg.TEST.ROC_FPR), {0: searched}),
+        searched,
+        result,
+    )
 
 
 @pytest.fixture

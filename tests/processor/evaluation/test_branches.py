@@ -140,5 +140,5 @@ def test_the_table_comes_back_and_the_log_is_marked(tmp_path, caplog):
 def test_what_is_no_table_of_branches_is_named(tmp_path, text):
     path = tmp_path / "branches.csv"
     path.write_text(text.replace("HEAD", ",".join(BranchScore._fields)))
-    with pytest.raises(DataError, match=r"branches\.csv'.* is no (table of branches|branch)"):
+    with pytest.raises(DataError, match=r"branches\.csv'.* is no (table|row) of branches"):
         read_branches(path)

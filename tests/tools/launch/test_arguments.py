@@ -9,6 +9,7 @@ import pytest
 
 import run_phased_loss
 from tests.fake_runner import YAML, write_config
+from tests.faults.mistakes import refusal
 from tools.launch.arguments import parse_args
 
 ROOT = Path(run_phased_loss.__file__).parent
@@ -30,9 +31,9 @@ def test_pairs_directly_after_the_seeds_are_not_seeds(launch, runner):
 
 @pytest.mark.parametrize("words", [("0,1",), ("0", "1"), ("0,", "1")])
 def test_gpus_are_given_like_seeds_and_pairs_may_follow(words):
-    args = parse_args(["--gpus", *words, "SOLVER.GAMMA", "0.5"])
+    args = parse_args(["--config", "x.yml", "--gpus", *words, "SOLVER.GAMMA", "0.5"])
     assert args.gpus == [0, 1] and args.opts == ["SOLVER.GAMMA", "0.5"]
-    assert parse_args([]).gpus is None
+    assert parse_args(["--config", "x.yml"]).gpus is None
 
 
 def test_the_users_pair_wins_over_the_flag(launch, runner, capsys):
@@ -192,10 +193,15 @@ def test_a_relative_config_and_output_root_start_where_the_user_is(runner, tmp_p
     assert (tmp_path / "out" / "veri776_x_seed0_run").is_dir()
 
 
-def test_seeds_0_1_2_and_model_bs_baseline_are_the_defaults(runner, tmp_path):
-    assert run_phased_loss.main(["--output-root", str(tmp_path), "--epochs", "1", "--no-test"]) == 0
+def test_seeds_0_1_2_are_the_default(runner, tmp_path):
+    argv = ["--config", write_config(tmp_path, "x"), "--output-root", str(tmp_path), "--no-test"]
+    assert run_phased_loss.main(argv) == 0
     assert runner.take() == ["train 0", "train 1", "train 2"]
-    assert (tmp_path / "veri776_baseline_seed0_run").is_dir()
+
+
+@pytest.mark.parametrize("words", [("--seeds", "0"), ("--no-test", "SOLVER.GAMMA", "0.5")])
+def test_no_recipe_is_taken_for_granted(runner, capsys, words):
+    assert "--config" in refusal(run_phased_loss.main, *words, capsys=capsys) and not runner.commands
 
 
 def test_help_names_every_flag_without_loading_torch():

@@ -230,3 +230,18 @@ def test_a_result_whose_queries_are_gone_or_damaged_is_tested_again(launch, runn
     runner.take()
     launch("--save-every", "0")
     assert runner.take() == ["test 0 3"] and summary_of(logs)["interval"]["last"]["mAP"]
+
+
+def test_groups_of_query_sets_are_averaged_over_seeds_and_a_single_group_is_the_result_itself():
+    groups = [{"MM-1": metrics(0.2 + seed / 10), "MM-2": metrics(0.4, 0.6)} for seed in (0, 2)]
+    results = [SeedResults(seed, {1: metrics(0.3)}, {}, set(), groups=own) for seed, own in enumerate(groups)]
+    summary = build_summary(results, 1, FACTS, [])
+    assert summary["groups"]["MM-1"]["mean"]["mAP"] == pytest.approx(0.3)
+    assert summary["groups"]["MM-1"]["std"]["mAP"] == pytest.approx(0.02**0.5)
+    rows = [line for line in format_table(summary).splitlines() if "MM-" in line]
+    assert rows[0].startswith("mean +- sd of 2, last, MM-1") and "30.00 +- 14.14" in rows[0] and len(rows) == 2
+    one = build_summary(results[:1], 1, FACTS, [])
+    assert any(line.startswith("last, MM-2") and "40.00" in line for line in format_table(one).splitlines())
+    single = [one._replace(groups={"t2i": metrics(0.3)}) for one in results]
+    assert "groups" not in build_summary(single, 1, FACTS, [])
+    assert "groups" not in build_summary([one._replace(groups={}) for one in results], 1, FACTS, [])

@@ -97,6 +97,14 @@ def test_the_sets_of_one_query_are_kept_apart_and_count_alike():
         pair_queries([("a", first), ("b", {key: column for key, column in first.items() if key != "set"})])
 
 
+def test_queries_of_cameras_whose_folders_are_alike_pair_under_another_root():
+    first = slow.table_of([0.1, 0.2, 0.3], [6, 6, 6])
+    names = ["cam3/0006/0001.jpg", "cam6/0006/0001.jpg", "cam6/0006/0002.jpg"]
+    first |= {"path": np.array([f"a/SYSU-MM01/{name}" for name in names])}
+    other = first | {"path": np.array([f"/elsewhere/{name}" for name in names]), "ap": first["ap"] + 0.1}
+    assert pair_queries([("a", first), ("b", shuffled(other, 2))])[1]["ap"].tolist() == other["ap"].tolist()
+
+
 def test_windows_paths_pair_with_others():
     first = slow.table_of([0.1, 0.2], [1, 2])
     other = first | {"path": np.array([path.replace("/", "\\") for path in first["path"]])}
