@@ -7,6 +7,7 @@ VIS, TEXT = "vis", "text"
 MODALITIES = (VIS, "nir", "sk", "cp", TEXT)  # RGB, infrared, sketch, coloured pencil, caption; in the order of sets
 IMAGES = MODALITIES[:-1]  # all but captions
 GREY = ("nir", "sk")  # images that are read as grey, in three equal channels
+DRAWN = ("sk", "cp")  # drawings, on white paper
 ALIASES = {
     **dict.fromkeys(("rgb", "visible", "v"), VIS),
     **dict.fromkeys(("ir", "infrared"), "nir"),

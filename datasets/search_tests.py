@@ -12,7 +12,7 @@ from os.path import basename
 import numpy as np
 
 from configs.keys.multimodal import ALL, OFFICIAL
-from configs.modalities import MODALITIES, TEXT, VIS, group_name, parse_set, set_name, sets_of
+from configs.modalities import DRAWN, MODALITIES, TEXT, VIS, group_name, parse_set, set_name, sets_of
 from datasets.bases import FINGERPRINT_LENGTH, short_name
 from datasets.multimodal import Item, MultiModalDataset, Query, SearchTest
 from datasets.test_set import Labels, Trial
@@ -21,7 +21,6 @@ from utils.test_folder import SIDES
 
 SEED = 911  # of its own: the same queries in every run, whatever its seed
 NAMED_SIDE = re.compile(f"_({'|'.join(SIDES)})_")  # in the name of a drawing's file
-DRAWN = ("sk", "cp")
 
 Pool = Mapping[int, Mapping[str, Sequence[str]]]  # by person and modality: different paths or captions, in order
 

@@ -31,6 +31,7 @@ class Erasing(NamedTuple):
 
 OF_THE_LINEAGE = Erasing()
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)
+BLACK, WHITE = 0, 255
 
 
 class BatchTransform:
@@ -39,6 +40,8 @@ class BatchTransform:
     `jitter` holds the strengths of the colour jitter as in `TwoViews`, of every image, before the erasing; 0 = off.
     Randomness comes from the default torch generator of the images' device.
     """
+
+    border = BLACK  # value of the pixels that the padding adds
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class BatchTransform:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 [B, 3, H, W] to float32 [B, 3, H, W], normalised with mean and std of the [0, 1] range."""
         if self.flip_prob > 0 or self.padding > 0:
-            images = flip_pad_crop(images, self.flip_prob, self.padding)
+            images = flip_pad_crop(images, self.flip_prob, self.padding, self.border)
         images, white = images.float(), 255
         if any(self.jitter):
             images, white = apply_jitter(images, *draw_jitter(len(images), self.jitter, 1.0, images.device)), 1
@@ -80,6 +83,12 @@ class BatchTransform:
         return _mean_luma(torch.addcmul(mean, images, std).clamp_(0, 1))
 
 
+class PaperTransform(BatchTransform):
+    """A `BatchTransform` of drawings: what the padding adds is paper, as black beside it would outshine all lines."""
+
+    border = WHITE
+
+
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], white: float) -> torch.Tensor:
     """Change float32 [B, 3, H, W] in 0..`white` in place to (images / white - mean) / std, in one pass; returns it."""
     factor = per_channel(tuple(1 / (white * value) for value in std), images.device)
@@ -94,10 +103,10 @@ def per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor
     return torch.cat([torch.full((1, 1, 1, 1), value, device=device) for value in values], 1)
 
 
-def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch.Tensor:
-    """Mirror each image with `flip_prob`, add `padding` black pixels all round, cut a random window of the old size.
+def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int, border: int = BLACK) -> torch.Tensor:
+    """Mirror each image with `flip_prob`, add `padding` pixels all round, cut a random window of the old size.
 
-    Takes and returns [B, 3, H, W] of any dtype.
+    Takes and returns [B, 3, H, W] of any dtype; `border` is the value of the pixels that are added.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -108,7 +117,7 @@ def flip_pad_crop(images: torch.Tensor, flip_prob: float, padding: int) -> torch
     columns = left[:, None] + torch.arange(width, device=device)  # [B, W]
     last_column = width + 2 * padding - 1  # a mirrored padded image is the padded mirrored image
     columns = torch.where(flip[:, None], last_column - columns, columns)
-    padded = F.pad(images, (padding,) * 4).flatten(2)  # [B, 3, pixels of the padded image]
+    padded = F.pad(images, (padding,) * 4, value=border).flatten(2)  # [B, 3, pixels of the padded image]
     index = rows[:, :, None] * (last_column + 1) + columns[:, None, :]  # [B, H, W]
     return padded.gather(2, index.view(count, 1, -1).expand(-1, images.shape[1], -1)).view(images.shape)
 

@@ -50,7 +50,7 @@ KEYS = {
     ),
     "INPUT.PADDING": Key(
         10,
-        "black pixels added on each side before the random crop",
+        "pixels added on each side before the random crop: black, to drawings white",
         low=0,
         high=512,
         why="the crop would see black alone",

@@ -229,3 +229,16 @@ def test_each_modality_has_a_transform_and_colours_alone_are_jittered():
     assert [any(train[name].jitter) for name in train] == [True, False, False, True]
     assert len({id(one) for one in train.values()}) == 4 and all(one.padding == 2 for one in train.values())
     assert all(one.flip_prob == one.erase_prob == one.padding == 0 for one in test.values())
+
+
+def test_padding_adds_paper_to_drawings_and_black_to_photographs():
+    train, _ = make_modality_transforms(modal_cfg(Path("x"), "INPUT.PADDING", 6, "INPUT.RE_PROB", 0.0))
+    lowest, highest = {}, {}
+    for name, transform in train.items():
+        torch.manual_seed(0)
+        grey = transform(torch.full((16, 3, 8, 8), 128, dtype=torch.uint8))
+        own = transform.luma(grey.amin((2, 3), keepdim=True)), transform.luma(grey.amax((2, 3), keepdim=True))
+        lowest[name], highest[name] = own[0].min().item(), own[1].max().item()
+    half = 128 / 255
+    assert lowest == pytest.approx({"vis": 0, "nir": 0, "sk": half, "cp": half}, abs=1e-5)
+    assert highest == pytest.approx({"vis": half, "nir": half, "sk": 1, "cp": 1}, abs=1e-5)
