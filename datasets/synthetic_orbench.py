@@ -32,7 +32,7 @@ from utils.errors import DataError
 from utils.paths import user_path
 
 NAME = "synthetic_orbench"
-VERSION = "1"  # of the drawing: a folder of another version is drawn again
+VERSION = "2"  # of the drawing: a folder of another version is drawn again
 TRAIN_FILE, TEST_FILE = "train_annos.json", "test_gallery_and_queries.json"
 GALLERY = "RGB_GALLERY"
 JPEG_QUALITY = 92

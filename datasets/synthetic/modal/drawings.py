@@ -1,4 +1,4 @@
-"""Drawings of the synthetic vehicles by a shaky hand: lines on paper, and the same in pale colours."""
+"""Drawings of the synthetic vehicles by a shaky hand: outlines with pencil shading, and the same in pale colours."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,16 @@ from datasets.synthetic.vehicles import Vehicle
 ELEVATION = 16.0  # degrees from which a vehicle is drawn
 SHAKE = 1.2  # standard deviation of a corner, in supersampled pixels
 PAPER, INK = (238, 255), (20, 90)  # grey of a drawing's paper and of a sketch's lines, both ends included
+BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green, blue: what is left of a colour in pencil
 LINE_WIDTH = 2  # supersampled pixels
-PALE = 0.55  # share of its colour in a crayon's fill, the rest is white
+PALE = 0.55  # share of its colour or brightness in a fill, the rest is white
 OUTLINE = 0.55  # of the fill
 
 
 class Style(NamedTuple):
     """How a drawing is made."""
 
-    coloured: bool  # pale fills with outlines in their colour, else paper with dark lines
+    coloured: bool  # fills and outlines in their colour, else grey fills with dark lines
     grain: float  # standard deviation of the brightness of a pixel, 255 = white
 
 
@@ -35,12 +36,13 @@ def draw_by_hand(vehicle: Vehicle, style: Style, azimuth: float, rng: np.random.
     pen = ImageDraw.Draw(image)
     points = project(mesh.points) * SUPERSAMPLING
     points = (points + rng.normal(0, SHAKE, points.shape)).tolist()
-    pale = 255 * (PALE * mesh.colours + 1 - PALE)  # [P, 3]
-    fills, outlines = pale.astype(int).tolist(), (OUTLINE * pale).astype(int).tolist()
+    colours = mesh.colours if style.coloured else (mesh.colours @ BRIGHTNESS)[:, None].repeat(3, axis=1)
+    pale = 255 * (PALE * colours + 1 - PALE)  # [P, 3]
+    outlines = OUTLINE * pale if style.coloured else np.full_like(pale, ink)
+    fills, outlines = pale.astype(int).tolist(), outlines.astype(int).tolist()
     for patch in visible_patches(mesh, project.eye):
         corners = [tuple(point) for point in points[mesh.starts[patch] : mesh.starts[patch + 1]]]
-        fill, line = (fills[patch], outlines[patch]) if style.coloured else ([paper] * 3, [ink] * 3)
-        pen.polygon(corners, fill=tuple(fill))
-        pen.line([*corners, corners[0]], fill=tuple(line), width=LINE_WIDTH)
+        pen.polygon(corners, fill=tuple(fills[patch]))
+        pen.line([*corners, corners[0]], fill=tuple(outlines[patch]), width=LINE_WIDTH)
     pixels = np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float64)
     return to_bytes((pixels + rng.normal(0, style.grain, (*pixels.shape[:2], 1))) / 255)
