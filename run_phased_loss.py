@@ -33,11 +33,12 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
     from tools.launch.launch import Launch, plan_launch
     from tools.launch.places import Place, find_places
     from tools.launch.queue import Unit, run_units
+    from tools.launch.screen import Screen
     from tools.launch.seed import SeedRun, run_seed
 
     places = find_places(args.gpus)
     command = shlex.join(["python", *(sys.argv if argv is None else ["run_phased_loss.py", *argv])])
-    launch = Launch(plan_launch(args), args, command)
+    launch, screen = Launch(plan_launch(args), args, command), Screen(args.verbose)
     try:
         # the children end first, or the pool would wait for their threads
         with (
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
         ):
 
             def start(unit: Unit, place: Place) -> Future:
-                return pool.submit(run_seed, SeedRun(unit[0].experiment, unit[1], place, children, scripts), args.test)
+                run = SeedRun(unit[0].experiment, unit[1], place, children, scripts, screen)
+                return pool.submit(run_seed, run, args.test)
 
             for (progress, seed), ended in run_units(launch.take, places, start):
                 launch.end(progress, seed, ended)

@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join([schedule_table(cfg), *(f"note: {notice}" for notice in find_notices(cfg))]))
         return 0
 
+    from tools.launch.needs import find_needs
     from utils import distributed
     from utils.device import resolve_device
     from utils.logger import log_start, setup_logger
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         stale_pid = stack.enter_context(locked(folder)) if ranks.rank == 0 else None
         stack.enter_context(distributed.joined(ranks, device))
         setup_logger(folder.log, ranks.rank)
-        notices = find_notices(cfg)
+        notices = find_notices(cfg) + find_needs(cfg, first_weights=not folder.state.is_file())
         if stale_pid is not None:
             notices.append(f"taking over the lock of process {stale_pid}, which ended without releasing it")
         log_start(shlex.join(command), cfg.dump(default_flow_style=None), str(device), notices)

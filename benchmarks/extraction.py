@@ -70,6 +70,9 @@ class Batches:
         labels = {name: values.pin_memory() if pinned else values for name, values in labels.items()}
         self.batch, self.count = {"images": images, **labels}, size.batches
 
+    def __len__(self) -> int:
+        return self.count
+
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return iter([self.batch] * self.count)
 

@@ -6,7 +6,8 @@ from configs.keys.clip_reid import PUBLISHED, PUBLISHED_TAG, STAGE1, STAGE2
 from configs.stages import stages_of
 
 PLACE = "{}"  # in a sentence, where the learnt tokens stand
-VEHICLES = ("veri", "VehicleID", "synthetic")
+VEHICLES = ("veri", "VehicleID", "veri_wild_3000", "veri_wild_5000", "veri_wild_10000", "synthetic")
+ANIMALS = ("atrw", "wildlife")
 
 
 def clip_of(cfg: CfgNode) -> tuple[str, str]:
@@ -22,5 +23,6 @@ def needs_text(cfg: CfgNode) -> bool:
 
 def prompt_of(cfg: CfgNode) -> str:
     """Return MODEL.PROMPT, or where that is '' the original's sentence for the data sets that are trained on."""
-    kind = "vehicle" if set(cfg.DATASETS.NAMES) <= set(VEHICLES) else "person"
+    kinds = {"vehicle": VEHICLES, "animal": ANIMALS}
+    kind = next((kind for kind, names in kinds.items() if {*cfg.DATASETS.NAMES} <= {*names}), "person")
     return cfg.MODEL.PROMPT or f"A photo of a {PLACE} {kind}."

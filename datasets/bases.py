@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from datasets.test_set import JunkRule, Trial, labels_of, same_camera
 from utils.errors import DataError
 
 SPLITS = ("train", "query", "gallery")
 FINGERPRINT_LENGTH = 16  # hex digits
+ALL = "all"  # of `ReIDDataset.published`, beside SPLITS: all of them together
 NUM_EXAMPLES = 3  # identities that an error quotes
+QUERIES_AT_ONCE = 256  # whose pairs with a gallery a rule is asked of
 
 
 class Sample(NamedTuple):
@@ -29,18 +33,19 @@ class Published(NamedTuple):
 
     images: tuple[int, ...]
     ids: tuple[int, ...]
+    per_id: int = 0  # images of each identity; 0 = they differ
 
 
 @dataclass(frozen=True)
 class ReIDDataset:
     """A data set as it lies on disk; pids are the archive's own, relabelling happens in `datasets.read`.
 
-    `trials` holds (query rows, gallery rows) into the list query + gallery when the protocol averages over several
-    random galleries (VehicleID); empty means the one split query / gallery. Trial 0 is that split. Within a trial the
-    role of a row is its camera: the samples' camids belong to trial 0.
+    Where `frames` has its path, a sample of query or gallery is a tracklet: that is the path of its first frame.
 
-    `has_cameras` False: the archive names no cameras, and the camids (query 0, gallery 1) only keep the evaluation
-    from removing matches of the "same" camera.
+    `trials` count rows of `tested` where the protocol averages over several random galleries (VehicleID), or has
+    several sets of queries, which `groups` may weigh as in `TestSet`; empty means the one split query / gallery.
+
+    `has_cameras` False: training images have no cameras, and camids (query 0, gallery 1) only tell the two sides.
     """
 
     name: str
@@ -49,11 +54,40 @@ class ReIDDataset:
     gallery: list[Sample]
     published: dict[str, Published] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    trials: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    findings: tuple[str, ...] = ()  # what its loader found to be other than published
+    trials: tuple[Trial, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    junk: JunkRule | None = same_camera  # what leaves a query's ranking; None = nothing does
+    searches_itself: bool = False  # queries stand in the gallery, too, and are embedded once; `junk` takes them out
+    trains_on_gallery: bool = False  # by its protocol: new images of known identities are searched for
     has_cameras: bool = True
     num_cameras: int = 0  # of the whole data set, as published; 0 = not known
     no_train: str = ""  # why `train` is empty; '' = it is not. Such a data set serves tests alone
-    more: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # what else is known: by name {path: -128..127}
+    more: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # what else is known: by name {path: number}
+    frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of tracklets, by the first one's path
+
+    @property
+    def tested(self) -> list[Sample]:
+        """The rows of a test: query, then gallery; each once where the set searches itself."""
+        rows = self.query + self.gallery
+        return list(dict.fromkeys(rows)) if self.searches_itself else rows
+
+    def images_of(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Return the images of query or gallery samples, in their order: of a tracklet all its frames."""
+        return [
+            sample._replace(path=path) for sample in samples for path in self.frames.get(sample.path, [sample.path])
+        ]
+
+    def split_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `tested` that are the query, int64 [Q], and those that are the gallery, int64 [G]."""
+        if not self.searches_itself:
+            query, gallery = np.split(np.arange(len(self.query) + len(self.gallery)), [len(self.query)])
+            return query, gallery
+        place = {sample: row for row, sample in enumerate(self.tested)}
+        query, gallery = (
+            np.array([place[sample] for sample in side], dtype=np.int64) for side in (self.query, self.gallery)
+        )
+        return query, gallery
 
 
 def fingerprint(splits: Mapping[str, Iterable[Sample]]) -> str:
@@ -97,19 +131,28 @@ def published_findings(dataset: ReIDDataset) -> list[str]:
             f"{dataset.name}: an image claims camera {highest + 1}, but the data set has {dataset.num_cameras} "
             "cameras; check the file names"
         )
+    way_out = "unpack the archive again, or do not compare the scores with published ones"
     for split, published in dataset.published.items():
-        if split == "train" and dataset.no_train:
+        if split in ("train", ALL) and dataset.no_train:
             continue
-        samples = getattr(dataset, split)
-        found = {"images": len(samples), "ids": len({sample.pid for sample in samples})}
-        for figure, allowed in published._asdict().items():
-            if allowed and found[figure] not in allowed:
+        samples = [sample for part in (SPLITS if split == ALL else (split,)) for sample in getattr(dataset, part)]
+        each = Counter(sample.pid for sample in samples)
+        found = {"images": len(samples), "ids": len(each)}
+        for figure, number in found.items():
+            allowed = getattr(published, figure)
+            if allowed and number not in allowed:
                 expected = " or ".join(f"{count:,}" for count in allowed)
+                what = "tracklets" if figure == "images" and dataset.frames and split != "train" else figure
                 findings.append(
-                    f"{dataset.name} {split}: expected {expected} {figure} (published), found {found[figure]:,}; "
-                    "unpack the archive again, or do not compare the scores with published ones"
+                    f"{dataset.name} {split}: expected {expected} {what} (published), found {number:,}; {way_out}"
                 )
-    return findings
+        other = [pid for pid, count in each.items() if published.per_id and count != published.per_id]
+        if other:
+            findings.append(
+                f"{dataset.name} {split}: expected {published.per_id} images of each identity (published), "
+                f"{len(other):,} identities have another number, e.g. {_examples(other)}; {way_out}"
+            )
+    return [*findings, *dataset.findings]
 
 
 def valid_queries(query: Sequence[Sample], gallery: Sequence[Sample]) -> np.ndarray:
@@ -122,24 +165,40 @@ def valid_queries(query: Sequence[Sample], gallery: Sequence[Sample]) -> np.ndar
     return same_pid > same_pid_and_camera
 
 
+def answerable(dataset: ReIDDataset) -> np.ndarray:
+    """Return bool [Q]: whether the gallery holds the query's identity in an image that is not junk for it."""
+    if dataset.junk is same_camera:
+        return valid_queries(dataset.query, dataset.gallery)
+    if dataset.junk is None:
+        return np.isin(_labels(dataset.query)[:, 0], _labels(dataset.gallery)[:, 0])
+    labels, (query, gallery) = labels_of(dataset.tested, dataset.more), dataset.split_rows()
+    found = [np.zeros(0, dtype=bool)]
+    for start in range(0, len(query), QUERIES_AT_ONCE):
+        rows = query[start : start + QUERIES_AT_ONCE]
+        same = labels.pids[rows][:, None] == labels.pids[gallery]  # [c, G]
+        found.append((same & ~dataset.junk(labels, rows, gallery)).any(axis=1))
+    return np.concatenate(found)
+
+
 def match_findings(dataset: ReIDDataset) -> list[str]:
-    """Return a line when some queries have no valid match (same identity, other camera) in the gallery.
+    """Return a line when some queries have no match in the gallery, of another camera where that is the rule of junk.
 
     Raises DataError when no query has one, saying whether the query or the gallery is empty, the identities are
-    disjoint, or all matches come from the query's own camera.
+    disjoint, or all matches are junk.
     """
     for split in ("query", "gallery"):
         if not getattr(dataset, split):
             raise DataError(f"{dataset.name}: the {split} holds no image, nothing can be evaluated; check its folder")
-    valid = valid_queries(dataset.query, dataset.gallery)
+    valid, by_camera = answerable(dataset), dataset.junk is same_camera
     if valid.any():
         num_invalid = int((~valid).sum())
         if not num_invalid:
             return []
         example = dataset.query[int(np.argmin(valid))].path
         return [
-            f"{dataset.name}: {num_invalid:,} of {len(valid):,} queries have no match of another camera in the gallery "
-            f"and are left out of the scores, e.g. '{example}'; add gallery images or ignore this"
+            f"{dataset.name}: {num_invalid:,} of {len(valid):,} queries have no match"
+            f"{' of another camera' * by_camera} in the gallery and are left out of the scores, e.g. '{example}'; add "
+            "gallery images or ignore this"
         ]
     query_ids = {sample.pid for sample in dataset.query}
     gallery_ids = {sample.pid for sample in dataset.gallery}
@@ -148,6 +207,8 @@ def match_findings(dataset: ReIDDataset) -> list[str]:
             f"{dataset.name}: no query identity appears in the gallery (query ids e.g. {_examples(query_ids)}; gallery "
             f"ids e.g. {_examples(gallery_ids)}); both must show the same identities: check the split"
         )
+    if not by_camera:
+        raise DataError(f"{dataset.name}: every query's matches are junk by the rule of the data set; check its labels")
     raise DataError(
         f"{dataset.name}: every query's matches come from the query's own camera, and the protocol removes those; "
         "check the camera ids (a table without a camid column switches this filter off)"
@@ -173,5 +234,5 @@ def _occurrences(needles: np.ndarray, haystack: np.ndarray) -> np.ndarray:
     return np.where(padded_values[left] == needles, padded_counts[left], 0)
 
 
-def _examples(ids: set[int]) -> str:
+def _examples(ids: Iterable[int]) -> str:
     return ", ".join(str(pid) for pid in sorted(ids)[:NUM_EXAMPLES])

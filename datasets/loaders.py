@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ from yacs.config import CfgNode
 
 from configs.phases import PhasePlan
 from configs.stages import draws_pxk
-from datasets.bases import ReIDDataset, Sample, fingerprint
+from datasets.bases import Sample, fingerprint
 from datasets.join import told_labels
 from datasets.read import Tested
 from datasets.sampler import EpochSampler, RandomIdentitySampler, ShardSampler, ShuffleSampler
-from datasets.test_set import TestSet, Trial, labels_of, same_camera
+from datasets.test_set import TestSet, Trial, labels_of
 from datasets.torch_datasets import ImageDataset, ImageLoader, collate
 from datasets.training_set import check_training_set
 from utils.distributed import find_ranks, num_processes, own_rank
@@ -75,30 +75,61 @@ def make_test_set(
     was not trained on. `use_cache` False: a cache of decoded images that is not there is not built.
     """
     dataset = tested.dataset
-    samples = dataset.query + dataset.gallery
+    samples = dataset.tested
     told = told_labels(samples, tested.cameras, view_num)
     _warn_of_unknown_sides(cfg, dataset.name, told)
-    trials = _trials(dataset)
+    images, lengths = _frames(samples, dataset.frames, cfg.TEST.TRACKLET_FRAMES)
+    told_of_images = [one._replace(path=image.path) for one, image in zip(_each(told, lengths), images, strict=True)]
+    trials = dataset.trials or (Trial("", 0, *dataset.split_rows()),)
     query, gallery = ([samples[row] for row in rows] for rows in (trials[0].query, trials[0].gallery))
     return TestSet(
         name=name,
         title=title,
-        loaders=(make_test_images(cfg, samples, told, use_cache),),
+        loaders=(make_test_images(cfg, images, told_of_images, use_cache),),
         labels=labels_of(samples, dataset.more),
         trials=trials,
-        junk=None if dataset.trials else same_camera,
+        junk=dataset.junk,
         distinct=False,
-        notes=dataset.notes,
-        fingerprint=fingerprint({"query": query, "gallery": gallery}),
+        notes=(*dataset.notes, *_tracklet_notes(cfg, lengths)),
+        fingerprint=fingerprint({"query": dataset.images_of(query), "gallery": dataset.images_of(gallery)}),
+        groups=dict(dataset.groups),
+        lengths=lengths,
     )
 
 
-def _trials(dataset: ReIDDataset) -> tuple[Trial, ...]:
-    """Return the random galleries of a data set, or its one split."""
-    if dataset.trials:
-        return tuple(Trial("", draw, *rows) for draw, rows in enumerate(dataset.trials))
-    query, gallery = np.split(np.arange(len(dataset.query) + len(dataset.gallery)), [len(dataset.query)])
-    return (Trial("", 0, query, gallery),)
+def _frames(
+    samples: Sequence[Sample], frames: Mapping[str, Sequence[str]], most: int
+) -> tuple[list[Sample], np.ndarray | None]:
+    """Return the images of samples in their order, and how many each has, int64 [N]; None where no set has tracklets.
+
+    Of a tracklet of more than `most` frames those in the middle of `most` equal parts; 0 = all.
+    """
+    if not frames:
+        return list(samples), None
+    chosen = [frames.get(sample.path, (sample.path,)) for sample in samples]
+    if most:
+        chosen = [
+            [paths[(2 * part + 1) * len(paths) // (2 * most)] for part in range(most)] if len(paths) > most else paths
+            for paths in chosen
+        ]
+    images = [sample._replace(path=path) for sample, paths in zip(samples, chosen, strict=True) for path in paths]
+    return images, np.array([len(paths) for paths in chosen], dtype=np.int64)
+
+
+def _each(samples: Sequence[Sample], lengths: np.ndarray | None) -> list[Sample]:
+    """Return each sample as often as it has images."""
+    if lengths is None:
+        return list(samples)
+    return [sample for sample, length in zip(samples, lengths.tolist(), strict=True) for _ in range(length)]
+
+
+def _tracklet_notes(cfg: CfgNode, lengths: np.ndarray | None) -> list[str]:
+    """Return how tracklets become embeddings, where there are some."""
+    if lengths is None:
+        return []
+    of = f"up to {cfg.TEST.TRACKLET_FRAMES} frames" if cfg.TEST.TRACKLET_FRAMES else "all frames"
+    unit = ", L2-normalised after it" * (cfg.TEST.FEAT_NORM == "yes")
+    return [f"tracklets: {cfg.TEST.TRACKLETS} over the embeddings of {of}{unit} (TEST.TRACKLETS)"]
 
 
 def _warn_of_unknown_sides(cfg: CfgNode, name: str, told: Sequence[Sample]) -> None:

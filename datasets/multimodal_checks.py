@@ -82,19 +82,24 @@ def search_findings(name: str, test: SearchTest) -> list[str]:
     """Return a line where queries have nothing of their person to find, of the sets that weigh in the score.
 
     Of another set that may be its protocol: SYSU-MM01 searches indoors whoever was seen outdoors alone. Raises
-    DataError where that holds for all queries of a test.
+    DataError where that holds for all queries of a set.
     """
     decides = {member for members in test.groups.values() for member in members}
     pids = np.array([item.pid for item in test.items], dtype=np.int64)
     lost, total, example = 0, 0, ""
-    for trial in (trial for trial in test.trials if not decides or trial.set in decides):
+    for trial in test.trials:
         query, gallery = first_items(trial.query), first_items(trial.gallery)
         valid = np.isin(pids[query], pids[gallery])
+        if not valid.any():
+            raise DataError(
+                f"{name}: no query of the set {trial.set} has an image of its person in the gallery, so nothing of it "
+                "can be evaluated; add the images, name other sets (TEST.QUERY_SETS) or another test (DATASETS.TESTS)"
+            )
+        if decides and trial.set not in decides:
+            continue
         if not valid.all() and not lost:
             example = test.items[query[np.argmin(valid)]].value
         lost, total = lost + int((~valid).sum()), total + len(valid)
-    if lost == total:
-        raise DataError(f"{name}: no query's person is among those of the gallery, nothing can be evaluated")
     if not lost:
         return []
     return [

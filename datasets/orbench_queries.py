@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.modalities import TEXT, VIS, parse_set, set_name
-from datasets.archives.annotation import is_text, kind_of, read_json
+from datasets.archives.annotation import check_pid, is_text, kind_of, read_json
 from datasets.archives.common import missing_files, quoted
 from datasets.labels import MAX_PID, whole_number
 from datasets.multimodal import Query
@@ -46,12 +46,6 @@ class Persons:
         known, place = self._id_of.setdefault(folder, (pid, where))
         if known != pid:
             raise DataError(f"{where}: folder {folder:04d} has id {pid} here and {known} in {place}; correct one")
-
-
-def check_pid(pid: Any, where: str) -> None:
-    """Raise DataError for what is no number of a person."""
-    if type(pid) is not int or not 0 <= pid <= MAX_PID:  # true is an int of Python's
-        raise DataError(f"{where}: id is {kind_of(pid)}, expected a whole number from 0 to {MAX_PID}")
 
 
 def place_of(path: Any, modality: str, where: str) -> int:

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ import PIL
 import torch
 import torchvision
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from datasets.decode import missing, read_image
 from datasets.loader import Loader
@@ -32,6 +30,7 @@ from utils.atomic import is_full, remove_left, replacing
 from utils.errors import ConfigError, DataError, RunError
 from utils.file_lock import LockHeldError, hold
 from utils.paths import user_path
+from utils.progress import progress
 from utils.run_folder import make_folder
 from utils.workers import num_workers
 
@@ -237,10 +236,9 @@ def _write(file: Path, wanted: Wanted, workers: int) -> None:
         collate_fn=int,  # a batch is the number of images that were written
         generator=torch.Generator(),  # the loader's own draws leave the training's random state alone
     )
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=len(wanted.paths), desc="cache", unit="image", disable=hidden, leave=False) as progress:
+    with progress("decode images for the cache", len(wanted.paths), "image") as bar:
         for count in loader:
-            progress.update(count)
+            bar.update(count)
 
 
 def _reserve(stream: BinaryIO, num_bytes: int) -> None:

@@ -6,13 +6,24 @@ from typing import NamedTuple, TypeVar
 
 from yacs.config import CfgNode
 
+from datasets.archives.atrw import load_atrw
+from datasets.archives.cuhk03_np import load_cuhk03_detected, load_cuhk03_labelled
 from datasets.archives.dukemtmcreid import load_dukemtmc
+from datasets.archives.ilids_vid import load_ilids_vid
+from datasets.archives.last import load_last, load_last_val
 from datasets.archives.market1501 import load_market1501
+from datasets.archives.mars import load_mars
 from datasets.archives.msmt17 import load_msmt17, load_msmt17_v2
 from datasets.archives.occ_duke import load_occ_duke
+from datasets.archives.occluded_reid import load_occluded_reid
+from datasets.archives.p_dukemtmc import load_p_dukemtmc
+from datasets.archives.partial_reid import load_partial_reid, load_partial_reid_occluded
+from datasets.archives.prai1581 import load_prai1581
 from datasets.archives.table import load_table
 from datasets.archives.vehicleid import load_vehicleid
 from datasets.archives.veri import load_veri
+from datasets.archives.veri_wild import load_veri_wild
+from datasets.archives.wildlife import load_wildlife
 from datasets.bases import ReIDDataset, Sample, fingerprint, match_findings, published_findings, statistics_table
 from datasets.held_out import HeldOut, hold_out
 from datasets.join import camera_ranges, join_training_sets, known_of_all, relabelled
@@ -77,6 +88,22 @@ def make_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ReIDDataset]:
         "msmt17_v2": lambda: load_msmt17_v2(root),
         "veri": lambda: load_veri(root, cfg.DATASETS.VIEW_FILES, unlabelled, views("veri")),
         "VehicleID": lambda: load_vehicleid(root, cfg.DATASETS.VEHICLEID_TEST_SIZE, cfg.TEST.VEHICLEID_TRIALS),
+        "cuhk03_labelled": lambda: load_cuhk03_labelled(root),
+        "cuhk03_detected": lambda: load_cuhk03_detected(root),
+        "veri_wild_3000": lambda: load_veri_wild(root, 3_000),
+        "veri_wild_5000": lambda: load_veri_wild(root, 5_000),
+        "veri_wild_10000": lambda: load_veri_wild(root, 10_000),
+        "occluded_reid": lambda: load_occluded_reid(root),
+        "p_dukemtmc": lambda: load_p_dukemtmc(root),
+        "partial_reid": lambda: load_partial_reid(root),
+        "partial_reid_occluded": lambda: load_partial_reid_occluded(root),
+        "last": lambda: load_last(root),
+        "last_val": lambda: load_last_val(root),
+        "prai1581": lambda: load_prai1581(root),
+        "atrw": lambda: load_atrw(root),
+        "mars": lambda: load_mars(root),
+        "ilids_vid": lambda: load_ilids_vid(root, cfg.DATASETS.TRIAL),
+        "wildlife": lambda: load_wildlife(cfg.DATASETS.WILDLIFE, root, cfg.DATASETS.WILDLIFE_SPLIT),
         "table": lambda: load_table(cfg.DATASETS.TABLE, root),
         "synthetic": lambda: load_synthetic(root, unlabelled, views("synthetic")),
         "synthetic_persons": lambda: load_synthetic_persons(root),

@@ -15,7 +15,7 @@ from configs.keys.multimodal import ALL, OFFICIAL
 from configs.modalities import DRAWN, MODALITIES, TEXT, VIS, group_name, parse_set, set_name, sets_of
 from datasets.bases import FINGERPRINT_LENGTH, short_name
 from datasets.multimodal import Item, MultiModalDataset, Query, SearchTest
-from datasets.test_set import Labels, Trial
+from datasets.test_set import Labels, Trial, same_item
 from utils.errors import DataError
 from utils.test_folder import SIDES
 
@@ -171,11 +171,6 @@ def _numbered(
         for pid, items in queries
     ]
     return np.array(rows, dtype=np.int64).reshape(-1, len(modalities))
-
-
-def same_item(_: Labels, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Return bool [c, G]: where a row of the gallery is that of the query."""
-    return query[:, None] == gallery
 
 
 def _own_test(dataset: MultiModalDataset, modalities: Sequence[str]) -> SearchTest:

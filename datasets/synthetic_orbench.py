@@ -30,6 +30,7 @@ from datasets.synthetic.sentences import words_of
 from datasets.synthetic_text import take_captioned
 from utils.errors import DataError
 from utils.paths import user_path
+from utils.progress import over
 
 NAME = "synthetic_orbench"
 VERSION = "2"  # of the drawing: a folder of another version is drawn again
@@ -62,7 +63,8 @@ def draw_synthetic_orbench(
     annotations: list[dict[str, Any]] = []
     known: set[str] = set()
     tested: dict[int, dict[str, list[str]]] = {}
-    for number, identity in plan_numbered(seed, num_train_ids, num_test_ids):
+    plan = plan_numbered(seed, num_train_ids, num_test_ids)
+    for number, identity in over(plan, "draw synthetic vehicles in five modalities", "vehicle"):
         in_train = identity.split == "train"
         captions = _draw_identity(folder, seed, number, identity, None if in_train else frozenset(known))
         if in_train:

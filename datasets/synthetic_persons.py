@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.archives.common import load_person_archive
+from datasets.archives.folders import Archive, load_archive
 from datasets.bases import SPLITS, ReIDDataset
 from datasets.synthetic import PERSON_FOLDER
 from datasets.synthetic.once import ensure_drawn, write_lines
@@ -24,6 +24,7 @@ from datasets.synthetic.persons.plan import (
 )
 from utils.errors import DataError
 from utils.paths import user_path
+from utils.progress import over
 from utils.test_folder import OCCLUDED
 from utils.text_files import numbered_lines
 
@@ -43,7 +44,7 @@ def load_synthetic_persons(root_dir: str | Path) -> ReIDDataset:
     """
     folder = user_path(root_dir, "DATASETS.ROOT_DIR", DataError) / PERSON_FOLDER
     ensure_drawn(folder, "the synthetic persons", draw_synthetic_persons, VERSION)
-    dataset = load_person_archive(root_dir, NAME, (PERSON_FOLDER,), {}, len(CAMERAS))
+    dataset = load_archive(root_dir, Archive(NAME, (PERSON_FOLDER,), {}, len(CAMERAS)))
     occluded = read_occluded(folder / OCCLUDED_FILE)
     paths = [sample.path for split in SPLITS for sample in getattr(dataset, split)]
     missing = next((path for path in paths if path not in occluded), None)
@@ -64,7 +65,7 @@ def draw_synthetic_persons(
     for name in FOLDERS:
         (folder / name).mkdir(parents=True)
     occluded = []
-    for person in plan_persons(seed, num_train_ids, num_test_ids):
+    for person in over(plan_persons(seed, num_train_ids, num_test_ids), "draw synthetic persons", "person"):
         look = person_of(seed, person)
         for shot, photo in take_person_shots(look, plan_person_shots(seed, person), seed):
             Image.fromarray(photo.pixels).save(folder / shot.folder / shot.name, quality=JPEG_QUALITY)

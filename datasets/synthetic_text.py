@@ -24,6 +24,7 @@ from datasets.synthetic.vehicles import make_vehicle
 from datasets.synthetic.words import sayable
 from utils.errors import DataError
 from utils.paths import user_path
+from utils.progress import over
 
 NAME = "synthetic_text"
 VERSION = "1"  # of the drawing: a folder of another version is drawn again
@@ -71,7 +72,7 @@ def draw_synthetic_text(
     (folder / IMAGES).mkdir(parents=True)
     entries: list[Entry] = []
     known: set[str] = set()
-    for number, identity in enumerate(identities):
+    for number, identity in enumerate(over(identities, "draw synthetic vehicles", "vehicle")):
         in_train = identity.split == "train"
         shots = plan_shots(seed, identity)
         for shot, photo, captions in take_captioned(identity, shots, seed, None if in_train else frozenset(known)):

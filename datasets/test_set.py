@@ -58,6 +58,7 @@ class TestSet(NamedTuple):
     notes: tuple[str, ...]  # what was left out, said with every result
     fingerprint: str  # of the query and gallery of the first trial
     groups: dict[str, tuple[str, ...]] = {}  # sets by group, see `set_weights`; {} = all sets count alike
+    lengths: np.ndarray | None = None  # int64 [N]: of how many images, one after the other, a row is; None = of one
 
     def set_weights(self) -> dict[str, float]:
         """Return the weight of each set, in order of the trials, in the metrics of the whole test; they sum up to 1.
@@ -78,13 +79,25 @@ def same_camera(labels: Labels, query: np.ndarray, gallery: np.ndarray) -> np.nd
     return same_pid & (labels.camids[query][:, None] == labels.camids[gallery])
 
 
+def same_item(_: Labels, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """The rule of a set that searches itself: a query's own row is junk, bool [c, G]."""
+    return query[:, None] == gallery
+
+
 def labels_of(samples: Sequence[Sample], more: Mapping[str, Mapping[str, int]] | None = None) -> Labels:
     """Return the labels of samples in their order; `more` as in `ReIDDataset`, of its names those that tell all."""
     numbers = np.array([sample[1:] for sample in samples], dtype=np.int64).reshape(-1, 3)  # [N, 3]
     paths = [sample.path for sample in samples]
     told = {name: values for name, values in (more or {}).items() if all(path in values for path in paths)}
-    columns = {name: np.array([values[path] for path in paths], dtype=np.int8) for name, values in told.items()}
+    columns = {name: _column([values[path] for path in paths]) for name, values in told.items()}
     return Labels(*np.ascontiguousarray(numbers.T), paths, columns)
+
+
+def _column(values: Sequence[int]) -> np.ndarray:
+    """Return numbers as int8 [N] where each has room in it, else as int64 [N]."""
+    column = np.array(values, dtype=np.int64)
+    small = column.astype(np.int8)
+    return small if (small == column).all() else column
 
 
 def first_items(query: np.ndarray) -> np.ndarray:
@@ -100,6 +113,12 @@ def first_items(query: np.ndarray) -> np.ndarray:
     if len(empty):
         raise DataError(f"query {empty[0]} (0-based) has no item; {len(empty)} of {len(query)} queries have none")
     return query[np.arange(len(query)), (query >= 0).argmax(axis=1)]
+
+
+def images_of_rows(lengths: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return which images, int64 [M], are those of some rows of a test set whose rows have `lengths` [N] images."""
+    ends = lengths.cumsum()
+    return np.concatenate([np.arange(ends[row] - lengths[row], ends[row]) for row in rows.tolist()])
 
 
 def query_names(labels: Labels, query: np.ndarray) -> np.ndarray:

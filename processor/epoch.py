@@ -1,13 +1,12 @@
 """One epoch of training: no host-device sync inside a step, meters are read every LOG_PERIOD iterations."""
 
-import logging
-import sys
 from collections.abc import Callable
 
+import torch
 from torch import nn
-from tqdm import tqdm
 
 from configs.phases import Phase
+from datasets.batch import Batch
 from model.layers.kernel import choose_attention
 from processor.stage import Stage
 from processor.step.clock import Clock
@@ -16,6 +15,7 @@ from processor.step.meter import Meter
 from processor.step.wrapping import averaging
 from utils.device import autocast
 from utils.interrupts import check
+from utils.progress import progress
 
 
 def train_epoch(
@@ -33,36 +33,46 @@ def train_epoch(
     far.
     """
     trained.train()
-    device, amp = stage.settings.device, stage.settings.amp
-    choose_attention(stage.model, device, amp)
-    updater, total_steps = stage.updater, len(stage.loader)
+    device = stage.settings.device
+    choose_attention(stage.model, device, stage.settings.amp)
+    total_steps = len(stage.loader)
     meter = Meter(["loss", *stage.criterion.names(phase)], device)
     clock = Clock(device)
+    all_steps = stage.max_epochs * total_steps  # of the stage, so that the bar tells when its training ends
     title = f"epoch {phase.epoch}/{stage.max_epochs}"
-    bar = tqdm(clock.waiting(stage.loader), title, total_steps, leave=False, disable=not _show_bar(), unit="batch")
-    for step, batch in enumerate(bar, start=1):
-        check()  # Ctrl-C, between two steps
-        batch = stage.prepare(batch)
-        batch |= {"step": steps_before + step, "epoch": phase.epoch}
-        clock.count(len(batch["pids"]))
-        updates = updater.updates_at(step, total_steps)
-        with averaging(trained, enabled=updates):
-            with autocast(device, amp):
-                output = stage.forward_batch(trained, batch)
-            if stage.settings.gather:
-                output, batch = gather_batch(output, batch)
-            total, parts = stage.criterion(output, batch, phase)
-            updater.backward(total, step, total_steps)
-        if updates:
-            updater.step()
-        readings = parts | {"loss": total} | stage.criterion.readings(output, batch, phase)
-        meter.add([readings[name] for name in meter.names])
-        if step % stage.settings.log_period == 0 or step == total_steps:
-            means = meter.read(phase.epoch) | clock.read(peak_images)
-            bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['images_per_s']:.0f} img/s")
-            on_log(step, means)
+    with progress(title, all_steps, "batch", (phase.epoch - 1) * total_steps) as bar:
+        for step, batch in enumerate(clock.waiting(stage.loader), start=1):
+            check()  # Ctrl-C, between two steps
+            batch = stage.prepare(batch) | {"step": steps_before + step, "epoch": phase.epoch}
+            clock.count(len(batch["pids"]))
+            readings = _take_step(stage, trained, phase, batch, (step, total_steps))
+            meter.add([readings[name] for name in meter.names])
+            if step % stage.settings.log_period == 0 or step == total_steps:
+                means = meter.read(phase.epoch) | clock.read(peak_images)
+                bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['images_per_s']:.0f} images/s")
+                on_log(step, means)
+            bar.update()
     return total_steps
 
 
-def _show_bar() -> bool:
-    return sys.stderr.isatty() and logging.getLogger().isEnabledFor(logging.INFO)
+def _take_step(
+    stage: Stage, trained: nn.Module, phase: Phase, batch: Batch, place: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    """Learn from a batch and return the loss, its terms and the criterion's own readings.
+
+    `place` is (step, number of steps) in the epoch: it decides whether the gradients are applied.
+    """
+    updater = stage.updater
+    updates = updater.updates_at(*place)
+    with averaging(trained, enabled=updates):
+        with autocast(stage.settings.device, stage.settings.amp):
+            output = stage.forward_batch(trained, batch)
+        if stage.settings.gather:
+            output, batch = gather_batch(output, batch)
+        total, parts = stage.criterion(output, batch, phase)
+        updater.backward(total, *place)
+    if updates:
+        updater.step()
+        if stage.average is not None:
+            stage.average.update(stage.model)
+    return parts | {"loss": total} | stage.criterion.readings(output, batch, phase)

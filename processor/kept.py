@@ -13,7 +13,7 @@ from processor.run import Run
 from utils.checkpoint import read_weights, save_weights
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError
-from utils.run_folder import RunFolder
+from utils.run_folder import EMA, RunFolder
 from utils.run_record import RunRecord, new_identity, read_record, write_record
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def begin_record(folder: RunFolder, stages: Sequence[str], state: dict[str, Any]
 
 
 def _adopted(folder: RunFolder, stages: Sequence[str], identity: str) -> dict[str, str]:
-    found = [(stage, *item) for stage in ("", *stages[:-1]) for item in folder.checkpoints(stage).items()]
+    found = [(stage, *item) for stage in ("", EMA, *stages[:-1]) for item in folder.checkpoints(stage).items()]
     problems = {path: _what_is_wrong(path, epoch, stage, identity) for stage, epoch, path in found}
     return {path.name: sha256_of(path) for path, problem in problems.items() if problem is None}
 
@@ -58,10 +58,14 @@ def _what_is_wrong(path: Path, epoch: int, stage: str, identity: str) -> str | N
     return None if provenance.get("run", identity) == identity else "it is that of another run"
 
 
-def keep_checkpoint(run: Run, path: Path) -> None:
-    """Write the weights of the epoch just finished and record what they are; RunError when the disk refuses."""
-    provenance = describe_run(run.cfg, run.progress["epoch"], run.data, run.file_stage, run.progress["run"])
-    save_weights(run.stage.model.state_dict(), path, provenance)
+def keep_checkpoint(run: Run, model: nn.Module, stage: str) -> None:
+    """Write the weights of the epoch just finished and record what they are; RunError when the disk refuses.
+
+    `stage` is what the name of the file tells: "" for the last one, EMA for averaged weights.
+    """
+    epoch = run.progress["epoch"]
+    path = run.folder.checkpoint(epoch, stage)
+    save_weights(model.state_dict(), path, describe_run(run.cfg, epoch, run.data, stage, run.progress["run"]))
     _record(run, path)
 
 
@@ -71,17 +75,19 @@ def _record(run: Run, path: Path) -> None:
     write_record(run.folder, RunRecord(identity, before | {path.name: sha256_of(path)}, run.cfg.dump()))
 
 
-def heal_checkpoint(run: Run, path: Path) -> None:
+def heal_checkpoint(run: Run, model: nn.Module, stage: str) -> None:
     """Write the checkpoint of the epoch where a run goes on, unless the file there is just that one.
 
-    Anything else, also a damaged file or another epoch's, is replaced, for the state holds these weights.
+    Anything else, also a damaged file or another epoch's, is replaced, for the state holds these weights. Arguments as
+    in `keep_checkpoint`.
     """
+    path = run.folder.checkpoint(run.progress["epoch"], stage)
     if path.is_file():
         record = read_record(run.folder)
         if record is not None and record.checkpoints.get(path.name) == sha256_of(path):
             return
-        wrong = _what_is_wrong(path, run.progress["epoch"], run.file_stage, run.progress["run"])
-        if wrong is None and not _holds(path, run.stage.model):
+        wrong = _what_is_wrong(path, run.progress["epoch"], stage, run.progress["run"])
+        if wrong is None and not _holds(path, model):
             wrong = "it holds other weights than the state"
         if wrong is None:  # the run was killed before it recorded this file
             _record(run, path)
@@ -90,7 +96,7 @@ def heal_checkpoint(run: Run, path: Path) -> None:
             "'%s' is not the checkpoint of epoch %d of this run (%s); it is written anew from '%s'",
             *(path, run.progress["epoch"], wrong, run.folder.state),
         )
-    keep_checkpoint(run, path)
+    keep_checkpoint(run, model, stage)
 
 
 def _holds(path: Path, model: nn.Module) -> bool:

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from configs.picking import picked_by
 from datasets.test_set import TestSet
 from processor.evaluation.cautions import image_sets
-from processor.evaluation.embed import embed
+from processor.evaluation.embed import embed_test
 from processor.evaluation.evaluate import evaluate, log_results, rank_options
 from processor.evaluation.reference import raw_pixel_results
 from processor.resume import save_state
@@ -34,13 +36,17 @@ def evaluate_if_due(run: Run) -> None:
     if not due or epoch <= progress["evaluated"]:
         return
     run.background.wait()  # the loaders may start processes, which are not to be born in the middle of a write
-    results = _evaluate(run, stage.test)
+    results = _evaluate(run, stage.model, stage.test)
+    held_out = stage.test is run.data.held_out
+    on = f" on the {stage.test.title}" if held_out else ""
     if results is not None:
-        held_out = stage.test is run.data.held_out
-        on = f" on the {stage.test.title}" if held_out else ""
         log_results(results, f"Validation Results{on} - Epoch: {epoch}")
         run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
         keep_best(progress, epoch, results.metrics, picked_by(run.cfg.MODEL.NAME))
+    averaged = _evaluate(run, stage.average.model, stage.test) if stage.average is not None else None
+    if averaged is not None:
+        log_results(averaged, f"Validation Results{on} of the averaged weights - Epoch: {epoch}")
+        run.recorder.write("ema", epoch, progress["iteration"], averaged.metrics)
     progress["evaluated"] = epoch
     save_state(run.cfg, stage, run.ranks, progress, run.background)
 
@@ -59,7 +65,7 @@ def evaluate_references(run: Run) -> None:
     Where captions are searched with there are no pixels to compare.
     """
     test = run.data.test
-    untrained = _evaluate(run, test)
+    untrained = _evaluate(run, run.stage.model, test)
     if untrained is None:
         return
     references = [("untrained", "Reference: the model before training", untrained)]
@@ -72,7 +78,7 @@ def evaluate_references(run: Run) -> None:
         run.recorder.write("reference", 0, 0, {"name": name, **results.metrics})
 
 
-def _evaluate(run: Run, test: TestSet) -> TestResult | None:
+def _evaluate(run: Run, model: nn.Module, test: TestSet) -> TestResult | None:
     """Embed the test images on all ranks and rank them on rank 0, which alone returns results."""
-    embedded = embed(run.stage.model, test.loaders, run.embedding)
+    embedded = embed_test(model, test, run.embedding)
     return evaluate(test, embedded, rank_options(run.cfg)) if run.ranks.rank == 0 else None

@@ -16,11 +16,19 @@ from configs.compare import find_differences, flatten
 from configs.stages import solver_key, stages_of
 from processor.provenance import run_of
 from processor.stage import Stage
-from processor.state_check import check_module, check_progress, check_random_state, check_updater, own_groups
+from processor.state_check import (
+    check_average,
+    check_module,
+    check_progress,
+    check_random_state,
+    check_updater,
+    own_groups,
+)
 from utils.background import Background
 from utils.checkpoint import load_file, save_atomic
 from utils.distributed import Ranks, gather_objects
 from utils.errors import ConfigError, DataError
+from utils.run_folder import EMA
 from utils.yaml_text import plain_tree
 
 logger = logging.getLogger(__name__)
@@ -46,7 +54,7 @@ def find_state(cfg: CfgNode, data_fingerprint: str) -> dict[str, Any] | None:
     folder = run_of(cfg)
     path = folder.state
     if not path.is_file():
-        stages = ("", *stages_of(cfg))
+        stages = ("", EMA, *stages_of(cfg))
         orphans = sorted(path.name for stage in stages for path in folder.checkpoints(stage).values())
         if orphans:
             raise ConfigError(
@@ -126,6 +134,7 @@ def save_state(cfg: CfgNode, stage: Stage, ranks: Ranks, progress: dict[str, Any
         "model": stage.model.state_dict(),
         "criterion": stage.criterion.state_dict(),
         "updater": stage.updater.state_dict(),
+        **({"average": stage.average.state_dict()} if stage.average is not None else {}),
         "rng": rng,
         "config": cfg.dump(),
         **progress,
@@ -209,12 +218,16 @@ def restore_state(state: dict[str, Any], stage: Stage, ranks: Ranks) -> None:
         check_module(state["criterion"], stage.criterion, "criterion")
         check_updater(state["updater"], updater)
         check_random_state(random_state, stage.settings.device)
+        if stage.average is not None:
+            check_average(state.get("average"), stage.average)
         optimizers = {"optimizer": updater.optimizer, "center_optimizer": updater.center_optimizer}
         checked = {
             name: own_groups(state["updater"][name], optimizer) for name, optimizer in optimizers.items() if optimizer
         }
         stage.criterion.load_state_dict(dict(state["criterion"]))
         updater.load_state_dict({**state["updater"], **checked})
+        if stage.average is not None:
+            stage.average.load_state_dict(state["average"])
         _set_rng_state(random_state, stage.settings.device)
 
 

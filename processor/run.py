@@ -15,6 +15,7 @@ from processor.provenance import run_of
 from processor.resume import restore_state
 from processor.stage import Stage
 from processor.step.speed import SpeedLog, images_at_peak
+from solver.average import Average
 from utils.background import Background
 from utils.distributed import Ranks, find_ranks
 from utils.run_folder import Position, Recorder, RunFolder
@@ -66,6 +67,8 @@ def start_run(
     peak = images_at_peak(stage, size, device, half, tflops) if size else 0.0
     file_stage = "" if stage.name == names[-1] else stage.name
     run = Run(cfg, folder, stage, file_stage, data, ranks, make_embedding(cfg, device), progress, speed, peak)
+    if cfg.SOLVER.EMA and not file_stage:
+        stage.average = Average(stage.model, cfg.SOLVER.EMA)
     if state is not None:
         restore_state(state, stage, ranks)
         progress |= {key: state[key] for key in ("epoch", "iteration", "evaluated", "best")}

@@ -13,6 +13,7 @@ from datasets.batch import Batch
 from datasets.test_set import TestSet
 from losses.criterion import Criterion
 from model import ModelOutput
+from solver.average import Average
 from solver.scheduler import EpochScheduler
 from solver.update import Updater
 
@@ -48,6 +49,7 @@ class Stage:
     save_every: int = 0  # epochs, 0 = after the last one alone
     test_every: int = 0  # epochs, 0 = never
     test: TestSet | None = None  # what picks the best epoch
+    average: Average | None = None  # of the model's weights, see SOLVER.EMA
     measure: Callable[[], dict[str, float]] | None = None  # what the stage has reached, in shares: before and by epoch
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from solver.average import Average
 from solver.update import Updater
 
 BEST = {"epoch": int, "mAP": float, "Rank-1": float}
@@ -59,6 +60,15 @@ def check_updater(saved: Mapping[str, Any], updater: Updater) -> None:
     scaler, own = _part(saved, "scaler"), updater.scaler.state_dict()
     if own:  # of float16 alone
         _check_scaler(scaler, own)
+
+
+def check_average(saved: Any, average: Average) -> None:
+    """Check the state of averaged weights."""
+    if not isinstance(saved, dict) or not isinstance(saved.get("weights"), dict):
+        raise ValueError("average is missing or no dict of weights")
+    if type(saved.get("updates")) is not int or not 0 <= saved["updates"] <= LARGEST:
+        raise ValueError(f"average.updates is {saved.get('updates')!r}, expected a count")
+    check_module(saved["weights"], average.model, "average.weights")
 
 
 def check_random_state(saved: Any, device: torch.device) -> None:

@@ -36,6 +36,7 @@ from solver.update import updater_of
 from utils.device import seed_everything
 from utils.distributed import own_rank, share_buffers
 from utils.interrupts import deferred
+from utils.run_folder import EMA
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ def _train_stage(run: Run) -> None:
     for epoch in range(progress["epoch"] + 1, stage.max_epochs + 1):
         started = time.perf_counter()
         progress["iteration"] += _train_one(run, trained, epoch)
-        share_buffers(stage.model)  # what all ranks evaluate is what rank 0 saves
+        for model in (stage.model, *([stage.average.model] if stage.average else [])):
+            share_buffers(model)  # what all ranks evaluate is what rank 0 saves
         check_finite(stage, epoch)
         if first is not None and first.check(epoch):
             first = None
@@ -182,7 +184,9 @@ def _save_checkpoint_if_due(run: Run, goes_on: bool = False) -> None:
     if run.ranks.rank == 0 and is_due(epoch, stage.save_every, epoch == stage.max_epochs):
         run.background.wait()  # no checkpoint is younger than the state
         keep = heal_checkpoint if goes_on else keep_checkpoint
-        keep(run, run.folder.checkpoint(epoch, run.file_stage))
+        keep(run, stage.model, run.file_stage)
+        if stage.average is not None:
+            keep(run, stage.average.model, EMA)
 
 
 def _train_one(run: Run, trained: nn.Module, epoch: int) -> int:

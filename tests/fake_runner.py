@@ -16,11 +16,12 @@ from tests.reference.slow_statistics import table_of
 from tools.launch.children import Children
 from tools.launch.older import count_results
 from tools.launch.places import Place
+from tools.launch.screen import Listener
 from tools.report.page import RESULTS
 from tools.study.experiment import Experiment
 from utils.digest import sha256_of
 from utils.errors import run_command
-from utils.run_folder import RunFolder
+from utils.run_folder import EMA, RunFolder
 from utils.run_record import RunRecord, read_record, write_record
 from utils.statistics.bootstrap import PerQuery
 from utils.test_folder import METRICS
@@ -62,6 +63,9 @@ def queries(mean_ap: float) -> PerQuery:
     return table_of(mean_ap + np.linspace(-0.1, 0.1, 40), np.repeat(np.arange(20), 2))
 
 
+AVERAGED_GAIN = 0.02  # mAP of averaged weights
+
+
 class FakeRunner:
     """Stands for Children.run: records commands; train writes checkpoints by period, test writes its two files."""
 
@@ -71,17 +75,21 @@ class FakeRunner:
         self.train_code = 0
         self.fails_in = ""  # train_code applies where the run folder's name holds this
         self.test_codes = {}  # epoch -> exit code
+        self.says = ""  # on stderr, by what fails
         self.write_metrics = False
         self.gains = {}  # experiment -> what its mAP and that of its queries has more
         self.held_out = {}  # epoch -> mAP on held-out identities
         self.generation = 1  # of runs: one that begins in a later one is another run
 
-    def __call__(self, command: list[str], place: Place, prefix: str) -> int:
+    def __call__(self, command: list[str], place: Place, listener: Listener) -> int:
         assert command[0] == sys.executable and command[2] == "--config_file" and Path(command[3]).is_absolute()
         opts = dict(zip(command[4::2], command[5::2], strict=True))
         self.commands.append((command[1], opts))
         self.places.append(place)
-        return self.train(command[3], opts) if command[1] == "train.py" else self.test(command[3], opts)
+        code = self.train(command[3], opts) if command[1] == "train.py" else self.test(command[3], opts)
+        for line in self.says.splitlines() if code else ():
+            listener.hear_error(line)
+        return code
 
     def train(self, config: str, opts: dict[str, str]) -> int:
         cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
@@ -94,9 +102,9 @@ class FakeRunner:
         record = read_record(run) or RunRecord(f"{folder.name}, {self.generation}", {}, cfg.dump())
         period, last = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_EPOCHS
         for epoch in range(1, last + 1):
-            path = run.checkpoint(epoch)
-            if epoch == last or (period and epoch % period == 0):
-                path.write_text(f"weights {cfg.SOLVER.SEED} {epoch} of {record.run}")
+            is_kept = epoch == last or (period and epoch % period == 0)
+            for path in (run.checkpoint(epoch), *([run.ema(epoch)] if cfg.SOLVER.EMA else ())) if is_kept else ():
+                path.write_text(f"weights {path.stem} {cfg.SOLVER.SEED} of {record.run}")
                 record.checkpoints[path.name] = sha256_of(path)
         write_record(run, record)
         records = [{"kind": "val", "epoch": epoch, **dict.fromkeys(METRICS, ap)} for epoch, ap in self.held_out.items()]
@@ -114,7 +122,8 @@ class FakeRunner:
         name, _, tail = weight.parent.name.rpartition("_seed")
         cfg = load_cfg(config, [word for pair in opts.items() for word in pair])
         metrics = score(int(tail.split("_")[0]), epoch)
-        metrics["mAP"] = round(metrics["mAP"] + self.gains.get(name, 0.0), 4)
+        gain = self.gains.get(name, 0.0) + (AVERAGED_GAIN if f"_{EMA}_" in weight.name else 0.0)
+        metrics["mAP"] = round(metrics["mAP"] + gain, 4)
         content = {"epoch": epoch, **metrics, "weight_sha256": sha256_of(weight), "data_fingerprint": "d"}
         content["run"] = read_record(RunFolder(weight.parent, cfg.MODEL.NAME)).run
         content["settings"] = json.loads(json.dumps(result_settings(cfg)))

@@ -1,4 +1,4 @@
-"""README.md and docs/ as text: their code blocks, the commands in them, their headings and links."""
+"""README.md and docs/ with its tutorials as text: their code blocks, the commands in them, their headings and links."""
 
 import re
 import subprocess
@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *TUTORIALS]
+CODE_TUTORIALS = [page for page in TUTORIALS if page.stem in ("new_loss", "new_data_set")]  # add code to the project
 MARKS = {  # of blocks that a test cannot run as they stand
     "test command",  # is what runs the tests
     "needs network",
     "needs data",
     "needs data and GPUs",
     "takes minutes",
+    "needs a run",  # a finished one of an earlier command on the page
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

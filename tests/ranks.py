@@ -5,6 +5,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,15 @@ def run_in_group(function: Callable[..., None], *args: Any, world_size: int = 2)
     run_on_ranks(_join, function, args, world_size=world_size)
 
 
+def results_of_ranks(function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
+    """Return what `function(rank, *args)`, tensors in dicts or lists, gives in each process of a group of two.
+
+    `folder` is empty.
+    """
+    run_in_group(_keep, function, folder, args)
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
+
+
 def free_port() -> int:
     """Return a port of this machine that nobody listens on, none of those that systems give to outgoing connections."""
     while True:
@@ -52,3 +62,8 @@ def _join(function: Callable[..., None], args: tuple) -> None:
     dist.init_process_group("gloo")
     function(*args)
     dist.destroy_process_group()
+
+
+def _keep(function: Callable[..., Any], folder: Path, args: tuple) -> None:
+    rank = dist.get_rank()
+    torch.save(function(rank, *args), folder / f"{rank}.pth")

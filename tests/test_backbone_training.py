@@ -1,7 +1,7 @@
 """CLIP fusion, adapters and timm trunks through train.py and test.py on a tiny archive."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 import test as tester
 import train
+from datasets.test_set import TestSet
 from model.layers.lora import LoRALinear
 from processor.evaluation import outcome
 from processor.evaluation.embed import Embedded, Embedding
@@ -63,14 +63,14 @@ def precisions(folder: Path) -> np.ndarray:
 @pytest.fixture
 def tested(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, torch.Tensor]]:
     """Filled with model and embeddings of every test; a precision may jump where two distances nearly tie."""
-    seen, original = [], outcome.embed
+    seen, original = [], outcome.embed_test
 
-    def spy(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Embedded:
-        embedded = original(model, loaders, how)
+    def spy(model: nn.Module, test: TestSet, how: Embedding) -> Embedded:
+        embedded = original(model, test, how)
         seen.append((model, embedded.feat.clone()))
         return embedded
 
-    monkeypatch.setattr(outcome, "embed", spy)
+    monkeypatch.setattr(outcome, "embed_test", spy)
     return seen
 
 

@@ -1,18 +1,20 @@
 """The benchmarks of evaluation and re-ranking at a tiny size: the baselines are right, the arguments are checked."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import captions, evaluation, query_sets, reranking
+from benchmarks import captions, evaluation, query_sets, reranking, whole_test
 from benchmarks import measure as measure_module
 from benchmarks.measure import Bar, Cost, compare, measure
 from tests.reference import slow_query_sets
 from tests.reference.retrieval import evaluate
 from utils.errors import ConfigError
 from utils.ranking.rank import rank_distances
+from utils.test_folder import TestFolder
 
 
 @pytest.mark.parametrize("levels", [None, 5])
@@ -44,6 +46,35 @@ def test_evaluation_prints_its_comparisons(capsys):
     assert lines[0].startswith("40 queries x 900 gallery images, 8 values each")
     assert sum("faster" in line for line in lines) == 4
     assert any(line.startswith("equal:") for line in lines)
+
+
+def test_a_whole_test_is_compared_with_separate_passes_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measure_module, "RESULTS", tmp_path)
+    monkeypatch.setitem(whole_test.SIZES, "small", (20, 150, 8, 6, 3))
+    whole_test.main([])
+    said = capsys.readouterr().out
+    assert "equal: AP" in said and said.count("bar: ") == 2
+    rows = json.loads((tmp_path / "whole_test.json").read_text())["facts"]["rows"]
+    assert [row["TEST.FEATURES"] for row in rows] == ["float32"] * 3 + ["float16", "disk"]
+
+
+@pytest.mark.parametrize("field", ["verification", "pairs", "worst"])
+def test_a_whole_test_that_finds_something_else_stops_the_benchmark(tmp_path, field):
+    case, folder = whole_test.make_case(20, 150, 8, 6, 3), TestFolder(tmp_path)
+    plain, result = whole_test.separate_passes(*case), whole_test.one_pass(*case, folder)
+    whole_test.check(plain, result, folder, case[2])
+    values = getattr(plain, field)
+    other = {
+        "verification": lambda: values._replace(tpr_at_fpr=dict.fromkeys(values.tpr_at_fpr, 2.0)),
+        "pairs": lambda: {pair: (mean_ap + 1e-4, rank1) for pair, (mean_ap, rank1) in values.items()},
+        "worst": lambda: values[::-1],
+    }
+    with pytest.raises(AssertionError):
+        whole_test.check(plain._replace(**{field: other[field]()}), result, folder, case[2])
+
+
+def test_own_memory_grows_by_what_a_call_fills():
+    assert whole_test.grown_by(lambda: [np.ones(2**24), time.sleep(0.2)]) > 100 * 2**20
 
 
 def test_plain_search_by_captions_equals_the_slow_reference():

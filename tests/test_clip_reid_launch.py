@@ -30,5 +30,5 @@ def test_the_launcher_runs_both_stages_and_its_tables_name_their_losses(tiny_roo
     assert result is not None and result["epoch"] == 1
     assert json.loads((logs / "veri776_two_summary.json").read_text())
     assert "stage1: I2T+T2I; stage2: CE+Triplet+I2T" in (logs / "veri776_two_summary.md").read_text()
-    page = (logs / "report.html").read_text()
+    page = (logs / "veri776_two_report.html").read_text()
     assert all(word in page for word in ("Stage 1 of 2: stage1", "Stage 2 of 2: stage2", "I2T", "T2I"))

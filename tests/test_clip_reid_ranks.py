@@ -13,10 +13,10 @@ from model import make_model
 from processor import make_stage
 from tests.clip_reid_runs import CALM, STEPS1, STEPS2, TEXT_SIDE, records, weights_of, words, write_yaml
 from tests.conftest import write_tiny_veri
+from tests.rank_trainings import TERMS, assert_same_weights, train_runs
 from tests.ranks import free_port, run_in_group, run_on_ranks
 from tests.tolerance import bounds, rounding
 
-TERMS = 8000  # numbers added up one after the other: in 12 steps some hundred each
 IMAGES = 48
 # plain SGD: Adam would blow the rounding noise of vanishing gradients up to whole steps
 SGD = (
@@ -25,12 +25,6 @@ SGD = (
 )
 BATCHES = {"whole": 16, "short": 20, "two": 46}  # of stage 1: three whole ones, a last one of 8 rows, and of 2
 SHARED = ("i2t", "t2i", "id", "triplet", "loss", "acc")
-
-
-def train_runs(commands: list[list[str]], ports: list[int]) -> None:
-    for command, port in zip(commands, ports, strict=True):
-        os.environ["MASTER_PORT"] = str(port)
-        train.main(command)
 
 
 def keep_stage_one(config: Path, folder: Path) -> None:
@@ -81,10 +75,7 @@ def test_each_step_of_two_processes_has_the_losses_of_one(folders, name):
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("file", ["clip_reid_stage1_2.pth", "clip_reid_2.pth"])
 def test_two_processes_learn_the_weights_of_one(folders, name, file):
-    one, two = (weights_of(folders[f"{name}_{count}"] / file) for count in (1, 2))
-    assert one.keys() == two.keys()
-    for key, weight in one.items():
-        torch.testing.assert_close(two[key], weight, **bounds(TERMS), msg=lambda text, key=key: f"{key}: {text}")
+    assert_same_weights(*(folders[f"{name}_{count}"] / file for count in (1, 2)))
 
 
 def test_they_learn_at_all(folders):

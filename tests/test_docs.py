@@ -10,6 +10,7 @@ from tests.pages import (
     PAGES,
     README,
     ROOT,
+    TUTORIALS,
     anchor_of,
     blocks_of,
     headings_of,
@@ -81,15 +82,22 @@ def test_the_table_of_contents_lists_every_section(page):
 def test_files_that_a_page_names_exist(page):
     text = text_of(page)
     paths = set(re.findall(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]*\.(?:py|yml|png|jpg|md|json)\b", text))
-    missing = [path for path in paths if not (ROOT / path).exists()]
+    made = {block.mark.removeprefix("file: ") for block in blocks_of(page)}
+    missing = [path for path in paths - made if not (ROOT / path).exists()]
     scripts = {name for name in re.findall(r"(?<![\w/>])\w+\.py\b", text) if not list(ROOT.rglob(name))}
     recipes = [name for name in re.findall(r"`(\w+\.yml)`", text) if not list((ROOT / "configs").rglob(name))]
     assert (missing, scripts, recipes) == ([], set(), [])
 
 
-def test_every_page_is_named_in_the_readme():
-    named = {(README.parent / target.partition("#")[0]).resolve() for target in links_of(README)}
-    assert {page for page in PAGES if page != README} <= named
+def test_every_page_is_named_in_the_readme_and_every_tutorial_on_the_first_page():
+    for start, pages in ((README, set(PAGES) - {README, *TUTORIALS}), (ROOT / "docs" / "index.md", set(TUTORIALS))):
+        assert pages <= {(start.parent / target.partition("#")[0]).resolve() for target in links_of(start)}
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=ids(TUTORIALS))
+def test_a_tutorial_is_short_but_for_its_files(page):
+    text = re.sub(r"<!-- file: .*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    assert len(text.splitlines()) <= 100
 
 
 def test_main_results_are_those_of_the_pages_that_they_name():

@@ -7,7 +7,7 @@ import pytest
 from tests.floors import FLOORS, circles, climbing, imports_of, modules_of, shares
 
 ROOT = Path(__file__).parents[1]
-NO_PRODUCT = {"tests"}
+NO_PRODUCT = {"tests", "docs"}
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_the_same_launch_again_runs_nothing_with_or_without_gpus(launch, runner,
 
 
 def test_one_device_takes_the_seeds_in_the_order_of_a_serial_launch(launch, runner, two, capsys):
-    assert launch("--gpus", "2", "--save-every", "3", seeds=("0", "1"), configs=two) == 0
+    assert launch("--gpus", "2", "--save-every", "3", "--verbose", seeds=("0", "1"), configs=two) == 0
     assert runner.take() == ["train 0", "test 0 3", "train 1", "test 1 3"] * 2
     assert {(place.gpu, place.visible) for place in runner.places} == {(2, "2")}
     out = capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_a_signal_ends_all_seeds_says_where_and_keeps_what_was_done(tmp_path, lo
     threading.Thread(target=send).start()
     try:
         launched = fake_runner.make_launch(tmp_path)
-        ended = launched("--gpus", "0,1", "--no-test", seeds=("0", "1", "2", "3"))
+        ended = launched("--gpus", "0,1", "--no-test", "--verbose", seeds=("0", "1", "2", "3"))
     except SystemExit as error:
         ended = error.code
     finally:

@@ -1,5 +1,6 @@
 """The main job for real: the launcher trains and tests through its commands, and test.py gives the same numbers."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.reference import expansion, reranking, retrieval
 from tests.tolerance import rounding
 from utils.ranking.branches import read_branches
 
+MOST_LINES = 60
+
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> tuple[Path, Path]:
@@ -23,8 +26,34 @@ def launched(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> tuple
     config = folder / "tiny.yml"
     config.write_text(TINY_YAML.format(root=tiny_root, output=folder / "unused"))
     argv = ["--config", str(config), "--seeds", "0", "--epochs", "2", "--output-root", str(folder / "logs")]
-    assert run_phased_loss.main([*argv, "--opts", "TEST.REFERENCE", "True"]) == 0
+    with (
+        open(folder / "stdout", "w") as out,
+        open(folder / "stderr", "w") as err,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        assert run_phased_loss.main([*argv, "--opts", "TEST.REFERENCE", "True"]) == 0
     return config, folder / "logs"
+
+
+def test_the_terminal_shows_few_lines_and_no_bar_and_the_log_keeps_every_detail(launched):
+    config, logs = launched
+    shown, errors = ((config.parent / name).read_text() for name in ("stdout", "stderr"))
+    lines = shown.splitlines()
+    assert len(lines) <= MOST_LINES and errors == ""
+    assert all(line.isprintable() for line in lines) and "%|" not in shown and "INFO" not in shown
+    assert "raw pixels" in shown and lines[-1].startswith("next   python -m tools.visualize ranks")
+    log = (logs / "veri776_tiny_seed0_run" / "train_log.txt").read_text()
+    for detail in (
+        "INFO: configuration\n",
+        "Epoch[1] Iteration[2/",
+        "Base Lr",
+        "images/s",
+        "Epoch 2 done",
+        "WARNING: ",
+    ):
+        assert detail in log, detail
+    assert "Test Results - VeRi-776" in (logs / "veri776_tiny_seed0_test" / "epoch_2" / "test_log.txt").read_text()
 
 
 def test_every_checkpoint_is_tested_and_summarised(launched):
@@ -32,7 +61,7 @@ def test_every_checkpoint_is_tested_and_summarised(launched):
     names = {path.name for path in logs.glob("[!.]*")}
     assert names == {
         *("veri776_tiny_seed0_run", "veri776_tiny_seed0_test", "veri776_tiny_summary.json", "veri776_tiny_summary.csv"),
-        *("veri776_tiny_summary.md", "phased_loss_best_summary.json", "veri776_tiny_report.html", "report.html"),
+        *("veri776_tiny_summary.md", "phased_loss_best_summary.json", "veri776_tiny_report.html"),
     }
     for epoch in (1, 2):
         folder = logs / "veri776_tiny_seed0_test" / f"epoch_{epoch}"

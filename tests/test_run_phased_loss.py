@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_runner import PHASED, ROUTED, summary_of, write_config
+from tests.fake_runner import AVERAGED_GAIN, PHASED, ROUTED, summary_of, write_config
 from tools.launch.children import Children
 
 SELF_SUPERVISED = "DATALOADER: {SAMPLER: random}\nLOSS: {SUPCON: {ENABLE: True}}\n"
@@ -106,6 +106,22 @@ def test_save_every_0_keeps_and_tests_the_last_epoch_alone(launch, runner):
     assert runner.take() == ["train 0", "test 0 3"]
 
 
+def test_averaged_weights_of_the_last_epoch_are_tested_beside_the_others(launch, runner, logs, capsys):
+    opts = ("--opts", "SOLVER.EMA", "0.9")
+    assert launch(*opts, seeds=("0", "1")) == 0
+    places = [Path(opts["OUTPUT_DIR"]).relative_to(logs) for script, opts in runner.commands if script == "test.py"]
+    own = [place for place in places if place.parts[0] == "veri776_mine_seed0_test"]
+    assert [place.parts[1:] for place in own] == [("epoch_1",), ("epoch_2",), ("epoch_3",), ("ema", "epoch_3")]
+    summary, averaged = summary_of(logs), summary_of(logs)["tests"]["ema"]
+    assert averaged["num_seeds"] == 2 and averaged["dataset"] == "VeRi-776, averaged weights"
+    assert averaged["mean"]["mAP"] == pytest.approx(summary["mean"]["last"]["mAP"] + AVERAGED_GAIN)
+    assert "VeRi-776, averaged weights" in capsys.readouterr().out
+    runner.take()
+    assert launch(*opts, seeds=("0", "1")) == 0 and runner.take() == []
+    (logs / "veri776_mine_seed1_test" / "ema" / "epoch_3" / "summary.json").unlink()
+    assert launch(*opts, seeds=("0", "1")) == 0 and runner.take() == ["test 1 3"]
+
+
 def test_other_files_among_the_checkpoints_are_not_tested(launch, runner, logs):
     folder = logs / "veri776_mine_seed0_run"
     folder.mkdir(parents=True)
@@ -176,20 +192,93 @@ def test_without_tests_only_training_runs(launch, runner, logs, flag):
 
 def test_a_recipe_for_several_gpus_is_trained_by_torchrun(launch, monkeypatch):
     commands = []
-    monkeypatch.setattr(Children, "run", lambda self, command, place, prefix: commands.append(command) or 2)
+    monkeypatch.setattr(Children, "run", lambda self, command, place, listener: commands.append(command) or 2)
     assert launch("--opts", "MODEL.DIST_TRAIN", "True") == 2
     assert commands[0][1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto", "train.py"]
 
 
 @pytest.mark.parametrize(("configs", "start"), [(1, "veri776_one"), (2, "ablation")])
-def test_a_launch_leaves_its_report_and_a_copy_under_the_shared_name(launch, tmp_path, logs, capsys, configs, start):
+def test_a_launch_leaves_one_report_and_says_which_to_open(launch, tmp_path, logs, capsys, configs, start):
     files = [write_config(tmp_path, name) for name in ("one", "two")[:configs]]
     assert launch("--save-every", "0", configs=files) == 0
-    report = (logs / f"{start}_report.html").read_text()
-    assert report == (logs / "report.html").read_text()
+    (page,) = logs.glob("*.html")
+    assert page == logs / f"{start}_report.html"
+    report, out = page.read_text(), capsys.readouterr().out
     assert report.startswith("python run_phased_loss.py --config") and ("veri776_two" in report) == (configs == 2)
+    assert out.count(".html") == 1 and f"open   {page}\n" in out
+
+
+def test_the_terminal_has_a_screen_before_and_one_after(launch, capsys, tmp_path, logs):
+    config = write_config(tmp_path, "recipe")
+    text = "# What it trains.\n# Expected: 1 mAP.\n# Run: python x.py\n" + Path(config).read_text()
+    Path(config).write_text(text)
+    assert launch("--opts", "SOLVER.BASE_LR", "0.1", configs=[config]) == 0
+    before, _, after = capsys.readouterr().out.partition("seed 0: trained to epoch 3 in 0:00:0")
+    said = before.splitlines()
+    assert said[:3] == ["veri776_recipe", "  What it trains.", "  Expected: 1 mAP."]
+    assert any(line.startswith("  downloads published weights of vit_tiny") for line in said)
+    assert f"  log of each training: {logs / 'veri776_recipe_seed0_run' / 'train_log.txt'}" in said
+    assert "  SOLVER.BASE_LR 0.0003 -> 0.1" in said
+    run = f"--run {logs}/veri776_recipe_seed0_run --out {logs}/veri776_recipe_ranks"
+    last = after.splitlines()[-3:]
+    assert [line[:7] for line in last] == ["open   ", "files  ", "next   "]
+    assert last[-1].endswith(f"python -m tools.visualize ranks {run}") and "mAP 40.00" in after
+    assert "seed 0, epoch 2: mAP 50.00, Rank-1 52.00" in after and "$ " not in before + after
+
+
+@pytest.mark.parametrize("configs", [1, 3])
+def test_the_error_of_a_failed_training_is_last_whole_and_once(launch, runner, three, capsys, configs):
+    runner.train_code, runner.fails_in, runner.says = 2, "_b_seed", "UserWarning: x\nerror: no data\n  in a\n  in b"
+    assert launch(configs=three[1 : 1 + configs] if configs == 1 else three) == 2
+    out, err = capsys.readouterr()
+    assert err == "error: no data\n  in a\n  in b\n" and "error: no data" not in out
+    number = 1 if configs == 1 else 2
+    assert out.splitlines()[-1] == f"failed: ID {number}, veri776_b, exit code 2; see its error"
+    assert ("; its error follows at the end\n" in out) == (configs == 3)
+
+
+def test_tests_that_failed_alike_have_their_error_once_and_last(launch, runner, capsys):
+    runner.test_codes, runner.says = {1: 2, 3: 2}, "error: no such key"
+    assert launch() == 1
+    out, err = capsys.readouterr()
+    assert err == "error: no such key\n" and out.count("; the same command tests it again") == 2
+
+
+def test_a_traceback_is_shown_whole_and_one_without_words_names_the_log(launch, runner, capsys, logs):
+    runner.train_code, runner.says = 1, "Traceback (most recent call last):\n  File x\nValueError: bug"
+    assert launch() == 1
+    assert capsys.readouterr().err == f"{runner.says}\n"
+    runner.says = ""
+    assert launch() == 1
+    log = logs / "veri776_mine_seed0_run" / "train_log.txt"
+    assert f"train.py ended with exit code 1 and no error, see '{log}'" in capsys.readouterr().err
+
+
+def test_what_a_child_says_on_stderr_stands_in_its_log_too(launch, runner, logs):
+    runner.train_code, runner.says = 1, "error: wrong"
+    launch()
+    assert (logs / "veri776_mine_seed0_run" / "train_log.txt").read_text() == "error: wrong\n"
+
+
+def test_ctrl_c_shows_the_errors_of_before_and_how_to_continue(launch, runner, three, capsys, monkeypatch):
+    train = runner.train
+
+    def stopped_at_the_last(config: str, opts: dict[str, str]) -> int:
+        return 130 if "_c_seed" in opts["OUTPUT_DIR"] else train(config, opts)
+
+    runner.train_code, runner.fails_in, runner.says = 2, "_b_seed", "error: no data"
+    monkeypatch.setattr(runner, "train", stopped_at_the_last)
+    assert launch(configs=three) == 130
+    error, stopped, way_on = capsys.readouterr().err.splitlines()
+    assert error == "error: no data" and stopped.startswith("stopped: veri776_c, seed 0; 2 of 3 seeds are done")
+    assert "the same command continues" in way_on
+
+
+def test_verbose_shows_commands_and_both_tables(launch, capsys):
+    assert launch("--verbose") == 0
     out = capsys.readouterr().out
-    assert f"written: {logs / start}_report.html" in out and f"written: {logs / 'report.html'}" in out
+    assert out.count("$ ") == 4 and "external tests, in percent" in out and "ID  recipe" in out
+    assert "seed 0, epoch 1: not tested yet" in out
 
 
 def test_a_report_that_cannot_be_written_costs_no_result(launch, logs, capsys, monkeypatch):

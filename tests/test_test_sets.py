@@ -12,7 +12,7 @@ import test as test_command
 import train
 from configs import load_cfg
 from datasets import make_dataloader
-from processor.evaluation import outcome
+from processor.evaluation import analysis
 from tests.datasets.trees import write_person_archive
 from utils.errors import ConfigError
 from utils.run_folder import read_metrics
@@ -110,7 +110,8 @@ def test_a_test_without_a_report_leaves_none_of_an_older_test_and_all_its_figure
     assert {"report.html", "analysis.json", "slices.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
     whole = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(whole["threshold"]) == set(whole["tpr_at_fpr"]) == {"0.0001", "0.001", "0.01"}
-    monkeypatch.setattr(outcome, "analyse", lambda *args: pytest.fail("what only the report shows is not computed"))
+    for name in ("CameraPairs", "FirstLists"):
+        monkeypatch.setattr(analysis, name, lambda *args: pytest.fail("what only the report shows is not computed"))
     test_command.main([*command, "TEST.FLIP", "True", "TEST.REPORT", "False"])
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"summary.json", "per_query.npz", "test_log.txt", "test.lock"}

@@ -108,7 +108,7 @@ SELF_SUPERVISED = (
     "extra",
     [
         (),
-        ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1),
+        ("MODEL.IF_WITH_CENTER", "yes", "SOLVER.ACCUM_STEPS", 2, "MODEL.DROP_OUT", 0.1, "SOLVER.EMA", 0.9),
         pytest.param(MODEL_B, marks=pytest.mark.slow),
         pytest.param(SELF_SUPERVISED, marks=pytest.mark.slow),
     ],
@@ -127,6 +127,8 @@ def test_a_run_killed_in_mid_epoch_continues_to_the_very_same_weights(tiny_confi
     assert not (run_dir / "transformer_3.pth").exists()
     train.main(args_for(tiny_config, *extra))
     assert_equal_weights(weights_of(unbroken), weights_of(run_dir))
+    if "SOLVER.EMA" in extra:
+        assert_equal_weights(*(load_file(folder / "transformer_ema_3.pth", "test") for folder in (unbroken, run_dir)))
     assert _timeless(read_metrics(run_dir / "metrics.jsonl")) == _timeless(read_metrics(unbroken / "metrics.jsonl"))
     assert "taking over the lock" in (run_dir / "train_log.txt").read_text()
 
@@ -235,7 +237,7 @@ def test_a_run_that_failed_in_its_evaluation_keeps_the_epoch_and_repeats_the_eva
         raise DataError("a test image does not decode")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("processor.periodic.embed", fail)
+        patch.setattr("processor.periodic.embed_test", fail)
         with pytest.raises(DataError):
             train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 1, "SOLVER.EVAL_PERIOD", 1))
     assert (run_dir / "transformer_1.pth").exists()

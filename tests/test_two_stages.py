@@ -212,7 +212,7 @@ def test_the_launcher_trains_tests_and_reports_both_stages(tiny_root, tmp_path, 
     }
     result = read_result(TestFolder(tmp_path / "veri776_two_seed0_test" / "epoch_1"))
     assert result is not None and result["epoch"] == 1
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "veri776_two_report.html").read_text()
     assert "Stage 1 of 2: warm" in page and "Stage 2 of 2: main" in page
     capfd.readouterr()
     assert run_phased_loss.main(["--config", str(YAML), *flags, "--opts", *pairs], scripts) == 0

@@ -1,15 +1,14 @@
 """Sentences of any length as batches of tokens."""
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from datasets.tokens import SHORTEST, count_tokens, length_notes, tokenize_all
 from utils.errors import DataError
+from utils.progress import over
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +22,8 @@ def token_batches(texts: Sequence[str], length: int, size: int) -> Iterator[tupl
     counts = np.array([_tokens_in(text, row) for row, text in enumerate(texts)], dtype=np.int64)
     for note in length_notes(counts.tolist(), length):
         logger.warning("%s", note)
-    order, hidden = counts.argsort(kind="stable"), not sys.stderr.isatty()
-    for start in tqdm(range(0, len(texts), size), desc="embed", unit="batch", disable=hidden, leave=False):
+    order = counts.argsort(kind="stable")
+    for start in over(range(0, len(texts), size), "embed"):
         rows = order[start : start + size].tolist()
         longest = min(int(counts[rows[-1]]), length)
         yield rows, tokenize_all([texts[row] for row in rows], longest)

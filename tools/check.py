@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from utils.commands import parse_config_args
 from utils.errors import run_command
+from utils.progress import progress
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -63,14 +64,13 @@ def do_check(cfg: "CfgNode") -> list[str]:
 
 
 def read_files(paths: Sequence[str]) -> list[FileReport]:
-    """Read and decode every image completely, several at a time, with a progress bar when stderr is a terminal."""
-    from tqdm import tqdm
-
+    """Read and decode every image completely, several at a time."""
     reports = []
-    with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", disable=None) as progress:
+    with ThreadPoolExecutor() as pool, progress("read", len(paths), "image") as bar:
         for start in range(0, len(paths), SLICE):
-            reports += pool.map(read_file, paths[start : start + SLICE])
-            progress.update(len(reports) - progress.n)
+            part = [*pool.map(read_file, paths[start : start + SLICE])]
+            reports += part
+            bar.update(len(part))
     return reports
 
 

@@ -19,14 +19,14 @@ from configs.compare import find_changes, flatten
 from configs.keys import affects
 from tools.compared_sets import compare_sets, sets_content, sets_table
 from tools.study.tested_runs import Run, check_same_ap, load_run, pair_runs
-from tools.study.trials import TrialMeans, join_trials, trial_means, trial_table
+from tools.study.trials import TrialMeans, compare_sides, join_trials, trial_table
 from utils.ap_rules import marked_metric
 from utils.atomic import write_text_atomic
 from utils.commands import OneLineParser, path_flag
 from utils.errors import run_command
 from utils.run_folder import make_place
 from utils.statistics.bootstrap import UNITS
-from utils.statistics.paired import SIGNIFICANCE, Comparison, compare_tables, paired_t_test
+from utils.statistics.paired import SIGNIFICANCE, Comparison
 from utils.tables import align, percent
 from utils.test_folder import METRICS, epoch_of_folder
 
@@ -41,11 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = [load_run(words, args.epoch) for words in (args.run_a, args.run_b)]
     sides = pair_runs(runs)
     check_same_ap(runs)
-    joined = [join_trials(side) for side in sides]
-    comparison, sets = (compare(*joined, args.metric, args.unit) for compare in (compare_tables, compare_sets))
-    means = trial_means(sides, args.metric)
-    if len(means) > 1:  # each trial is a training of its own, on both sides
-        comparison = comparison._replace(p_seeds=paired_t_test(*zip(*means.values(), strict=True)))
+    comparison, means = compare_sides(sides, args.metric, args.unit)
+    sets = compare_sets(*map(join_trials, sides), args.metric, args.unit)
     print(describe(runs, comparison, args, means, sets))
     if args.json:
         write_json(Path(args.json), runs, comparison, args, means, sets)

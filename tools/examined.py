@@ -60,10 +60,14 @@ def examine_samples(cfg: CfgNode) -> Examined:
     parts = [
         (dataset.name, [(sample.path, sample.pid) for sample in samples])
         for dataset in datasets
-        for samples in (dataset.train, dataset.query + dataset.gallery)
+        for samples in (dataset.train, dataset.tested)
     ]
     train_paths = {sample.path for dataset in trained for sample in dataset.train}
-    test_paths = {sample.path for name in names_of_tests(cfg) for sample in known[name].query + known[name].gallery}
+    test_paths = {
+        sample.path
+        for tested in (known[name] for name in names_of_tests(cfg))
+        for sample in tested.images_of(tested.query + ([] if tested.trains_on_gallery else tested.gallery))
+    }
     return Examined(findings, parts, train_paths, test_paths)
 
 

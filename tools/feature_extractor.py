@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from configs.compare import flatten
 from configs.keys import affects
@@ -39,6 +37,7 @@ from tools.image_rows import FilePath, ImageLike, LooseImages, gather
 from tools.modalities import check_queries, check_reads, read_by
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError
+from utils.progress import progress
 from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
@@ -233,8 +232,8 @@ class FeatureExtractor:
         self, images: Sequence[ImageLike], modality: str, skip_broken: bool = False
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yield (rows of `images`, uint8 [B, 3, H, W]); errors and `skip_broken` as in `stream`."""
-        hidden, damaged = not sys.stderr.isatty(), []
-        with tqdm(total=len(images), desc="embed", unit="image", disable=hidden, leave=False) as progress:
+        damaged = []
+        with progress("embed", len(images), "image") as bar:
             for rows, pixels, broken, incomplete in self._loader(images, modality):
                 damaged += incomplete
                 if broken and not skip_broken:
@@ -243,7 +242,7 @@ class FeatureExtractor:
                     logger.warning("left out: %s", message)
                 if rows:
                     yield rows, pixels
-                progress.update(len(rows) + len(broken))
+                bar.update(len(rows) + len(broken))
         if damaged:
             logger.warning("%s", damage_line(len(damaged), len(images), damaged[:NUM_EXAMPLES]))
 

@@ -1,8 +1,9 @@
 """Which modalities a trained model reads, and one clear error for what it does not."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from yacs.config import CfgNode
@@ -44,11 +45,18 @@ def check_reads(modality: str, reads: Sequence[str], name: str, weight: Path) ->
     )
 
 
-def check_queries(queries: Sequence[Collection[str]], reads: Sequence[str], name: str, weight: Path) -> None:
-    """Raise what is wrong with queries of some modalities each for a model of MODEL.NAME `name`, which reads `reads`.
+def check_queries(queries: Sequence[Mapping[str, Any]], reads: Sequence[str], name: str, weight: Path) -> None:
+    """Raise what is wrong with queries, items by modality, for a model of MODEL.NAME `name`, which reads `reads`.
 
-    ConfigError for a modality that it does not read and for several where it takes one a query, DataError for none.
+    ConfigError for a modality that it does not read and for several where it takes one a query, DataError for a query
+    that is no mapping, or holds none.
     """
+    for row, query in enumerate(queries):
+        if not isinstance(query, Mapping):
+            raise DataError(
+                f"query {row} (from 0) is of type {type(query).__name__}; give a list of dicts, images and sentences "
+                "by modality"
+            )
     for modality in dict.fromkeys(modality for query in queries for modality in query):
         check_reads(modality, reads, name, weight)
     counts = [len(query) for query in queries]

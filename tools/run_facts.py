@@ -1,6 +1,5 @@
 """What a run folder tells of its run, as Markdown: commit, versions, checkpoints, settings, the end of its log."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from configs.keys import get_cfg_defaults
 from configs.own_values import with_own_values
 from utils.errors import ConfigError, shown
 from utils.paths import user_path
-from utils.run_folder import RunFolder, open_run
+from utils.run_folder import RunFolder, open_run, read_environment
 from utils.tables import markdown
 from utils.yaml_text import plain_tree
 
@@ -52,7 +51,7 @@ def find_run(path: str) -> Run:
         names = ", ".join(file.name for file in (run.config, run.environment, run.log))
         raise ConfigError(f"--run '{path}' holds none of {names}; give the OUTPUT_DIR of a training")
     settings = flatten(plain_tree(_text_of(run.config)) or {})
-    return Run(run, settings, _json_of(run.environment), last_lines(run.log))
+    return Run(run, settings, read_environment(run.environment), last_lines(run.log))
 
 
 def describe_run(run: Run) -> str:
@@ -136,11 +135,3 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text_of(path))
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

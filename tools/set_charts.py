@@ -7,11 +7,12 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tools.charts import PALETTE, SMALL_FONT, legend_below, light_grid, new_figure, plain_text
+from tools.charts import FONT, HEIGHT, end_of_axis, legend_below, light_grid, new_figure, plain_text, write_beside
+from tools.svg import CARD, DARK_LETTERS, EMPTY, LIGHT_LETTERS, PALETTE, SOFT
 from utils.ranking.set_scores import GROUP, Gain, MissingScore, SetScore
 from utils.statistics.paired import SIGNIFICANCE
 
-ROW, MARGIN = 0.24, 1.3  # inches of a bar or a cell, and of what stands around them
+ROW, MARGIN = 0.24, 1.0  # inches of a bar or a cell, and of what stands around them
 LEAST_STEP = 0.01  # of a fraction: the smallest change that has the full colour
 
 
@@ -26,23 +27,22 @@ def set_chart(scores: Sequence[SetScore], title: str) -> Figure:
     places, values = np.arange(len(rows)), np.array([one.mAP for one in rows])
     error = np.abs(np.array([[one.low, one.high] for one in rows]).T - values)
     colours = [PALETTE[0] if one.kind == GROUP else PALETTE[5] for one in rows]
-    style = {"ecolor": "0.3", "elinewidth": 0.9, "capsize": 2}
+    style = {"ecolor": SOFT, "elinewidth": 0.9, "capsize": 2}
     bars = axes.barh(places, values, 0.72, color=colours, xerr=error, error_kw=style)
     for kind, label in ((True, "mAP, mean of a group"), (False, "mAP, 95 % interval over identities")):
         for bar in [bar for bar, one in zip(bars, rows, strict=True) if (one.kind == GROUP) == kind][:1]:
             bar.set_label(label)
     axes.plot([one.R1 for one in rows], places, "D", color=PALETTE[1], markersize=3.5, label="Rank-1", clip_on=False)
-    for place, one in enumerate(rows):
-        where = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL_FONT}
-        axes.text(1.02, place, f"{100 * one.mAP:.1f}", **where)
+    write_beside(axes, places, [f"{100 * one.mAP:.1f}" for one in rows], [f"n = {one.num_query:,}" for one in rows])
     axes.set_yticks(places, [plain_text(one.name) for one in rows])
     for label, one in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if one.kind == GROUP else "normal")
-    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+    top = end_of_axis([value for one in rows for value in (one.high, one.R1)])
+    axes.set(xlim=(0, top), ylim=(len(rows) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     light_grid(axes)
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", labelsize=SMALL_FONT)
+    axes.tick_params(axis="y", labelsize=FONT)
     legend_below(figure, axes)
     return figure
 
@@ -55,28 +55,28 @@ def gain_chart(gains: Sequence[Gain], title: str) -> Figure:
         values[sets.index(one.set), modalities.index(one.modality)] = one.difference
     figure = new_figure(title, MARGIN + ROW * len(sets))
     axes = figure.subplots()
-    axes.patch.set(facecolor="0.96")  # seen through the cells of what a set does not have
+    axes.patch.set(facecolor=EMPTY)  # seen through the cells of what a set does not have
     limit = max(float(np.nanmax(np.abs(values))), LEAST_STEP)
     norm = TwoSlopeNorm(0, -limit, limit)
-    axes.pcolormesh(values, norm=norm, cmap="PuOr", edgecolors="white", linewidth=0.5)
+    axes.pcolormesh(values, norm=norm, cmap="PuOr", edgecolors=CARD, linewidth=0.5)
     for one in gains:
         place = modalities.index(one.modality) + 0.5, sets.index(one.set) + 0.5
-        colour = "white" if abs(one.difference) > 0.6 * limit else "black"
+        colour = LIGHT_LETTERS if abs(one.difference) > 0.6 * limit else DARK_LETTERS
         weight = "bold" if one.p < SIGNIFICANCE else "normal"
         words = axes.text(*place, f"{round(100 * one.difference, 1) + 0.0:+.1f}", color=colour, fontweight=weight)
-        words.set(ha="center", va="center", fontsize=SMALL_FONT)
+        words.set(ha="center", va="center", fontsize=FONT)
     axes.set_xticks(np.arange(len(modalities)) + 0.5, [plain_text(f"with {name}") for name in modalities])
     axes.set_yticks(np.arange(len(sets)) + 0.5, [plain_text(name) for name in sets])
     axes.xaxis.tick_top()
     axes.invert_yaxis()
-    axes.tick_params(length=0, labelsize=SMALL_FONT)
+    axes.tick_params(length=0, labelsize=FONT)
     axes.spines[:].set_visible(False)
     return figure
 
 
 def missing_chart(scores: Sequence[MissingScore], title: str) -> Figure:
     """Return mAP, with its 95 % interval, by the probability with which an item of a query is missing."""
-    figure = new_figure(title, 3.2)
+    figure = new_figure(title, HEIGHT)
     axes = figure.subplots()
     removed, values, low, high = (
         np.array([getattr(one, name) for one in scores]) for name in ("removed", "mAP", "low", "high")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from utils import interrupts
+from utils.progress import clear_bars
 
 USER_ERROR_CODE = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,7 +65,8 @@ def printable(text: str) -> str:
 
 
 def print_error(message: str) -> None:
-    """Print one `error: ...` to stderr, whatever `message` quotes."""
+    """Print one `error: ...` to stderr, whatever `message` quotes; no bar is left beside it."""
+    clear_bars()
     with suppress(OSError):  # stderr may lie on the disk that is full
         print(f"error: {shown(message)}", file=sys.stderr)
 
@@ -111,11 +113,15 @@ def _outcome(main: Callable[[list[str] | None], int | None], argv: list[str] | N
     except RuntimeError as error:
         ended = ENDED_WORKER.search(str(error))  # torch's handler raises it anywhere, not only in a loader
         if ended is None:
+            clear_bars()
             raise
         print_error(str(killed_worker(ended[1])))
         return 1
     except KeyboardInterrupt:
         return interrupts.stop()
+    except Exception:  # a mistake of ours: its traceback comes last
+        clear_bars()
+        raise
 
 
 def _write_nowhere(stream: TextIO) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from utils.atomic import writing
 from utils.errors import NO_ROOM, printable, shown
+from utils.progress import QUIET, SHOWS, above_bars
 
 LINE_FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 SHORT_FORMAT = "%(levelname)s: %(message)s"  # of the tools that print to stderr alone
@@ -38,6 +39,10 @@ class _Told:
 
 
 class _Terminal(_Told, logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with above_bars():
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         super().handleError(record)
         if self.told:  # nothing more goes there, or the end of the run would fail over what waits to be written
@@ -66,6 +71,7 @@ def log_to_stderr() -> None:
 def setup_logger(log_file: Path | None, rank: int = 0) -> None:
     """Log INFO and above to stdout and to `log_file` (appended to); ranks above 0 log warnings only, to stdout.
 
+    Where a launcher wants a quiet terminal, warnings alone go to stdout.
     Raises RunError or ConfigError, see `utils.atomic.cannot_write`, when the file cannot be opened.
     """
     root = logging.getLogger()
@@ -80,6 +86,9 @@ def setup_logger(log_file: Path | None, rank: int = 0) -> None:
         handler.name = HANDLER_MARK
         handler.setFormatter(_Formatter(LINE_FORMAT))
         root.addHandler(handler)
+    if os.environ.get(SHOWS) == QUIET:
+        handlers[0].setLevel(logging.WARNING)
+        handlers[0].setFormatter(_Formatter(SHORT_FORMAT))
     root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
 
 

@@ -1,5 +1,6 @@
 """The folder of one run: every file name in it, locked for one process, and its metrics recorded."""
 
+import json
 import logging
 import os
 import re
@@ -17,8 +18,11 @@ from utils.paths import user_path, what_is_at
 from utils.test_folder import EPOCH
 from utils.yaml_text import plain_tree
 
-# val: on the held-out identities; trains, fit: what a stage trains, and has reached before epoch 1 and by epoch
-RECORD_KINDS = ("phase", "train", "eval", "val", "reference", "trains", "fit")
+EVALUATED = ("eval", "val", "ema")
+# val: on the held-out identities; trains, fit: what a stage trains, and has reached before epoch 1 and by epoch;
+# ema: what eval or val is, of the averaged weights
+RECORD_KINDS = ("phase", "train", *EVALUATED, "reference", "trains", "fit")
+EMA = "ema"  # stands where an earlier stage's name does, in names of files and in what they tell of themselves
 PROBE_BYTES = 4096
 NUMBERED = re.compile(rf"(.+)_{EPOCH}")  # the stem of a checkpoint
 
@@ -63,6 +67,10 @@ class RunFolder(NamedTuple):
     def checkpoint(self, epoch: int, stage: str = "") -> Path:
         """Return the weights of a stage's epoch; "" is the last stage, whose files carry no stage in their names."""
         return self.path / f"{'_'.join(filter(None, (self.prefix, stage, str(epoch))))}.pth"
+
+    def ema(self, epoch: int) -> Path:
+        """Return the averaged weights of an epoch of the last stage."""
+        return self.checkpoint(epoch, EMA)
 
     def checkpoints(self, stage: str = "") -> dict[int, Path]:
         """Return the weights of a stage that lie in the folder, by epoch, ascending."""
@@ -161,7 +169,7 @@ class Position(NamedTuple):
         kind = record["kind"]
         if kind == "reference" or record["epoch"] == 0:
             return self.epoch > 0
-        return record["epoch"] <= (self.evaluated if kind in ("eval", "val") else self.epoch)
+        return record["epoch"] <= (self.evaluated if kind in EVALUATED else self.epoch)
 
 
 def stage_of(record: dict[str, Any], stages: Sequence[str]) -> str:
@@ -206,6 +214,15 @@ class Recorder:
         with suppress(OSError):  # of a record that was refused, which `write` told
             self._stream.close()
         self._board.close()
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Return what env.json of a run says; {} where it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):  # brackets too deep in brackets
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # numpy is imported where arrays are read and written: --help
 
 SUMMARY_SCHEMA = 1  # of summary.json
 METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
-WITH_INTERVAL = ("mAP", "mINP", "Rank-1")  # the metrics that come with an interval
 OCCLUDED = "occluded"  # column of per_query.npz where that is known: 1 = something hides who is shown, 0 = nothing
 VIEW = "view"  # column of per_query.npz where that is known: which of SIDES a drawing of the query shows, -1 = unknown
 ITEMS_JOINED_BY = " + "  # the names of the items in that of a query
@@ -144,7 +143,7 @@ class TestResult:
     cautions: tuple[str, ...] = ()  # why the figures may mean little: damaged images, embeddings that are all alike
     damaged_images: int = 0  # of the test set
     trial_sd: dict[str, float] = field(default_factory=dict)  # of the metrics over several draws, sample sd
-    interval: dict[str, tuple[float, float]] = field(default_factory=dict)  # of WITH_INTERVAL: 95 %
+    interval: dict[str, tuple[float, float]] = field(default_factory=dict)  # of METRICS: 95 %
     pairs: dict[str, Any] = field(default_factory=dict)  # tpr_at_fpr and threshold, by false positive rate
     sets: dict[str, dict[str, float]] = field(default_factory=dict)  # METRICS, mAP@k, num_query; {} = one set
     groups: dict[str, dict[str, float]] = field(default_factory=dict)  # the same metrics, means over some of the sets

@@ -156,6 +156,16 @@ KEYS = {
         "CSV with path,pid,camid,viewid,split for the data set 'table'; irra: also caption; multimodal: also modality",
         affects=("ranking",),
     ),
+    "DATASETS.WILDLIFE": Key(
+        "", "CSV of the wildlife-datasets project for the data set 'wildlife'", affects=("ranking",)
+    ),
+    "DATASETS.WILDLIFE_SPLIT": Key(
+        "column",
+        "its parts: column: what its split says; closed: 80 % of each animal's images to train on; time: the earlier "
+        "half of each animal's dates; disjoint: 80 % of the animals",
+        choices=("column", "closed", "time", "disjoint"),
+        affects=("training", "ranking"),
+    ),
     "DATALOADER.NUM_WORKERS": Key(
         8,
         "worker processes of each loader; 0 = in the main process",

@@ -60,7 +60,7 @@ KEYS = {
     "LOSS.FEAT_NORM.BAND": Key(3.0, "lengths within TARGET +- BAND cost nothing", low=0, high=1e6, why=SLIP),
     "DATASETS.TRIAL": Key(
         1,
-        "of data sets with a training set for each trial (RegDB): which one, from 1",
+        "of data sets with a training set for each trial (RegDB, iLIDS-VID): which one, from 1",
         low=1,
         high=10,
         affects=("training", "ranking"),

@@ -162,6 +162,14 @@ KEYS = {
         low=0,
         high=1,
     ),
+    "SOLVER.EMA": Key(
+        0.0,
+        "decay of the moving average of the weights in the last stage, kept in <name>_ema_<epoch>.pth and evaluated "
+        "beside them; 0 = off",
+        low=0,
+        high=0.9999999,
+        why="at 1 nothing is learnt",
+    ),
     "SOLVER.ACCUM_STEPS": Key(1, "batches whose gradients make one optimizer step", low=1, high=10**5, why=SLIP),
     "SOLVER.GATHER_FEATURES": Key(True, "several processes: losses see the whole batch, not a share"),
     "SOLVER.PEAK_TFLOPS": Key(

@@ -36,6 +36,12 @@ KEYS = {
         choices=AMP_MODES,
         affects=("embedding", "ranking"),
     ),
+    "TEST.FEATURES": Key(
+        "float32",
+        "how the embeddings of a test are kept: float16 takes half the memory; disk maps a file in OUTPUT_DIR",
+        choices=("float32", "float16", "disk"),
+        affects=("ranking",),
+    ),
     "TEST.QE.K": Key(
         0,
         "nearest gallery images that join the query, 0 = off",
@@ -97,6 +103,20 @@ KEYS = {
     "TEST.REPORT": Key(True, "leave report.html, slices and rank lists beside the result", affects=()),
     "TEST.MAX_RANK": Key(
         50, "length of the CMC curve", low=1, high=10**5, affects=("ranking",), why="of each query so many are kept"
+    ),
+    "TEST.TRACKLETS": Key(
+        "mean",
+        "what the embeddings of its frames make of a tracklet, before it is L2-normalised (data sets mars, ilids_vid)",
+        choices=("mean", "max"),
+        affects=("ranking",),
+    ),
+    "TEST.TRACKLET_FRAMES": Key(
+        0,
+        "frames of a tracklet that are embedded at most, evenly spaced; 0 = all",
+        low=0,
+        high=10**4,
+        affects=("ranking",),
+        why="no tracklet is longer",
     ),
     "TEST.VEHICLEID_TRIALS": Key(
         10,

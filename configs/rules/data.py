@@ -45,6 +45,11 @@ def find_data_problems(cfg: CfgNode) -> Iterator[Problem]:
             ("DATASETS.NAMES", "DATASETS.TABLE"),
             f"the data set 'table' needs the CSV's path in DATASETS.TABLE (columns {columns})",
         )
+    if "wildlife" in (*names, *tests) and not cfg.DATASETS.WILDLIFE:
+        yield (
+            ("DATASETS.NAMES", "DATASETS.WILDLIFE"),
+            "the data set 'wildlife' needs the CSV's path in DATASETS.WILDLIFE (columns image_id,identity,path,...)",
+        )
     lowest, highest = cfg.INPUT.RE_AREA
     if lowest > highest or lowest == 1:
         yield (

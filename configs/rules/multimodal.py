@@ -172,7 +172,8 @@ def _data_problems(cfg: CfgNode) -> Iterator[Problem]:
 def find_multimodal_notices(cfg: CfgNode) -> Iterator[str]:
     """Yield one line for what a user of several modalities may miss, and for every key that is set and not read."""
     if cfg.MODEL.NAME != NAME:
-        own = [key for key in keys_of(OWN) if is_set(cfg, key)]
+        of_trials = bool({*OF_TRIALS} & {*cfg.DATASETS.NAMES, *names_of_tests(cfg)})
+        own = [key for key in keys_of(OWN) if is_set(cfg, key) and not (key == "DATASETS.TRIAL" and of_trials)]
         if own:
             yield f"{', '.join(own)}: not used by MODEL.NAME {cfg.MODEL.NAME}"
         return
@@ -211,4 +212,5 @@ def _without_effect(cfg: CfgNode, acting: set[str]) -> Iterator[tuple[tuple[str,
     if not cfg.DATASETS.VAL_IDS and all(name in VISIBLE_INFRARED for name in tests):
         yield (QUERIES, GALLERY), f"what searches what is fixed by the protocol of {', '.join(tests)}"
     if not {*OF_TRIALS} & {*cfg.DATASETS.NAMES, *tests}:
-        yield ("DATASETS.TRIAL",), f"{', '.join(OF_TRIALS)} alone has trials that are trained"
+        of_several = ", ".join(name for name in OF_TRIALS if name in MULTIMODAL)
+        yield ("DATASETS.TRIAL",), f"{of_several} alone has trials that are trained"

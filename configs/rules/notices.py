@@ -18,6 +18,7 @@ from configs.rules.irra import find_irra_notices
 from configs.rules.multimodal import find_multimodal_notices
 from configs.rules.pcb import find_pcb_notices
 from configs.stages import solver_key, solver_of, stages_of, warmup_epochs
+from configs.titles import OF_TRACKLETS, names_of_tests
 from configs.values import is_set, value_of
 from configs.weight_spec import parse_term_spec
 
@@ -47,6 +48,7 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
+        (("TEST.TRACKLETS", "TEST.TRACKLET_FRAMES"), not _has_tracklets(cfg), "no data set here is of tracklets"),
         (("TEST.SPECTRAL.T",), cfg.TEST.SPECTRAL.K == 0, "TEST.SPECTRAL.K 0 blurs nothing"),
         (("LOSS.GLOBAL_WEIGHT",), reduce != "halves", f"LOSS.BRANCHES.REDUCE {reduce} knows no halves"),
         ([f"TEST.RERANK.{name}" for name in cfg.TEST.RERANK], not cfg.TEST.RE_RANKING, "TEST.RE_RANKING is False"),
@@ -58,6 +60,10 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         for key in keys:
             if idle and is_set(cfg, key):
                 yield f"{key} {value_of(cfg, key)} is not used: {why}"
+
+
+def _has_tracklets(cfg: CfgNode) -> bool:
+    return bool({*OF_TRACKLETS} & {*names_of_tests(cfg)})
 
 
 def _looks_at_none(cfg: CfgNode) -> bool:

@@ -77,8 +77,7 @@ def _check_entry(item: Any, path_key: str, where: str) -> Entry:
     if not is_text(path) or not path or path.startswith("/") or "\0" in path:
         raise DataError(f"{where}: {path_key} is {kind_of(path)}, expected the path of an image below {IMAGES}")
     where = f"{where} ('{path}')"
-    if type(pid) is not int or not 0 <= pid <= MAX_PID:  # true is an int of Python's
-        raise DataError(f"{where}: id is {kind_of(pid)}, expected a whole number from 0 to {MAX_PID}")
+    check_pid(pid, where)
     if not isinstance(captions, list):
         raise DataError(f"{where}: captions is {kind_of(captions)}, expected a list of texts")
     wrong = [caption for caption in captions if not is_text(caption)]
@@ -87,6 +86,12 @@ def _check_entry(item: Any, path_key: str, where: str) -> Entry:
     if not is_text(split):
         raise DataError(f"{where}: split is {kind_of(split)}, expected train, test or val")
     return Entry(path, pid, captions, split if split in SPLITS else "val")
+
+
+def check_pid(pid: Any, where: str) -> None:
+    """Raise DataError for a value of JSON that is no number of a person."""
+    if type(pid) is not int or not 0 <= pid <= MAX_PID:  # true is an int of Python's
+        raise DataError(f"{where}: id is {kind_of(pid)}, expected a whole number from 0 to {MAX_PID}")
 
 
 def is_text(value: Any) -> bool:

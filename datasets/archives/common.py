@@ -5,26 +5,36 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets.archives.find import (
     IMAGE_SUFFIXES,
     OWN_LAYOUT,
     does_not_exist,
     entries,
-    find_folder,
     folders_of_images,
     is_image_name,
     names_in,
     packed_in,
     renaming,
 )
-from datasets.bases import Published, ReIDDataset, Sample
+from datasets.bases import Sample
 from datasets.labels import JUNK_PID, MAX_LABEL, identity_of, is_no_label, junk_notes, whole_number
 from utils.errors import DataError
 from utils.text_files import numbered_lines
 
-NAME_PATTERN = re.compile(r"(-?\d+)_c(\d+)", re.ASCII)
+NAME_PATTERN = re.compile(r"(?P<pid>-?\d+)_c(?P<camera>\d+)", re.ASCII)
 NUM_EXAMPLES = 3  # missing images that an error names
+
+
+class Naming(NamedTuple):
+    """How the names of files label their images."""
+
+    pattern: re.Pattern[str]  # of how a name begins: group pid, and camera (from 1) where names tell it
+    form: str  # the same in words, with an example
+
+
+MARKET_NAMES = Naming(NAME_PATTERN, "<pid>_c<camera>..., e.g. 0002_c1s1_000451_03.jpg")
 
 
 def list_images(folder: Path) -> list[str]:
@@ -49,34 +59,54 @@ def list_images(folder: Path) -> list[str]:
     raise DataError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in '{folder}', found: {entries(folder)}; {way_out}")
 
 
-def read_named_images(folder: Path) -> tuple[list[Sample], Counter[str]]:
-    """Return the images of a folder labelled by their names, "<pid>_c<camera>...", and the junk images by their pid.
+def list_nested_images(folder: Path) -> list[str]:
+    """Return the sorted names of the images in `folder` and in the folders in it, these as "folder/name".
 
-    Cameras count from 1 in the names and from 0 in the samples; viewid is 0. Junk (pid -1) is left out.
+    Hidden folders do not count. Raises DataError as `list_images`, where neither holds an image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"image folder {does_not_exist(folder)}")
+    below = [name for name in names_in(folder) if (folder / name).is_dir() and not name.startswith(".")]
+    nested = [f"{name}/{image}" for name in below for image in list_images(folder / name)]
+    own = any(is_image_name(name) for name in names_in(folder)) or not nested
+    return sorted(nested + (list_images(folder) if own else []))
+
+
+def read_named_images(
+    folder: Path, naming: Naming = MARKET_NAMES, camid: int = 0, nested: bool = False
+) -> tuple[list[Sample], Counter[str]]:
+    """Return the images of a folder labelled by their names, and the junk images by their pid.
+
+    Cameras count from 1 in the names and from 0 in the samples, all are `camid` where names tell none; viewid is 0.
+    Junk (pid -1) is left out. `nested`: images lie in folders in it, whose names say nothing. Raises DataError for a
+    name of another form.
     """
     samples = []
     junk: Counter[str] = Counter()
-    for name in list_images(folder):
+    tells_camera = "camera" in naming.pattern.groupindex
+    for name in list_nested_images(folder) if nested else list_images(folder):
         path = os.path.join(folder, name)
-        match = NAME_PATTERN.match(name)
+        match = naming.pattern.match(os.path.basename(name))
         if match is None:
-            raise DataError(
-                f"image '{path}' is not named <pid>_c<camera>..., e.g. 0002_c1s1_000451_03.jpg; rename it; {OWN_LAYOUT}"
-            )
-        pid = identity_of(match[1], f"image '{path}': pid")
+            raise DataError(f"image '{path}' is not named {naming.form}; rename it; {OWN_LAYOUT}")
+        pid = identity_of(match["pid"], f"image '{path}': pid")
         if pid == JUNK_PID:
             junk[str(JUNK_PID)] += 1
             continue
-        samples.append(Sample(path, pid, camid_of(match[2], path), 0))
+        samples.append(Sample(path, pid, camid_of(match["camera"], path) if tells_camera else camid, 0))
     return samples, junk
 
 
-def read_training_images(folder: Path) -> tuple[list[Sample], Counter[str], str]:
+def read_training_images(
+    folder: Path, naming: Naming = MARKET_NAMES, nested: bool = False
+) -> tuple[list[Sample], Counter[str], str]:
     """Return what `read_named_images` does and '', or nothing and why there is nothing to train on."""
     try:
-        samples, junk = read_named_images(folder)
+        samples, junk = read_named_images(folder, naming, nested=nested)
     except DataError as error:
         if folder.is_dir() and any(is_image_name(name) for name in names_in(folder)):
+            raise
+        if nested and folder.is_dir() and folders_of_images(folder):
             raise
         return [], Counter(), str(error)
     return samples, junk, "" if samples else f"'{folder}' holds junk images alone"
@@ -88,18 +118,6 @@ def camid_of(camera: str, path: str) -> int:
     if number < 1:
         raise DataError(f"image '{path}' names camera {camera}, but cameras count from 1; rename it")
     return number - 1
-
-
-def load_person_archive(
-    root_dir: str | Path, name: str, folder_names: Sequence[str], published: dict[str, Published], num_cameras: int
-) -> ReIDDataset:
-    """Load Market-1501's layout: bounding_box_train, query, bounding_box_test with <pid>_c<camera>... images."""
-    folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-    folder = find_folder(root_dir, folder_names, tuple(folders.values()), spare=(folders["train"],))
-    samples, notes, no_train = read_splits(folder, name, folders)
-    return ReIDDataset(
-        name=name, **samples, published=published, notes=tuple(notes), num_cameras=num_cameras, no_train=no_train
-    )
 
 
 def read_splits(folder: Path, name: str, folders: dict[str, str]) -> tuple[dict[str, list[Sample]], list[str], str]:

@@ -94,7 +94,7 @@ def read_image_list(folder: Path, list_file: Path, below: str, labels_of: Labels
     label_of: dict[int, tuple[int, str]] = {}
     for image, label in rows:
         parts = PurePosixPath(image).parts
-        if parts[0] != below or ".." in parts or len(parts) < 2:
+        if parts[:1] != (below,) or ".." in parts or len(parts) < 2:
             raise DataError(f"'{list_file}': '{image}' is no path {below}/.../<image>; get the list again")
         pid, camid = labels_of(image, f"'{list_file}': image '{image}'")
         known_pid, shown = person_of.setdefault(label, (pid, image))

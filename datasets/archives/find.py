@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.errors import DataError
 from utils.paths import user_path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif")
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 LEFT_BY_MACOS = ("__MACOSX",)  # beside what it unpacks: the same folders, of files ._*
 OWN_LAYOUT = "for another layout write a CSV and set DATASETS.NAMES table (docs/data.md, Your own labelled images)"

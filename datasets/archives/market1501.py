@@ -5,7 +5,7 @@ Reference: Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 20
 
 from pathlib import Path
 
-from datasets.archives.common import load_person_archive
+from datasets.archives.folders import Archive, load_archive
 from datasets.bases import Published, ReIDDataset
 
 FOLDERS = ("market1501", "Market-1501-v15.09.15", "Market-1501", "Market1501")
@@ -19,4 +19,4 @@ PUBLISHED = {
 
 def load_market1501(root_dir: str | Path) -> ReIDDataset:
     """Load `<root_dir>/market1501`; junk is left out everywhere, distractors stay in the gallery as pid 0."""
-    return load_person_archive(root_dir, "market1501", FOLDERS, PUBLISHED, NUM_CAMERAS)
+    return load_archive(root_dir, Archive("market1501", FOLDERS, PUBLISHED, NUM_CAMERAS))

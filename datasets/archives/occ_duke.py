@@ -5,7 +5,7 @@ Reference: Miao et al., Pose-Guided Feature Alignment for Occluded Person Re-ide
 
 from pathlib import Path
 
-from datasets.archives.common import load_person_archive
+from datasets.archives.folders import Archive, load_archive
 from datasets.bases import Published, ReIDDataset
 
 FOLDERS = (
@@ -22,4 +22,4 @@ PUBLISHED = {
 
 def load_occ_duke(root_dir: str | Path) -> ReIDDataset:
     """Load `<root_dir>/Occluded_Duke`."""
-    return load_person_archive(root_dir, "occ_duke", FOLDERS, PUBLISHED, NUM_CAMERAS)
+    return load_archive(root_dir, Archive("occ_duke", FOLDERS, PUBLISHED, NUM_CAMERAS))

@@ -25,6 +25,7 @@ from datasets.archives.cross_modal import (
     unpaired_notes,
 )
 from datasets.archives.find import find_folder, has_entries
+from datasets.archives.matlab import read_variables
 from datasets.bases import Sample
 from datasets.multimodal import MultiModalDataset, SearchTest
 from datasets.test_set import Labels, Trial
@@ -131,15 +132,7 @@ def read_orders(file: Path, counts: Mapping[tuple[int, int], int]) -> Orders:
     `counts` says how many images each has. Raises DataError where the file is no such table, or knows other numbers of
     images.
     """
-    from scipy.io import loadmat  # slow to import
-
-    try:
-        content = loadmat(file)
-    except Exception as error:  # each damage has an error of its own
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(
-            f"'{file}' cannot be read as a MATLAB file ({reason}); get it again, or take it away"
-        ) from error
+    content = read_variables(file, "get it again, or take it away")
     cameras = np.asarray(content.get("rand_perm_cam"), dtype=object).ravel()
     if len(cameras) != len(CAMERAS):
         raise DataError(

@@ -122,7 +122,7 @@ def read_rows(
     if not csv_path.exists():
         columns = ",".join((HEADER, *more))
         raise DataError(f"DATASETS.TABLE: no file '{csv_path}'; give the path of a CSV with the columns {columns}")
-    lines = _fields_of_lines(csv_path, read_text(csv_path, "DATASETS.TABLE"))
+    lines = fields_of_lines(csv_path, read_text(csv_path, "DATASETS.TABLE"))
     where, names = next(lines, (f"{csv_path}:1", []))
     columns = _check_header(where, names, more)
     rows: list[Row] = []
@@ -144,7 +144,7 @@ def read_rows(
     return columns, rows, junk
 
 
-def _fields_of_lines(csv_path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+def fields_of_lines(csv_path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield ("file:line", fields without outer spaces) of every line that is not blank."""
     reader = csv.reader(io.StringIO(f"{text}\n", newline=""), skipinitialspace=True)
     start = 1

@@ -134,6 +134,12 @@ def _notes(
         {pids[row.pid] for row in rows if (row.split == "train") is is_trained} for is_trained in (True, False)
     )
     yield from shared_identity_notes(csv_path, trained, tested)
+    mute = [row for row in rows if row.split == "query" and row.modality == VIS and not row.caption]
+    if mute:
+        yield (
+            f"table '{csv_path}': {len(mute):,} RGB images of split query have no caption, so nothing is searched with "
+            f"them, e.g. '{mute[0].path}'; RGB images are searched in split test or gallery"
+        )
     shown = {row.pid for row in rows if row.split == "train" and row.modality == VIS}
     unseen = {row.pid for row in rows if row.split == "train"} - shown
     if unseen:

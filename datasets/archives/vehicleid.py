@@ -13,6 +13,7 @@ from datasets.archives.common import check_listed, read_labelled_list
 from datasets.archives.find import does_not_exist, find_folder, is_image_name
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import junk_notes
+from datasets.test_set import Trial
 from utils.errors import DataError
 
 FOLDERS = ("VehicleID_V1.0", "VehicleID")
@@ -51,7 +52,11 @@ def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10,
             "query": Published(images=(), ids=(test_size,)),
             "gallery": Published(images=(test_size,), ids=(test_size,)),
         },
-        trials=tuple((np.flatnonzero(~drawn[order]), np.flatnonzero(drawn[order])) for drawn in is_gallery),
+        trials=tuple(
+            Trial("", draw, np.flatnonzero(~drawn[order]), np.flatnonzero(drawn[order]))
+            for draw, drawn in enumerate(is_gallery)
+        ),
+        junk=None,
         notes=(*notes, *test_notes),
         has_cameras=False,
         no_train=no_train,

@@ -18,6 +18,7 @@ from datasets.synthetic.once import ensure_drawn, write_lines
 from datasets.synthetic.plan import Shot, look_of, plan_identities, plan_shots, take_shots
 from utils.errors import DataError
 from utils.paths import user_path
+from utils.progress import over
 
 VERSION = "1"  # of the drawing: a folder of another version is drawn again
 NUM_TRAIN_IDS, NUM_TEST_IDS = 180, 70
@@ -56,7 +57,7 @@ def draw_synthetic_veri(
     for name in ("image_train", "image_query", "image_test"):
         (folder / name).mkdir(parents=True)
     drawn = {"train": [], "test": []}
-    for identity in plan_identities(seed, num_train_ids, num_test_ids):
+    for identity in over(plan_identities(seed, num_train_ids, num_test_ids), "draw synthetic VeRi", "vehicle"):
         look = look_of(seed, identity)
         for shot, photo in take_shots(look, plan_shots(seed, identity), seed):
             path = folder / f"image_{identity.split}" / shot.name

@@ -20,7 +20,7 @@ class MERLinear(nn.Module):
     every modality begins with the layer as it was. Raises ConfigError for a rank outside 1..min(in, out).
     """
 
-    def __init__(self, linear: nn.Linear, modalities: Sequence[str], rank: int = 4, alpha: float = 1.0) -> None:
+    def __init__(self, linear: nn.Linear, modalities: Sequence[str], rank: int, alpha: float) -> None:
         super().__init__()
         check_rank("MODEL.MULTIMODAL.RANK", rank, linear)
         self.weight = linear.weight

@@ -48,7 +48,7 @@ def _figures(
     test: TestSet, embedded: Embedded, options: RankOptions, parts: Sequence[torch.Tensor], unit: bool
 ) -> tuple[float, float]:
     """Return mAP and Rank-1 of an embedding that is made of these parts [N, d] alone."""
-    feat = torch.cat([*parts], dim=1)
+    feat = torch.cat([*parts], dim=1).float()
     metrics = mean_metrics(test, embedded._replace(feat=F.normalize(feat, dim=1) if unit else feat), options)
     return metrics["mAP"], metrics["Rank-1"]
 

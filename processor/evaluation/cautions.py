@@ -22,7 +22,7 @@ def image_sets(loaders: Iterable[DataLoader]) -> list[ImageDataset]:
     return [images for loader in loaders if isinstance(loader, ImageLoader) for images in loader.image_sets]
 
 
-def rows_of(loader: DataLoader) -> str:
+def kind_of_rows(loader: DataLoader) -> str:
     """Return what the rows of a test's loader are, as the log calls them."""
     if isinstance(loader.dataset, ModalImages):
         return f"{loader.dataset.modality} images"
@@ -35,8 +35,8 @@ def cautions(loaders: Sequence[DataLoader], feat: torch.Tensor) -> tuple[str, ..
     Embeddings that are alike are logged as a warning, too; of damaged images `embed` has told. Images and captions lie
     apart, so each loader's rows are looked at by themselves.
     """
-    parts = feat.split([len(loader.dataset) for loader in loaders]) if loaders else [feat]
-    names = [rows_of(loader) for loader in loaders] or ["images"]
+    parts = feat.split([len(loader.dataset) for loader in loaders]) if len(loaders) > 1 else [feat]
+    names = [kind_of_rows(loader) for loader in loaders] or ["images"]
     alike = [line for part, name in zip(parts, names, strict=True) if (line := collapse(part, name))]
     for line in alike:
         logger.warning("%s", line)
@@ -47,8 +47,8 @@ def cautions(loaders: Sequence[DataLoader], feat: torch.Tensor) -> tuple[str, ..
 def collapse(feat: torch.Tensor, name: str = "images") -> str:
     """Return what to say of embeddings [N, D] of `name` that all have one direction, '' of others."""
     parts = feat.split(ROWS_AT_ONCE)
-    middle = sum(F.normalize(part, dim=1).sum(0) for part in parts) / max(len(feat), 1)
-    apart = sum(float((F.normalize(part, dim=1) - middle).square().sum()) for part in parts) / max(len(feat), 1)
+    middle = sum(F.normalize(part.float(), dim=1).sum(0) for part in parts) / max(len(feat), 1)
+    apart = sum(float((F.normalize(part.float(), dim=1) - middle).square().sum()) for part in parts) / max(len(feat), 1)
     if len(feat) < 2 or not apart < ALIKE:  # NaN is refused where distances are made
         return ""
     return (

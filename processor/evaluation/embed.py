@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,25 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.modalities import TEXT
 from datasets.batch import Batch
 from datasets.make_transforms import make_modality_transforms, make_transforms
+from datasets.test_set import TestSet
 from datasets.transforms import BatchTransform, brightness
 from model.layers.kernel import choose_attention
-from processor.evaluation.cautions import image_sets, rows_of
+from processor.evaluation.cautions import image_sets, kind_of_rows
+from processor.evaluation.store import FLOAT32, room_for, rows_of
 from utils.device import announce_amp, autocast, resolve_amp
 from utils.distributed import gather_shards, num_processes
 from utils.errors import ConfigError
 from utils.interrupts import check
+from utils.progress import over
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by name: the autocast type
-COPIES = 3  # of the features that a GPU must have room for: they, their parts in a ranking, and what that allocates
 MOVED = ("camids", "viewids", "caption_ids")  # of a batch, beside its images
 PHOTOS = ("vis", "nir")  # the modalities whose brightness says something of the scene: a drawing's does not
 FUSED_AT_ONCE = 1024  # queries or gallery items of several rows
@@ -46,13 +46,17 @@ class Embedding(NamedTuple):
     unit: bool  # L2-normalise what is compared: where the model fuses, that is what it makes of the rows
     amp: torch.dtype | None  # the autocast type of the model, None = float32 throughout
     fuse: Fuse | None  # ([Q, n, D], valid [Q, n]) -> [Q, D]: queries of several items, tracklets; None: by the model
+    tracklets: str = "mean"  # mean | max of the images of a row
     part_weights: tuple[float, ...] = ()  # of the branches in a similarity, see `weigh_parts`; () = as the model has it
+    store: str = FLOAT32  # one of STORES: how the embeddings of all rows are kept
+    folder: str = ""  # of the file of store disk
 
 
 class Embedded(NamedTuple):
     """What the rows of loaders became, in their order."""
 
-    feat: torch.Tensor  # float32 [N, D], on the model's device, or on the CPU where a GPU has no room for them
+    feat: torch.Tensor  # [N, D], float32 or as `Embedding.store` says, on the model's device, or on the CPU where a GPU
+    # has no room for them
     luma: np.ndarray  # float32 [N]: brightness of the clean image in 0..1, NaN where there is none
     precision: str  # in which the model ran, a key of PRECISIONS
     fuse: Fuse | None = None  # as in `Embedding`, that of the model where there it is None
@@ -77,7 +81,10 @@ def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> E
         unit=cfg.TEST.FEAT_NORM == "yes",
         amp=None if exact else resolve_amp(cfg.TEST.AMP, device, "TEST.AMP"),
         fuse=fuse,
+        tracklets=cfg.TEST.TRACKLETS,
         part_weights=tuple(cfg.TEST.PART_WEIGHTS),
+        store=cfg.TEST.FEATURES,
+        folder=cfg.OUTPUT_DIR,
     )
 
 
@@ -148,11 +155,14 @@ def fuse_by_model(feat: torch.Tensor, valid: torch.Tensor, model: nn.Module, uni
 
 @torch.inference_mode()
 def vectors(embedded: Embedded, rows: np.ndarray) -> torch.Tensor:
-    """Return what is compared of queries or gallery items, float32 [Q, D]: `rows` are [Q], or [Q, n] that are fused."""
+    """Return what is compared of queries or gallery items, [Q, D]: `rows` are [Q], or [Q, n] that are fused.
+
+    What is fused is float32; single rows are as they are kept, and no copy where they follow one another.
+    """
     if rows.ndim == 1:
-        return embedded.feat[rows]
+        return rows_of(embedded.feat, rows)
     parts = torch.from_numpy(rows).to(embedded.feat.device).split(FUSED_AT_ONCE)
-    return torch.cat([embedded.fuse(embedded.feat[part.clamp(min=0)], part >= 0) for part in parts])
+    return torch.cat([embedded.fuse(embedded.feat[part.clamp(min=0)].float(), part >= 0) for part in parts])
 
 
 def encode_by_model(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -193,12 +203,12 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     luma = torch.full((total,), torch.nan, device=device)
     feat, stop = None, 0
     for loader in loaders:
-        for batch in tqdm(loader, desc="embed", disable=not sys.stderr.isatty(), leave=False):
+        for batch in over(loader, "embed"):
             check()
             prepared = how.prepare(batch)
             part = embed_batch(model, prepared, how)
             start, stop = stop, stop + len(part)
-            feat = _room_for(part, total) if feat is None else feat
+            feat = room_for(part, total, how.store, how.folder) if feat is None else feat
             feat[start:stop].copy_(part, non_blocking=True)
             if "brightness" in prepared:
                 luma[start:stop] = prepared["brightness"]
@@ -207,7 +217,7 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     for images in image_sets(loaders):
         images.tell_damage()
     precision = precision_name(how.amp)
-    embedded = " and ".join(f"{len(loader.dataset)} {rows_of(loader)}" for loader in loaders)
+    embedded = " and ".join(f"{len(loader.dataset)} {kind_of_rows(loader)}" for loader in loaders)
     logger.info("%s embedded in %s on %s", embedded, precision, device)
     fuse = how.fuse or functools.partial(fuse_by_model, model=model, unit=how.unit)
     return Embedded(feat, luma, precision, fuse)
@@ -231,19 +241,24 @@ def embed_batch(model: nn.Module, batch: Batch, how: Embedding) -> torch.Tensor:
     return F.normalize(feat, dim=1) if how.unit and how.fuse is not None else feat
 
 
-def _room_for(part: torch.Tensor, total: int) -> torch.Tensor:
-    """Return an empty float32 [total, D] for rows like `part` [B, D], on its device.
+def embed_test(model: nn.Module, test: TestSet, how: Embedding) -> Embedded:
+    """Return what the rows of a test set become: of a tracklet what `how` makes of its frames' embeddings."""
+    if test.lengths is None:
+        return embed(model, test.loaders, how)
+    embedded = pool_images(embed(model, test.loaders, how._replace(unit=False)), test.lengths, how.tracklets)
+    return embedded._replace(feat=F.normalize(embedded.feat, dim=1)) if how.unit else embedded
 
-    Where a GPU lacks the room it is in pinned CPU memory, to which copies need not wait; not where processes share the
-    loader, for they exchange features between their GPUs.
+
+@torch.inference_mode()
+def pool_images(embedded: Embedded, lengths: np.ndarray, pool: str) -> Embedded:
+    """Return one embedding for each row of `lengths` [N] images, one after the other: their mean or max, by `pool`.
+
+    The brightness of a row is the mean over its images.
     """
-    shape = (total, part.shape[1])
-    if part.is_cuda and num_processes() == 1:
-        unused = torch.cuda.memory_reserved(part.device) - torch.cuda.memory_allocated(part.device)
-        free = torch.cuda.mem_get_info(part.device)[0] + unused
-        if COPIES * total * part.shape[1] * part.itemsize > free:
-            return torch.empty(shape, pin_memory=True)
-    return torch.empty(shape, device=part.device)
+    counts = torch.from_numpy(lengths)
+    feat = torch.segment_reduce(embedded.feat.float(), pool, lengths=counts.to(embedded.feat.device))
+    luma = torch.segment_reduce(torch.from_numpy(embedded.luma), "mean", lengths=counts).numpy()
+    return embedded._replace(feat=feat.to(embedded.feat.dtype), luma=luma)
 
 
 def _gather(values: torch.Tensor, loaders: Sequence[DataLoader]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +13,19 @@ from configs.keys.multimodal import NAME as MULTIMODAL
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import OWN_IMAGE, TestSet, Trial, first_items, query_names, same_camera
 from processor.evaluation.cautions import cautions, image_sets
-from processor.evaluation.embed import Embedded, embed, make_embedding, vectors
+from processor.evaluation.embed import Embedded, embed_test, make_embedding, vectors
 from utils.ap_rules import STANDARD, marked_metric
+from utils.ranking.blocks import Look, look_at, no_looks
 from utils.ranking.distance import Distances
-from utils.ranking.protocol import Protocol
-from utils.ranking.rank import Ranking, make_distances, rank
+from utils.ranking.protocol import Protocol, group
+from utils.ranking.rank import Ranker, Ranking, make_distances
 from utils.statistics.bootstrap import query_values
 from utils.test_folder import METRICS, VIEW, TestResult
 
 logger = logging.getLogger(__name__)
+
+
+Watch = Callable[[int, Ranker], Sequence[Look]]  # number of a trial, what ranks it -> what sees its distances after it
 
 
 class RankOptions(NamedTuple):
@@ -67,7 +71,7 @@ def do_inference(cfg: CfgNode, model: nn.Module, data: ReIDData) -> dict[str, An
     all trials); see `utils.test_folder.TestResult`. The model is left in eval mode.
     """
     how = make_embedding(cfg, next(model.parameters()).device)
-    return evaluate(data.test, embed(model, data.test.loaders, how), rank_options(cfg)).flat()
+    return evaluate(data.test, embed_test(model, data.test, how), rank_options(cfg)).flat()
 
 
 def rank_options(cfg: CfgNode) -> RankOptions:
@@ -135,8 +139,8 @@ def _junk(test: TestSet, trial: Trial, start: int, stop: int) -> np.ndarray:
     return junk
 
 
-def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Searched | None = None) -> TestResult:
-    """Return the figures of a test set whose rows are embedded; `first` is its first trial where that is made already.
+def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, watch: Watch = no_looks) -> TestResult:
+    """Return the figures of a test set whose rows are embedded; what `watch` returns sees all distances, too.
 
     The draws of one set are averaged; several sets each have their figures in `sets`, and the metrics are their mean by
     `TestSet.set_weights`.
@@ -144,7 +148,7 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
     weights = test.set_weights()
     rankings: dict[str, list[Ranking]] = {name: [] for name in weights}
     tables = []
-    for searched, ranking in rank_trials(test, embedded, options, first):
+    for searched, ranking in rank_trials(test, embedded, options, watch):
         rankings[searched.trial.set].append(ranking)
         tables.append(_query_table(test, embedded.luma, searched, ranking))
         if len(weights) > 1:
@@ -172,20 +176,23 @@ def evaluate(test: TestSet, embedded: Embedded, options: RankOptions, first: Sea
 
 
 def rank_trials(
-    test: TestSet, embedded: Embedded, options: RankOptions, first: Searched | None = None
+    test: TestSet, embedded: Embedded, options: RankOptions, watch: Watch = no_looks
 ) -> Iterator[tuple[Searched, Ranking]]:
-    """Yield each trial of a test set, searched and ranked; `first` as in `evaluate`."""
+    """Yield each trial of a test set, searched and ranked; `watch` as in `evaluate`."""
     gallery = Gallery(embedded)
     for number, trial in enumerate(test.trials):
-        known = first if number == 0 else None
-        searched = known or search_trial(test, embedded, options, trial, gallery)
-        yield searched, rank_searched(test, searched, options)
+        searched = search_trial(test, embedded, options, trial, gallery)
+        yield searched, rank_searched(test, searched, options, functools.partial(watch, number))
 
 
-def rank_searched(test: TestSet, searched: Searched, options: RankOptions) -> Ranking:
-    """Return the `Ranking` of a trial of a test set."""
-    how = (options.max_rank, test.distinct, options.ap, options.depth)
-    return rank(searched.distances, searched.protocol, *how)
+def rank_searched(
+    test: TestSet, searched: Searched, options: RankOptions, looks_of: Callable[[Ranker], Sequence[Look]] = no_looks
+) -> Ranking:
+    """Return the `Ranking` of a trial of a test set, whose distances `looks_of` its ranker see in the same pass."""
+    labels = group(searched.protocol, searched.distances.shape)
+    ranker = Ranker(labels, options.max_rank, test.distinct, options.ap, options.depth)
+    look_at(searched.distances, labels, [ranker, *looks_of(ranker)])
+    return ranker.ranking()
 
 
 def mean_metrics(test: TestSet, embedded: Embedded, options: RankOptions) -> dict[str, float]:

@@ -48,7 +48,7 @@ def score_modalities(
 def modality_gains(test: TestSet, embedded: Embedded, options: RankOptions, result: TestResult) -> list[Gain]:
     """Return what each modality adds to each set of several: the same queries with it and without it, paired.
 
-    Queries that have nothing else are left out.
+    Queries that have nothing else are left out; a modality is, where no query with a match has both.
     """
     gains, gallery = [], Gallery(embedded)
     for name, size in set_sizes(test).items():
@@ -56,18 +56,27 @@ def modality_gains(test: TestSet, embedded: Embedded, options: RankOptions, resu
         known = [modalities_of(test, trial) for trial in trials]
         of_set = result.per_query["set"] == name if result.sets else slice(None)
         whole, pids = result.per_query["ap"][of_set], result.per_query["pid"][of_set]
+        matched = np.split(~np.isnan(whole), np.cumsum([len(own) for own in known])[:-1])
         for modality in dict.fromkeys(item for own in known for item in own.T.ravel().tolist() if item):
-            pairs = [_without(trial, own == modality) for trial, own in zip(trials, known, strict=True)]
-            found = [one.ap for one, _ in _rankings(test, embedded, options, [one for one, _ in pairs], gallery)]
-            both = [values[np.concatenate([rows for _, rows in pairs])] for values in (whole, pids)]
-            gains.append(paired_gain(name, modality, both[0], np.concatenate(found), both[1]))
+            pairs = [_without(*one, modality) for one in zip(trials, known, matched, strict=True)]
+            rows = np.concatenate([rows for _, rows in pairs])
+            if rows.any():
+                thinned = [trial for trial, _ in pairs if len(trial.query)]
+                found = [one.ap for one, _ in _rankings(test, embedded, options, thinned, gallery)]
+                gains.append(paired_gain(name, modality, whole[rows], np.concatenate(found), pids[rows]))
     return adjusted(gains)
 
 
-def _without(trial: Trial, gone: np.ndarray) -> tuple[Trial, np.ndarray]:
-    """Return a trial without the items `gone` [Q, n], of the queries [Q] that had some of these and others, too."""
+def _without(trial: Trial, known: np.ndarray, matched: np.ndarray, modality: str) -> tuple[Trial, np.ndarray]:
+    """Return a trial without the items of a modality, of the queries [Q] that had some of these and others, too.
+
+    `known` [Q, n] are the modalities of its items; `matched` [Q] says which queries have a match in the gallery: where
+    none that is left does, none is left.
+    """
+    gone = known == modality
     left = np.where(gone, -1, trial.query)
     rows = gone.any(axis=1) & (left >= 0).any(axis=1)
+    rows &= (rows & matched).any()
     return trial._replace(query=left[rows]), rows
 
 

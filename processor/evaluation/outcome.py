@@ -12,10 +12,10 @@ from yacs.config import CfgNode
 from configs.compare import result_settings
 from datasets.make_dataloader import ReIDData
 from datasets.test_set import TestSet
-from processor.evaluation.analysis import analyse, pair_rates, save_analysis, shown_trials, verify_pairs
+from processor.evaluation.analysis import Analyst, pair_rates, save_analysis
 from processor.evaluation.branches import log_branches, score_branches
-from processor.evaluation.embed import embed, make_embedding
-from processor.evaluation.evaluate import evaluate, log_results, rank_options, search
+from processor.evaluation.embed import embed_test, make_embedding
+from processor.evaluation.evaluate import evaluate, log_results, rank_options
 from processor.evaluation.modalities import missing_scores, score_modalities
 from processor.provenance import data_differences, read_run, warn_of_other_settings
 from utils.digest import sha256_of
@@ -23,8 +23,8 @@ from utils.errors import ConfigError, DataError, RunError
 from utils.ranking.branches import write_branches
 from utils.ranking.set_scores import Gain, MissingScore, SetScore
 from utils.run_folder import epoch_of, make_folder
-from utils.statistics.bootstrap import interval
-from utils.test_folder import WITH_INTERVAL, TestFolder, TestResult, write_result
+from utils.statistics.bootstrap import intervals
+from utils.test_folder import METRICS, TestFolder, TestResult, write_result
 from utils.typed_csv import write_rows
 
 logger = logging.getLogger(__name__)
@@ -76,22 +76,19 @@ def evaluate_one(
     for old in folder.files:  # or a test that is killed, or leaves no report, would stand beside an older one's
         old.unlink(missing_ok=True)
     options, how = rank_options(cfg), make_embedding(cfg, next(model.parameters()).device)
-    embedded = embed(model, test.loaders, how)
-    searched = search(test, embedded, options)
-    result = evaluate(test, embedded, options, searched)
-    verification = verify_pairs(searched, cfg.TEST.ROC_FPR)
+    embedded = embed_test(model, test, how)
+    analyst = Analyst(cfg, test)
+    result = evaluate(test, embedded, options, analyst.watch)
     missing = missing_scores(test, embedded, options) if cfg.TEST.MISSING else []
     result = dataclasses.replace(
         result,
-        interval={metric: interval(result.per_query, metric) for metric in WITH_INTERVAL},
-        pairs={} if verification is None else pair_rates(verification),
+        interval=intervals(result.per_query, METRICS),
+        pairs={} if analyst.verification is None else pair_rates(analyst.verification),
         missing={f"{one.removed:g}": one.mAP for one in missing},
     )
     analysis, scores, gains = None, [], []
     if cfg.TEST.REPORT:
-        numbers = shown_trials(test, result)
-        shown = {number: search(test, embedded, options, number) if number else searched for number in numbers}
-        analysis = analyse(cfg, test, searched, result, verification, shown)
+        analysis = analyst.analyse(result)
         scores, gains = score_modalities(test, embedded, options, result)
     log_results(result, f"Test Results - {test.title} - {facts['weight']}")
     branches = None

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from datasets.loader import Loader
 from datasets.test_set import TestSet
 from datasets.torch_datasets import ImageDataset, collate
-from processor.evaluation.embed import Embedded, mean_direction, precision_name
+from processor.evaluation.embed import Embedded, mean_direction, pool_images, precision_name
 from processor.evaluation.evaluate import RankOptions, evaluate
 from utils.ap_rules import STANDARD
 from utils.test_folder import TestResult
@@ -33,7 +33,10 @@ def raw_pixel_results(test: TestSet, max_rank: int, ap: str = STANDARD) -> TestR
     """Return the results of nearest neighbours on a test set's images, shrunk to 32 x 32 RGB; `ap` of AP_RULES."""
     feat = raw_pixel_features([_shrunk(loader) for loader in test.loaders])
     luma = np.full(len(feat), np.nan, dtype=np.float32)
-    return evaluate(test, Embedded(feat, luma, precision_name(None), mean_direction), RankOptions(max_rank, ap=ap))
+    embedded = Embedded(feat, luma, precision_name(None), mean_direction)
+    if test.lengths is not None:
+        embedded = pool_images(embedded, test.lengths, "mean")
+    return evaluate(test, embedded, RankOptions(max_rank, ap=ap))
 
 
 def _shrunk(loader: DataLoader) -> DataLoader:

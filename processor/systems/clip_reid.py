@@ -22,6 +22,7 @@ from losses.clip_reid import make_image_loss, make_prompt_loss
 from losses.cross_modal import I2T, IMAGE, TEXT, image_text_logits
 from model import ModelOutput
 from processor.evaluation.embed import embed, make_embedding
+from processor.evaluation.store import FLOAT32
 from processor.provenance import read_run
 from processor.stage import Stage
 from processor.systems.transreid import assemble, forward_images, step_settings
@@ -102,7 +103,9 @@ def _cached_features(
     cfg: CfgNode, model: nn.Module, data: ReIDData, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return f_p [N, D] of all training images, not augmented and without side information, and their pids [N]."""
-    how = make_embedding(cfg, device)._replace(encode=_encode_plain, flip=False, unit=False, part_weights=())
+    how = make_embedding(cfg, device)._replace(
+        encode=_encode_plain, flip=False, unit=False, part_weights=(), store=FLOAT32
+    )
     features = embed(model, (data.train_loader_normal,), how).feat.clone()  # of inference mode: no gradient may use it
     samples = data.train_loader_normal.dataset.samples
     return features, torch.tensor([sample.pid for sample in samples])

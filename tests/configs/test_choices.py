@@ -20,6 +20,7 @@ from model.layers.heads import HEADS
 from model.make_model import FAMILIES
 from model.outputs import ModelOutput
 from model.weights import pretrained
+from processor.evaluation import store
 from processor.systems import SYSTEMS
 from solver import scheduler
 from solver.make_optimizer import build_optimizer
@@ -30,6 +31,7 @@ from utils.errors import ConfigError
 FEAT_SRCS = ("LOSS.TRIPLET.FEAT_SRC", "LOSS.TRIPLETX.FEAT_SRC", "LOSS.SUPCON.FEAT_SRC")
 TABLES = [
     ("MODEL.NAME", FAMILIES),
+    ("TEST.FEATURES", store.STORES),
     ("MODEL.NAME", SYSTEMS),
     ("MODEL.NAME", WEIGHTS),
     ("MODEL.NAME", LAYOUTS),

@@ -10,12 +10,27 @@ from tests.configs.recipes import RECIPE_FILES, ROOT, flat, header, load, name_o
 
 PEOPLE = {"INPUT.SIZE_TRAIN": [256, 128], "INPUT.SIZE_TEST": [256, 128]}
 VEHICLES = {"INPUT.SIZE_TRAIN": [256, 256], "INPUT.SIZE_TEST": [256, 256], "DATASETS.NAMES": ("veri",)}
+NAMES, TESTS = "DATASETS.NAMES", "DATASETS.TESTS"
+UNFLIPPED = {"INPUT.PROB": 0.0}  # a mirrored flank is another animal's
 CENTER = {"MODEL.IF_WITH_CENTER": "yes"}
 RECIPES = {
     "Market/resnet50": PEOPLE,
     "Market/resnet50_center": PEOPLE | CENTER,
     "VeRi/resnet50": VEHICLES,
     "VeRi/resnet50_center": VEHICLES | CENTER,
+    "CUHK03-NP/resnet50_labelled": PEOPLE | {NAMES: ("cuhk03_labelled",)},
+    "CUHK03-NP/resnet50_detected": PEOPLE | {NAMES: ("cuhk03_detected",)},
+    "VERI-Wild/resnet50": VEHICLES
+    | {NAMES: ("veri_wild_3000",), TESTS: ("veri_wild_3000", "veri_wild_5000", "veri_wild_10000")},
+    "Occluded-REID/resnet50": PEOPLE | {TESTS: ("occluded_reid",)},
+    "P-DukeMTMC/resnet50": PEOPLE | {NAMES: ("p_dukemtmc",)},
+    "Partial-REID/resnet50": PEOPLE | {TESTS: ("partial_reid", "partial_reid_occluded")},
+    "LaST/resnet50": PEOPLE | {NAMES: ("last",)},
+    "PRAI-1581/resnet50": PEOPLE | {NAMES: ("prai1581",)},
+    "ATRW/resnet50": UNFLIPPED | {NAMES: ("atrw",), "INPUT.SIZE_TRAIN": [128, 256], "INPUT.SIZE_TEST": [128, 256]},
+    "MARS/resnet50": PEOPLE | {NAMES: ("mars",)},
+    "iLIDS-VID/resnet50": PEOPLE | {NAMES: ("ilids_vid",)},
+    "Wildlife/resnet50": VEHICLES | UNFLIPPED | {NAMES: ("wildlife",), "DATASETS.WILDLIFE": "data/metadata.csv"},
 }
 SHARED = {  # what differs from the defaults
     "INPUT.FILTER_TRAIN": "bilinear",
@@ -66,7 +81,9 @@ def test_a_recipe_resolves_to_the_table_and_to_the_defaults_elsewhere(name):
     folder = {"OUTPUT_DIR": "logs/" + name.lower().replace("/", "_")}
     own = {"LOSS.BRANCHES.REDUCE": "halves"}  # '' in the defaults
     assert resolved == flat(get_cfg_defaults()) | own | SHARED | RECIPES[name] | folder
-    assert {key: resolved[key] for key in TRICKS} == TRICKS
+    assert {key: resolved[key] for key in TRICKS} == TRICKS | {
+        key: value for key, value in RECIPES[name].items() if key in TRICKS
+    }
 
 
 def test_every_strong_baseline_is_in_the_table():

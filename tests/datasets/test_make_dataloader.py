@@ -253,6 +253,7 @@ def test_every_name_of_the_configuration_has_a_loader(tiny_config):
         if name.startswith("synthetic"):  # draw their images instead of missing them
             continue
         opts = ["DATASETS.ROOT_DIR", "/nowhere", "DATASETS.TABLE", "/nowhere/x.csv"]
+        opts += ["DATASETS.WILDLIFE", "/nowhere/y.csv"]
         read = make_caption_datasets if name in CAPTIONED else make_datasets
         read = make_multimodal_datasets if name in MULTIMODAL else read
         with pytest.raises(DataError, match="/nowhere"):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from configs import load_cfg
 from datasets import make_dataloader, pixel_cache
@@ -149,7 +150,7 @@ def _build(folder: str, paths: list[str], delay: float) -> None:
         return read_image(*args)
 
     pixel_cache.read_image = slow
-    pixel_cache.tqdm.set_lock(threading.RLock())  # forks share tqdm's own, which a killed one would hold for ever
+    tqdm.set_lock(threading.RLock())  # forks share tqdm's own, which a killed one would hold for ever
     make_cache(folder, wanted(paths), 0)
 
 

@@ -20,6 +20,7 @@ from datasets.test_set import same_camera
 from tests.configs.recipes import ROOT
 from tests.datasets import vis_nir_trees as trees
 from tools.check import do_check
+from utils.errors import DataError
 
 SETS = {"SYSU-MM01": trees.write_sysu, "RegDB": trees.write_regdb, "LLCM": trees.write_llcm}
 LOAD = {"SYSU-MM01": load_sysu_mm01, "RegDB": load_regdb, "LLCM": load_llcm}
@@ -95,3 +96,10 @@ def test_queries_without_a_match_are_told_of_the_sets_that_make_the_score(root, 
     pids = [{search.items[row].pid for row in rows[:, 0]} for rows in (indoors[0].query, indoors[0].gallery)]
     assert not pids[0] <= pids[1]  # as its protocol has it
     assert len(search_findings("SYSU-MM01", change(search))) == told
+
+
+def test_a_set_without_any_match_is_refused_by_name(root):
+    search = load_sysu_mm01(root).test
+    nobody = [trial._replace(gallery=trial.gallery[:0]) for trial in search.trials if trial.set.startswith("indoor")]
+    with pytest.raises(DataError, match="no query of the set indoor single-shot has an image of its person in the"):
+        search_findings("SYSU-MM01", search._replace(trials=(*search.trials, *nobody)))

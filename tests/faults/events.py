@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def at_event(number: int, names: str = "", error: OSError | None = None) -> None
     _hook_saving(happens)
     if names:
         atexit.register(lambda: Path(names).write_text(json.dumps(seen)))
+
+
+def slow_disk(seconds: float = 0.1) -> None:
+    """Let each file of this process take so long to reach the disk."""
+    sync = os.fsync
+
+    def slowly(file: int) -> None:
+        time.sleep(seconds)
+        sync(file)
+
+    os.fsync = slowly
 
 
 def _hook_saving(happens: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """A tiny training and its test as commands, and what two of them must have in common to the last bit."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,12 +43,14 @@ class Places(NamedTuple):
         return args_for(self.config, "TEST.WEIGHT", weight, "OUTPUT_DIR", self.test, "TEST.REPORT", "False")
 
 
-def same_training(one: Path, two: Path, prefix: str = "transformer") -> bool:
+def same_training(
+    one: Path, two: Path, prefix: str = "transformer", epochs: Sequence[int] = range(1, EPOCHS + 1)
+) -> bool:
     """Return whether two run folders hold the same weights, optimizer, random states and records, and nothing half.
 
-    `prefix` begins the names of the checkpoints.
+    `prefix` begins the names of the checkpoints, which are those of `epochs`.
     """
-    for epoch in range(1, EPOCHS + 1):
+    for epoch in epochs:
         if not equal(*(load_file(folder / f"{prefix}_{epoch}.pth", "") for folder in (one, two))):
             return False
     states = [load_file(folder / "state_last.pth", "") for folder in (one, two)]

@@ -37,15 +37,20 @@ def make_run(folder: Path, epoch: int = 3, identity: str = "") -> Run:
     return SimpleNamespace(cfg=cfg_with(), folder=run, stage=stage, file_stage="", data=data, progress=progress)
 
 
+def keep(run: Run) -> None:
+    keep_checkpoint(run, run.stage.model, "")
+
+
 def another_epoch(run: Run, path: Path) -> None:
     other = make_run(run.folder.path, epoch=2, identity=run.progress["run"])
-    keep_checkpoint(other, run.folder.checkpoint(2))
+    keep(other)
     shutil.copyfile(run.folder.checkpoint(2), path)
 
 
 def another_run(run: Run, path: Path) -> None:
-    keep_checkpoint(make_run(run.folder.path.with_name("other")), path.with_name("x.pth"))
-    shutil.move(path.with_name("x.pth"), path)
+    other = make_run(run.folder.path.with_name("other"))
+    keep(other)
+    shutil.move(other.folder.checkpoint(3), path)
 
 
 def without_origin(run: Run, path: Path) -> None:
@@ -87,13 +92,13 @@ def test_what_is_not_the_checkpoint_of_this_epoch_is_written_anew(tmp_path, capl
     run, held = make_run(tmp_path / "run"), []
     path = run.folder.checkpoint(3)
     for name, damage in WRONG.items():
-        keep_checkpoint(run, path)
+        keep(run)
         digest = sha256_of(path)
         damage(run, path)
         if not recorded:  # as in a run of an older version, or one that was killed
             run.folder.record.unlink()
         caplog.clear()
-        heal_checkpoint(run, path)
+        heal_checkpoint(run, run.stage.model, "")
         healed = read_weights(path, "test")
         same = all(torch.equal(healed[key], value) for key, value in run.stage.model.state_dict().items())
         whole = same and sha256_of(path) == digest == read_record(run.folder).checkpoints[path.name]
@@ -107,18 +112,18 @@ def test_what_is_not_the_checkpoint_of_this_epoch_is_written_anew(tmp_path, capl
 def test_the_right_file_is_left_as_it_is(tmp_path, caplog, recorded):
     run = make_run(tmp_path / "run")
     path = run.folder.checkpoint(3)
-    keep_checkpoint(run, path)
+    keep(run)
     if not recorded:
         run.folder.record.unlink()
     before = path.stat()
-    heal_checkpoint(run, path)
+    heal_checkpoint(run, run.stage.model, "")
     assert path.stat() == before and not caplog.text
     assert read_record(run.folder).checkpoints == {path.name: sha256_of(path)}
 
 
 def test_a_new_run_in_a_folder_forgets_the_checkpoints_of_the_old_one(tmp_path):
     run = make_run(tmp_path)
-    keep_checkpoint(run, run.folder.checkpoint(3))
+    keep(run)
     identity = begin_record(run.folder, STAGES, None, "")
     assert identity != run.progress["run"] and read_record(run.folder) == (identity, {}, "")
 
@@ -127,7 +132,7 @@ def test_a_run_that_goes_on_keeps_its_identity_and_records_what_is_its_own(tmp_p
     run = make_run(tmp_path / "run")
     for epoch in (1, 2, 3):
         run.progress["epoch"] = epoch
-        keep_checkpoint(run, run.folder.checkpoint(epoch))
+        keep(run)
     record, identity = read_record(run.folder), run.progress["run"]
     assert begin_record(run.folder, STAGES, {"run": identity}, "") == identity and read_record(run.folder) == record
     another_run(run, run.folder.checkpoint(1))
@@ -140,7 +145,7 @@ def test_a_run_that_goes_on_keeps_its_identity_and_records_what_is_its_own(tmp_p
 def test_a_run_of_an_older_version_gets_an_identity_and_its_checkpoints_are_recorded(tmp_path):
     run = make_run(tmp_path / "run")
     run.progress["run"] = ""
-    keep_checkpoint(run, run.folder.checkpoint(3))
+    keep(run)
     run.folder.record.unlink()
     for _ in range(2):  # also where it is killed before its next state
         identity = begin_record(run.folder, STAGES, {}, "")
@@ -150,7 +155,7 @@ def test_a_run_of_an_older_version_gets_an_identity_and_its_checkpoints_are_reco
 
 def test_a_copied_state_makes_its_run_that_of_the_folder(tmp_path):
     run = make_run(tmp_path / "run")
-    keep_checkpoint(run, run.folder.checkpoint(3))
+    keep(run)
     assert begin_record(run.folder, STAGES, {"run": "the other's"}, "") == "the other's"
     assert read_record(run.folder) == ("the other's", {}, "")
 

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from processor.evaluation.analysis import Analysis, save_analysis
+from configs import get_cfg_defaults
+from datasets.test_set import Trial, same_camera
+from processor.evaluation.analysis import Analysis, Analyst, save_analysis
+from processor.evaluation.embed import Embedded
+from processor.evaluation.evaluate import RankOptions, evaluate
 from tests.faults.mistakes import refusal
+from tests.processor.evaluation.sets import make_labels, make_test_set
 from tools import charts
 from tools.report import figures
 from tools.visualize.embedding import MAX_LEGEND, scatter
 from tools.visualize.ranks import main as ranks
+from utils.ranking.camera_pairs import camera_pair_slices
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import make_distances
 from utils.ranking.rank_list import MAX_JUNK, RIGHT, rank_lists
@@ -21,7 +27,6 @@ from utils.ranking.slices import (
     LEFT_OUT,
     MOST,
     Slice,
-    camera_pair_slices,
     mean_slices,
     query_slices,
     read_slices,
@@ -57,7 +62,7 @@ def test_a_camera_for_each_image_gives_as_many_rows_as_a_table_can_show(many):
 
 def test_the_report_of_them_is_small_and_says_what_is_left_out(many, tmp_path):
     folder = TestFolder(tmp_path)
-    save_analysis(Analysis(many, None, []), folder)
+    save_analysis(Analysis(many, None, [], []), folder)
     assert folder.slices.stat().st_size < 100_000
     rows = read_slices(folder.slices)
     assert str(rows) == str(many)  # as text: NaN is not equal to itself
@@ -144,18 +149,13 @@ def test_a_picture_has_room_for_some_ranks_only(tmp_path, capsys):
     assert "--topk got 100000, a picture has room for 100" in refusal(ranks, *words, capsys=capsys)
 
 
-def test_what_is_left_out_of_the_slices_is_logged(monkeypatch, caplog):
-    from types import SimpleNamespace
-
-    from processor.evaluation import analysis
-
-    monkeypatch.setattr(
-        analysis, "camera_pair_slices", lambda *_: [Slice(LEFT_OUT, "query cameras: 1 of 33", "", 0, 0, NAN, NAN)]
-    )
-    monkeypatch.setattr(analysis, "query_slices", lambda *_: [])
-    cfg = SimpleNamespace(LOSS=SimpleNamespace(BRIGHTNESS=SimpleNamespace(THRESH=0.35)))
-    searched = SimpleNamespace(distances=None, protocol=None, trial=SimpleNamespace(set=""))
-    result = SimpleNamespace(per_query={}, ap_rule="standard", sets={})
-    analysis.analyse(cfg, None, searched, result, None, {})
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "left out are query cameras: 1 of 33" in caplog.text
+def test_what_is_left_out_of_the_slices_is_logged(caplog):
+    rows = np.arange(MOST + 1)  # queries, each of its own camera, and one image of each identity
+    labels = make_labels(np.concatenate((rows, rows)), np.concatenate((rows, rows * 0 + 99)), np.zeros(2 * len(rows)))
+    test = make_test_set(labels, (Trial("", 0, rows, rows + len(rows)),), same_camera)
+    feat = torch.from_numpy(np.random.default_rng(0).normal(size=(2 * len(rows), 4)).astype(np.float32))
+    embedded = Embedded(feat, np.full(len(feat), np.nan, dtype=np.float32), "float32")
+    analyst = Analyst(get_cfg_defaults(), test)
+    analyst.analyse(evaluate(test, embedded, RankOptions(max_rank=5), analyst.watch))
+    told = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["left out are query cameras: 1 of 33" in record.getMessage() for record in told] == [True]

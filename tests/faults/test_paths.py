@@ -13,7 +13,7 @@ import pytest
 import run_phased_loss
 import test as test_command
 import train
-from datasets.archives.common import find_folder
+from datasets.archives.find import find_folder
 from datasets.archives.table import load_table
 from datasets.archives.veri import find_view_files
 from datasets.pixel_cache import find_cache

@@ -7,9 +7,8 @@ from torch import nn
 from model.layers.heads import make_neck
 from model.layers.masked_norm import MaskedNorm
 from model.layers.synced_norm import sync_norms
-from tests.ranks import run_in_group
+from tests.ranks import results_of_ranks
 from tests.tolerance import assert_rounded, jittered
-from utils.distributed import own_rank
 
 ROWS, WIDTH = 9, 5
 SPLIT = (6, 3)
@@ -104,21 +103,18 @@ def test_names_are_those_of_batch_normalisation():
     assert not make_norm().bias.requires_grad
 
 
-def train_shares(folder: str) -> None:
-    rank = own_rank()
+def train_share(rank: int) -> dict[str, dict]:
     results = {}
     for kind in MASKS:
         norm = make_norm()
         sync_norms(norm, torch.device("cpu"))
         results[kind] = results_of(norm, rows().split(SPLIT)[rank], mask_of(kind).split(SPLIT)[rank])
-    torch.save(results, f"{folder}/{rank}.pth")
+    return results
 
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    run_in_group(train_shares, str(folder))
-    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    return results_of_ranks(train_share, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("kind", MASKS)

@@ -59,6 +59,7 @@ def test_it_begins_as_the_layer_that_it_adapts():
         assert layer.lora_a[name].shape == (RANK, WIDTH) and layer.lora_b[name].shape == (HEIGHT, RANK)
         assert not layer.lora_b[name].any()
     assert layer.weight is linear.weight and layer.bias is linear.bias
+    assert repr(layer).startswith(f"MERLinear(\n  in_features={WIDTH}, out_features={HEIGHT}, scale={2 / RANK:g}\n")
     assert all(torch.equal(layer.get_parameter(name), value) for name, value in before.items())
 
 

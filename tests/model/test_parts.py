@@ -9,6 +9,7 @@ from model import make_model
 from model.parts import Part
 from tests.model import clips, trunks
 from tests.model.builds import make_tiny
+from tests.model.pcbs import make_pcb
 
 JPM = ("MODEL.JPM", True)
 SIDES = ("MODEL.SIE_CAMERA", True)
@@ -60,6 +61,14 @@ def check(model: nn.Module, table: dict[str, Part]) -> None:
 def test_every_parameter_is_in_the_part_of_the_table(case):
     opts, table = TABLE[case]
     check(make_tiny(*opts, cameras=4), table)
+
+
+def test_of_part_branches_the_trunk_and_its_copied_stage_are_the_trunk():
+    new = Part("new", 1, alike=True)
+    table = dict.fromkeys(("global_pool.", "part_pool.", "gate.", "reduction.", "bottleneck."), new)
+    table |= dict.fromkeys(("base.", "global_stage4."), Part("trunk", 1))
+    model = make_pcb(own_stage4=True, gate=True, global_pool="gem", part_pool="gem")
+    check(model, table | {"classifier.": Part("head", 1, alike=True)})
 
 
 def test_adapters_are_new_in_the_layer_of_their_block():

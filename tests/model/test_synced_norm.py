@@ -6,9 +6,8 @@ from torch import nn
 
 from model.layers.heads import make_neck
 from model.layers.synced_norm import SyncedNorm, sync_norms
-from tests.ranks import run_in_group
+from tests.ranks import results_of_ranks
 from tests.tolerance import assert_rounded, jittered
-from utils.distributed import own_rank
 
 CPU = torch.device("cpu")
 SPLIT = (5, 3)  # rows of each process: also unequal shares make the statistics of the whole batch
@@ -46,21 +45,18 @@ def train_twice(model: nn.Module, inputs: torch.Tensor) -> dict:
     return {"output": output.detach(), "input": leaf.grad, "weights": grads, "eval": evaluated, **model.state_dict()}
 
 
-def train_shares(folder: str) -> None:
-    rank = own_rank()
+def train_share(rank: int) -> dict[str, dict]:
     results = {}
     for kind in SHAPES:
         model = make_norm(kind)
         sync_norms(model, CPU)
         results[kind] = train_twice(model, make_inputs(kind).split(SPLIT)[rank])
-    torch.save(results, f"{folder}/{rank}.pth")
+    return results
 
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    run_in_group(train_shares, str(folder))
-    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    return results_of_ranks(train_share, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("kind", SHAPES)

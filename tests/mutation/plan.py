@@ -50,7 +50,13 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
     },
     "datasets/sampler": {"datasets/sampler.py": ("tests/datasets/test_sampler.py",)},
     "utils/ranking": {
+        "utils/ranking/blocks.py": ("tests/utils/ranking/test_blocks.py", "tests/utils/test_metrics.py"),
         "utils/ranking/branches.py": ("tests/processor/evaluation/test_branches.py",),
+        "utils/ranking/camera_pairs.py": (
+            "tests/utils/ranking/test_slices.py",
+            "tests/utils/ranking/test_junk_masks.py",
+            "tests/utils/ranking/test_blocks.py",
+        ),
         "utils/ranking/distance.py": (
             "tests/utils/ranking/test_distance.py",
             "tests/utils/test_metrics.py",
@@ -96,5 +102,11 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {  # module -> file -> its tests
             "tests/configs/test_text_losses.py",
             "tests/configs/test_set_losses.py",
         ),
+    },
+    "model/layers/masked_fusion": {"model/layers/masked_fusion.py": ("tests/model/test_masked_fusion.py",)},
+    "model/layers/masked_norm": {"model/layers/masked_norm.py": ("tests/model/test_masked_norm.py",)},
+    "model/layers/mer": {"model/layers/mer.py": ("tests/model/test_mer.py",)},
+    "model/pcb": {
+        "model/pcb.py": ("tests/model/test_pcb.py", "tests/model/test_parts.py", "tests/model/test_pcb_loading.py"),
     },
 }

@@ -2,16 +2,15 @@
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from datasets.make_dataloader import ReIDData
-from datasets.sampler import ShuffleSampler
 from model import ModelOutput
 from model.parts import Part
 from processor import make_stage
 from processor.stage import Stage
 from tests.cfgs import cfg_with
+from tests.processor.stage_runs import ENDLESS, failing_data
 from tests.reference import slow_image_text as slow
 
 SIZE, WIDTH, CLASSES, VOCABULARY, LENGTH = (4, 3), 6, 5, 30, 9
@@ -132,23 +131,6 @@ def slow_parts(output: ModelOutput, batch: dict, soft_label: float = 1.0, target
     }
 
 
-class Failing(list):
-    """Samples of which, once `reads` of them are read, none can be read any more."""
-
-    reads = 10**9
-
-    def __getitem__(self, row: int) -> dict:
-        self.reads -= 1
-        if self.reads < 0:
-            raise OSError("the disk is gone")
-        return super().__getitem__(row)
-
-
-def pairs_data(cfg: CfgNode, reads: int = 10**9) -> ReIDData:
+def pairs_data(cfg: CfgNode, reads: int = ENDLESS) -> ReIDData:
     """Return data of 24 pairs, whose files last for so many reads."""
-    rows = Failing(samples(24))
-    rows.reads = reads
-    sampler = ShuffleSampler([()] * len(rows), cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED)
-    loader = DataLoader(rows, cfg.SOLVER.IMS_PER_BATCH, sampler=sampler, generator=torch.Generator())
-    test = type("Test", (), {"fingerprint": "of test"})()
-    return ReIDData(loader, None, CLASSES, 1, 1, {"RSTPReid": test}, None, "of pairs")
+    return failing_data(cfg, samples(24), CLASSES, reads)

@@ -2,18 +2,16 @@
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from configs.modalities import MODALITIES, TEXT, VIS, sets_of
 from datasets.make_dataloader import ReIDData
-from datasets.sampler import ShuffleSampler
 from model import ModelOutput
 from model.parts import Part
 from processor import make_stage
 from processor.stage import Stage
 from tests.cfgs import cfg_with
-from tests.processor.irra_stages import Failing
+from tests.processor.stage_runs import ENDLESS, failing_data
 
 SIZE, WIDTH, CLASSES, VOCABULARY, LENGTH = (4, 3), 6, 5, 30, 9
 START, END = VOCABULARY - 2, VOCABULARY - 1
@@ -114,11 +112,6 @@ def ready_batch(count: int, seed: int = 0) -> dict:
     return batch | {"modalities": changed}
 
 
-def modal_data(cfg: CfgNode, reads: int = 10**9) -> ReIDData:
+def modal_data(cfg: CfgNode, reads: int = ENDLESS) -> ReIDData:
     """Return data of SAMPLES samples, whose files last for so many reads."""
-    rows = Failing(samples(SAMPLES))
-    rows.reads = reads
-    sampler = ShuffleSampler([()] * len(rows), cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.SEED)
-    loader = DataLoader(rows, cfg.SOLVER.IMS_PER_BATCH, sampler=sampler, generator=torch.Generator())
-    test = type("Test", (), {"fingerprint": "of test"})()
-    return ReIDData(loader, None, CLASSES, 1, 1, {"orbench": test}, None, "of samples")
+    return failing_data(cfg, samples(SAMPLES), CLASSES, reads)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from model.outputs import map_tensors
 from processor.step.gather import gather_batch
 from processor.step.wrapping import wrap
 from tests.processor.test_distill import ALL, BATCH, JPM, WIDE, loader_batch, student_stage
-from tests.ranks import run_in_group
+from tests.ranks import results_of_ranks
 from tests.teachers import write_teacher
 from tests.tolerance import bounds
 
@@ -36,11 +35,9 @@ def step(teacher: str, rank: int = 0, world_size: int = 1, gather: bool = True) 
     return gradients | {"projection": stage.criterion.distill.projection.weight.grad, "term": parts["distill"]}
 
 
-def keep_steps(teacher: str, folder: str) -> None:
-    """Write what a process of two has where losses see the batch of both, and where each sees its own share."""
-    rank, count = dist.get_rank(), dist.get_world_size()
-    found = {name: step(teacher, rank, count, name == "whole") for name in ("whole", "share")}
-    torch.save(found, Path(folder) / f"{rank}.pth")
+def steps(rank: int, teacher: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what a process of two has where losses see the batch of both, and where each sees its own share."""
+    return {name: step(teacher, rank, 2, name == "whole") for name in ("whole", "share")}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def ranks(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    run_in_group(keep_steps, teacher, str(folder))
-    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    return results_of_ranks(steps, tmp_path_factory.mktemp("ranks"), teacher)
 
 
 def test_two_processes_have_the_term_and_the_gradients_of_one(teacher, ranks):

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from processor import make_stage
-from processor.resume import find_state
 from processor.systems.irra import prepare_pairs, which_caption
-from processor.train import train_stages
 from tests.processor.irra_stages import (
     ALL,
     LENGTH,
@@ -22,11 +20,10 @@ from tests.processor.irra_stages import (
     ready_batch,
     slow_parts,
 )
-from utils.checkpoint import load_file
+from tests.processor.stage_runs import assert_a_broken_run_ends_alike, assert_formulas
 from utils.errors import ConfigError
 
 NAMES = "LOSS.TEXT.NAMES"
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 WEIGHTS = {"sdm": 1.0, "itc": 1.0, "cmpm": 1.0, "id": 0.5, "mlm": 0.25}
 OF_WEIGHTS = ("LOSS.TEXT.ID_W", 0.5, "LOSS.TEXT.MLM_W", 0.25)
 
@@ -41,16 +38,9 @@ OF_WEIGHTS = ("LOSS.TEXT.ID_W", 0.5, "LOSS.TEXT.MLM_W", 0.25)
 )
 def test_total_parts_and_gradients_are_the_formulas(opts, settings):
     stage, batch = irra_stage(NAMES, ALL, *OF_WEIGHTS, *opts), ready_batch(9)
-    total, parts = stage.criterion(stage.forward_batch(stage.model, batch), batch, stage.plan.at(1))
     exact = slow_parts(stage.forward_batch(stage.model, batch), batch, **settings)
-    assert list(parts) == ALL
-    for name, value in exact.items():
-        torch.testing.assert_close(parts[name], value.detach(), **CLOSE)
-    whole = sum(WEIGHTS[name] * value for name, value in exact.items())
-    torch.testing.assert_close(total, whole, **CLOSE)
-    weights = list(stage.model.parameters())
-    for got, expected in zip(torch.autograd.grad(total, weights), torch.autograd.grad(whole, weights), strict=True):
-        torch.testing.assert_close(got, expected, **CLOSE)
+    assert list(exact) == ALL
+    assert_formulas(stage, batch, exact, WEIGHTS)
 
 
 def test_the_temperature_is_that_of_sdm_and_itc():
@@ -205,24 +195,8 @@ def run_opts(folder: Path) -> tuple[object, ...]:
 
 
 def test_a_run_that_broke_off_ends_with_the_same_weights_bit_by_bit(tmp_path):
-    ends = {}
-    for name, reads in (("whole", 10**9), ("broken", 24 * 2 + 12)):  # within the third epoch
-        cfg = irra_cfg(*run_opts(tmp_path / name))
-        (tmp_path / name).mkdir()
-        torch.manual_seed(11)
-        if name == "broken":
-            with pytest.raises(OSError, match="the disk is gone"):
-                train_stages(cfg, irra_model(cfg), pairs_data(cfg, reads))
-            state = find_state(cfg, "of pairs")
-            assert state["epoch"] == 2
-            torch.manual_seed(99)
-            train_stages(cfg, irra_model(cfg, seed=8), pairs_data(cfg), state)
-        else:
-            train_stages(cfg, irra_model(cfg), pairs_data(cfg))
-        ends[name] = [load_file(tmp_path / name / f"irra_{epoch}.pth", "test") for epoch in range(1, 5)]
-    for one, two in zip(*ends.values(), strict=True):
-        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-    first, last = ends["whole"][0], ends["whole"][-1]
-    assert all(not torch.equal(first[key], last[key]) for key in first)
-    log = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    """It breaks within the third epoch."""
+    log = assert_a_broken_run_ends_alike(
+        *(tmp_path, lambda folder: irra_cfg(*run_opts(folder)), irra_model, pairs_data, 24 * 2 + 12, 2)
+    )
     assert all(f'"{name}": ' in log for name in (*ALL, "acc", "text_acc", "mlm_acc", "weight_mlm"))

@@ -10,8 +10,6 @@ import torch
 from configs.modalities import MODALITIES
 from datasets.transforms import brightness
 from processor import make_stage
-from processor.resume import find_state
-from processor.train import train_stages
 from tests.processor.modal_stages import (
     CALM,
     LENGTH,
@@ -23,10 +21,9 @@ from tests.processor.modal_stages import (
     raw_batch,
     ready_batch,
 )
+from tests.processor.stage_runs import assert_a_broken_run_ends_alike, assert_formulas
 from tests.reference import slow_alignment as slow
-from utils.checkpoint import load_file
 
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 COLOURS = [0.5, 0.4, 0.3], [0.25, 0.5, 0.2]  # mean and deviation
 NO_SMOOTHING = ("MODEL.IF_LABELSMOOTH", "off")
 
@@ -37,7 +34,6 @@ def step(stage: object, batch: dict, epoch: int = 4) -> tuple[torch.Tensor, dict
 
 def test_total_parts_and_gradients_are_the_formulas():
     stage, batch = modal_stage(*NO_SMOOTHING), ready_batch(6)
-    total, parts = step(stage, batch, epoch=2)
     output = stage.forward_batch(stage.model, batch)
     pids, valid = batch["pids"].tolist(), output.extra["valid"]
     assert 0.2 < valid.float().mean() < 0.8
@@ -47,14 +43,7 @@ def test_total_parts_and_gradients_are_the_formulas():
         "align": slow.of_sets(output.bnneck, valid, pids, stage.model.sets, 0.1),
         "norm": slow.penalty(rows, 3.0, 0.5),
     }
-    assert list(parts) == list(exact) and stage.plan.at(2).weights["align"] == pytest.approx(0.05)
-    for name, value in exact.items():
-        torch.testing.assert_close(parts[name], value.detach(), **CLOSE)
-    whole = exact["id"] + 0.05 * exact["align"] + 2e-3 * exact["norm"]
-    torch.testing.assert_close(total, whole, **CLOSE)
-    weights = list(stage.model.parameters())
-    for got, expected in zip(torch.autograd.grad(total, weights), torch.autograd.grad(whole, weights), strict=True):
-        torch.testing.assert_close(got, expected, **CLOSE)
+    assert_formulas(stage, batch, exact, {"id": 1, "align": 0.05, "norm": 2e-3}, epoch=2)
 
 
 def test_a_modality_that_no_sample_has_leaves_gradients_of_zero_and_the_rest_as_it_is():
@@ -147,25 +136,8 @@ def run_opts(folder: Path) -> tuple[object, ...]:
 
 
 def test_a_run_that_broke_off_ends_with_the_same_weights_bit_by_bit(tmp_path):
-    """Eleven steps an epoch: the last is clipped by the norms of the epoch."""
-    ends = {}
-    for name, reads in (("whole", 10**9), ("broken", SAMPLES + 14)):  # within the second epoch
-        cfg = modal_cfg(*run_opts(tmp_path / name))
-        (tmp_path / name).mkdir()
-        torch.manual_seed(11)
-        if name == "broken":
-            with pytest.raises(OSError, match="the disk is gone"):
-                train_stages(cfg, modal_model(cfg), modal_data(cfg, reads))
-            state = find_state(cfg, "of samples")
-            assert state["epoch"] == 1
-            torch.manual_seed(99)
-            train_stages(cfg, modal_model(cfg, seed=8), modal_data(cfg), state)
-        else:
-            train_stages(cfg, modal_model(cfg), modal_data(cfg))
-        ends[name] = [load_file(tmp_path / name / f"multimodal_{epoch}.pth", "test") for epoch in range(1, 4)]
-    for one, two in zip(*ends.values(), strict=True):
-        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-    first, last = ends["whole"][0], ends["whole"][-1]
-    assert all(not torch.equal(first[key], last[key]) for key in first)
-    log = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    """It breaks within the second epoch of eleven steps: the last is clipped by the norms of the epoch."""
+    log = assert_a_broken_run_ends_alike(
+        *(tmp_path, lambda folder: modal_cfg(*run_opts(folder)), modal_model, modal_data, SAMPLES + 14, 1)
+    )
     assert all(f'"{name}": ' in log for name in ("id", "align", "norm", "acc", "query_acc", "weight_align"))

@@ -12,12 +12,11 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
-from tools import charts, set_charts
+from tools import charts, set_charts, svg
 from utils.ranking.set_scores import Gain, MissingScore, SetScore
-from utils.ranking.slices import Slice
+from utils.ranking.slices import Slice, brightness_ranges
 
 NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -94,7 +93,7 @@ def figure_of(name: str) -> Figure:
 
 @cache
 def svg_of(name: str) -> str:
-    return charts.to_svg(FIGURES[name]())
+    return svg.to_svg(FIGURES[name]())
 
 
 @every_figure
@@ -129,44 +128,56 @@ def test_the_svg_is_sound_xml_that_a_page_can_scale_and_read_aloud(name):
 
 @every_figure
 def test_the_svg_needs_nothing_from_outside_and_leaves_the_page_alone(name):
-    svg = svg_of(name)
-    assert re.findall(r"https?:[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
-    assert not re.search(r"<(style|script|image|metadata|\?xml|!DOCTYPE|!--)", svg)
+    markup = svg_of(name)
+    assert re.findall(r"https?:[^\"]*", markup) == ["http://www.w3.org/2000/svg"]
+    assert not re.search(r"<(style|script|image|metadata|\?xml|!DOCTYPE|!--)", markup)
 
 
-def ids(svg: str) -> list[str]:
-    return [element.get("id") for element in ElementTree.fromstring(svg).iter() if element.get("id")]
+@every_figure
+def test_letters_and_colours_are_those_of_the_page(name):
+    markup = svg_of(name)
+    assert "font-family" not in markup
+    sizes = set(re.findall(r"font-size: ?([^;\"]*)", markup)) | set(re.findall(r"font: [^;\"]*", markup))
+    titles = {"10px"} if name in ("all slices", "no camera pairs", "nothing") else set()
+    exponents = {"6.3px"} if name.startswith("ROC") else set()  # of 10^-3 on its axis
+    assert {size.strip() for size in sizes} == {"9px"} | titles | exponents
+    plain = set(re.findall(r"(?<![(,-])#[0-9a-f]{6}", markup.split(">", 1)[1])) & svg.COLOURS.keys()
+    assert not plain, "a colour that a dark page cannot change"
+
+
+def ids(markup: str) -> list[str]:
+    return [element.get("id") for element in ElementTree.fromstring(markup).iter() if element.get("id")]
 
 
 def test_ids_are_unique_over_the_figures_of_a_page_and_references_stay_inside():
-    svgs = [svg_of(name) for name in FIGURES]
-    every_id = [name for svg in svgs for name in ids(svg)]
-    assert len(every_id) == len(set(every_id)) > 100
-    for svg in svgs:
-        assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= set(ids(svg))
+    markups = [svg_of(name) for name in FIGURES]
+    every_id = [name for markup in markups for name in ids(markup)]
+    assert len(every_id) == len(set(every_id)) > 50
+    for markup in markups:
+        assert set(re.findall(r'(?:href="|url\()#([^")]*)', markup)) <= set(ids(markup))
 
 
 @pytest.mark.parametrize("name", ["all slices", "distances", "lines"])
 def test_the_same_numbers_give_the_same_svg(name):
-    assert charts.to_svg(FIGURES[name]()) == svg_of(name)
+    assert svg.to_svg(FIGURES[name]()) == svg_of(name)
 
 
-def texts_of(svg: str) -> str:
-    return " ".join("".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text"))
+def texts_of(markup: str) -> str:
+    return " ".join("".join(text.itertext()) for text in ElementTree.fromstring(markup).iter(f"{SVG}text"))
 
 
 def test_markup_formulas_and_leading_underscores_are_shown_as_written():
     series = {"<b>&": ([1, 2], [0, 1]), "$x$": ([1, 2], [1, 0]), "_hidden": ([1, 2], [0, 0])}
-    shown = texts_of(charts.to_svg(charts.line_chart(series, "a $5 & $6 <i>", "epoch", "y", [(1, "$p$")])))
-    for words in ("<b>&", "$x$", "_hidden", "a $5 & $6 <i>", "$p$"):
+    shown = texts_of(svg.to_svg(charts.line_chart(series, "a $5 & $6 <i>", "epoch", "y", [(1, "$p$")])))
+    for words in ("<b>&", "$x$", "_hidden", "$p$"):
         assert words in shown
 
 
 def test_the_library_is_left_as_it_was():
     before = dict(matplotlib.rcParams)
-    charts.to_svg(FIGURES["lines"]())
+    svg.to_svg(FIGURES["lines"]())
     assert dict(matplotlib.rcParams) == before
-    code = "import sys; from tools import charts; charts.to_svg(charts.cmc_chart({'a': [1.0]})); "
+    code = "import sys; from tools import charts, svg; svg.to_svg(charts.cmc_chart({'a': [1.0]})); "
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
@@ -177,7 +188,8 @@ def test_a_png_is_written_whole_and_always_the_same(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (charts.WIDTH * charts.PNG_DPI, 1.2 * charts.WIDTH * charts.PNG_DPI)
+        size = charts.WIDTH * charts.PNG_DPI, charts.HEAT_HEIGHT * charts.PNG_DPI
+        assert image.size == pytest.approx(size, abs=1)
 
 
 def cells(figure: Figure) -> list[str]:
@@ -188,10 +200,11 @@ def test_the_heat_map_shows_the_pairs_and_leaves_empty_ones_out():
     slices = pairs(3)
     axes = charts.camera_pair_chart(slices).axes[0]
     np.testing.assert_equal(axes.collections[0].get_array().filled(NAN).ravel(), [part.mAP for part in slices])
-    expected = [f"{100 * part.mAP:.0f}" for part in slices if part.query != part.gallery]
+    expected = [f"{100 * part.mAP:.0f}\nn {part.num_query}" for part in slices if part.query != part.gallery]
     assert cells(axes.figure) == expected
     assert [axes.get_xlabel(), axes.get_ylabel()] == ["gallery camera", "query camera"]
     assert axes.yaxis_inverted(), "the first query camera is above"
+    assert "n" not in "".join(cells(charts.camera_pair_chart(pairs(7)))), "the note and the table tell it"
     assert len(cells(charts.camera_pair_chart(pairs(12)))) == 132 and not cells(charts.camera_pair_chart(pairs(13)))
 
 
@@ -212,7 +225,7 @@ def test_bars_show_map_rank1_and_the_number_of_queries():
     axes = charts.slice_chart(slices, "matches").axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.25, 0.0]
     np.testing.assert_equal(axes.lines[0].get_xdata(), [0.5, NAN])
-    assert cells(axes.figure) == ["25.0", "n = 1,234", "no valid query", "n = 0"]
+    assert cells(axes.figure) == ["25.0", "", "n = 1,234", "no query"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2-3"]
 
 
@@ -222,7 +235,7 @@ def test_both_histograms_sum_to_one_and_no_positive_pair_is_no_error():
         assert patch.get_data().values.sum() == pytest.approx(1)
     figure = charts.distance_chart(EDGES, np.zeros(40, dtype=int), NEGATIVE)
     assert figure.axes[0].patches[0].get_data().values.sum() == 0
-    assert "same identity (0 pairs)" in texts_of(charts.to_svg(figure))
+    assert "same identity (0 pairs)" in texts_of(svg.to_svg(figure))
 
 
 def test_the_roc_starts_at_the_smallest_rate_that_a_logarithmic_axis_can_show():
@@ -255,6 +268,18 @@ def test_every_series_looks_different_as_long_as_there_are_colours_and_styles():
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 15
 
 
-def test_a_long_title_is_wrapped():
-    title = next(text for text in FIGURES["lines"]().findobj(Text) if text.get_text().startswith("Loss of"))
-    assert "\n" in title.get_text()
+@pytest.mark.parametrize(("highest", "end"), [(0.0, 0.1), (0.034, 0.1), (0.3, 0.3), (0.301, 0.4), (1.0, 1.0)])
+def test_the_axis_of_bars_ends_at_the_tens_of_percent_above_all_of_them(highest, end):
+    slices = [Slice("viewpoint", "0", "", 5, 3, highest / 2, highest), Slice("matches", "1", "", 0, 0, NAN, NAN)]
+    slices.append(Slice("camera_pair", "0", "1", 5, 3, 1.0, 1.0))  # the heat map has an axis of its own
+    for kind in ("viewpoint", "matches"):
+        assert charts.slice_chart(slices, kind).axes[0].get_xlim() == pytest.approx((0, end))
+
+
+def test_bars_of_brightness_are_of_one_level():
+    names = [name for name, *_ in brightness_ranges(0.35)]
+    slices = [Slice("brightness", name, "", 10 * place, 3, 0.5, 0.5) for place, name in enumerate(names)]
+    labels = [label.get_text() for label in charts.slice_chart(slices, "brightness").axes[0].get_yticklabels()]
+    assert labels == ["dark 0-0.175", "dark 0.175-0.35", "bright 0.35-0.675", "bright 0.675-1"]
+    assert [part.num_query for part in charts.one_level(slices)] == [10, 20, 40, 50]
+    assert charts.one_level(slices[::3]) == slices[::3], "sides alone stay"

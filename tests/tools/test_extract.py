@@ -91,7 +91,7 @@ def test_a_folder_of_broken_images_is_an_error(trained_run, tmp_path, capsys):
     [
         (["--run", "RUN", "--images", "nowhere"], "--images: no file 'nowhere'"),
         (["--run", "RUN", "--images", "PHOTOS", "TEST.FLIP", "True"], "KEY VALUE pairs stand before --images"),
-        (["--run", "RUN", "--images", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp)"),
+        (["--run", "RUN", "--images", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif)"),
         (["--run", "RUN", "--weights", "w.pth", "--images", "PHOTOS"], "one of the two"),
         (["--images", "PHOTOS"], "--run OUTPUT_DIR or by --weights"),
         (["--run", "no_run", "--images", "PHOTOS"], "run folder 'no_run': no such folder"),

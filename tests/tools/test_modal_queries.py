@@ -113,6 +113,12 @@ def test_what_is_no_query_is_told(extractor, photos, queries, error, message):
         extractor.embed_queries(given)
 
 
+@pytest.mark.parametrize("queries", [["photo.jpg"], {"nir": "photo.jpg"}, "photo.jpg"])
+def test_what_is_no_list_of_dicts_is_told(extractor, queries):
+    with pytest.raises(DataError, match=r"query 0 \(from 0\) is of type str; give a list of dicts"):
+        extractor.embed_queries(queries)
+
+
 def test_rgb_beside_other_items_is_told_to_be_new_to_the_model(extractor, photos, caplog):
     extractor.embed_queries([{"vis": photos[0], "nir": photos[1]}])
     assert "a query of vis and more: the model has never seen vis with other modalities" in caplog.text

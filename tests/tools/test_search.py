@@ -219,7 +219,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_anything_is_embedded(
         (["--query", "NOTE", "--gallery", "PHOTOS"], "notes.txt' does not decode"),
         (["--query", "PHOTOS", "--gallery", "PHOTOS"], "photos' is a folder; name the images in it"),
         (["--query", "PHOTO", "--gallery", "nowhere"], "--gallery 'nowhere' does not exist"),
-        (["--query", "PHOTO", "--gallery", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp)"),
+        (["--query", "PHOTO", "--gallery", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif)"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "0"], "got '0', need a whole number of at least 1"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "ten"], "got 'ten', need a whole number"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "i.pkl"], "--index 'i.pkl' must end in .npz"),

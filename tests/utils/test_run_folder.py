@@ -12,7 +12,17 @@ import pytest
 
 from utils.atomic import replacing, write_text_atomic
 from utils.errors import ConfigError, RunError
-from utils.run_folder import Position, Recorder, RunFolder, epoch_of, locked, make_folder, open_run, read_metrics
+from utils.run_folder import (
+    Position,
+    Recorder,
+    RunFolder,
+    epoch_of,
+    locked,
+    make_folder,
+    open_run,
+    read_environment,
+    read_metrics,
+)
 
 START = Position(0, 0, 0)
 HOLD = "import sys, time; from pathlib import Path; from utils.run_folder import RunFolder, locked\n"
@@ -153,3 +163,17 @@ def test_a_run_folder_tells_its_prefix_by_its_configuration_or_else_by_its_check
         (tmp_path / "config.yaml").write_text(config)
     run = open_run(tmp_path)
     assert run.prefix == prefix and list(run.checkpoints()) == [2]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "null", "[" * 100_000, b"\xff"])
+def test_an_environment_that_is_absent_or_damaged_says_nothing(tmp_path, text):
+    file = RunFolder(tmp_path, "transformer").environment
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert read_environment(file) == {}
+
+
+def test_an_environment_is_read_as_it_was_written(tmp_path):
+    file = RunFolder(tmp_path, "transformer").environment
+    file.write_text('{"python": "3.11", "command": ["train.py"]}')
+    assert read_environment(file) == {"python": "3.11", "command": ["train.py"]}

@@ -30,6 +30,7 @@ from tools.export.parity import CPU, Parity, compare, reason_of
 from tools.modalities import check_reads
 from utils.atomic import replacing
 from utils.errors import ConfigError, RunError
+from utils.progress import progress
 from utils.run_folder import make_folder
 
 LEAST_COSINE = 0.9999
@@ -70,8 +71,11 @@ def export_model(
     with contextlib.ExitStack() as stack:
         for tower in towers_of(trained, check_target(path, fmt), normalise, part, fused):
             temporary = stack.enter_context(replacing(check_target(tower.path, fmt)))
-            _write(tower, fmt, temporary)
-            parities[tower.path] = parity = compare(tower.embedder, trained, RUNNERS[fmt](temporary))
+            with progress(f"export {tower.path.name}", 2, "step") as bar:
+                _write(tower, fmt, temporary)
+                bar.update()
+                parities[tower.path] = parity = compare(tower.embedder, trained, RUNNERS[fmt](temporary))
+                bar.update()
             if not parity.cosine >= LEAST_COSINE:  # NaN is no agreement either
                 raise RunError(
                     f"--out '{tower.path}' was not written: the {fmt} graph differs from the model, smallest cosine "

@@ -81,8 +81,14 @@ def _make_parser() -> OneLineParser:
     add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
     add("--test", action=on_off, default=True, help="test each checkpoint (default: on)")
     add("--train-only", dest="test", action="store_false", help="the same as --no-test")
+    add("--verbose", action="store_true", help="show all that the trainings and tests log, not progress and results")
     add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
 
+    _add_switches(parser)
+    return parser
+
+
+def _add_switches(parser: OneLineParser) -> None:
     switches = parser.add_argument_group("switches of the losses (one that is not given leaves the YAML alone)")
     mode = switches.add_mutually_exclusive_group()
     mode.add_argument(
@@ -95,12 +101,11 @@ def _make_parser() -> OneLineParser:
     mode.add_argument(
         "--phased", dest="mode", action="store_const", const="phased", help="follow LOSS.PHASED, the YAML's plan"
     )
-    add = switches.add_argument
+    add, on_off = switches.add_argument, argparse.BooleanOptionalAction
     add("--supcon", action=on_off, help="LOSS.SUPCON.ENABLE")
     add("--tripletx", action=on_off, help="LOSS.TRIPLETX.ENABLE; off also means triplet in the YAML's plan")
     add("--T", type=_positive, metavar="X", help="LOSS.SUPCON.T, the temperature")
     add("--W", type=_positive, metavar="X", help="LOSS.SUPCON.W, the weight while LOSS.PHASED is off")
-    return parser
 
 
 def _positive(text: str) -> float:

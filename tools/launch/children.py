@@ -3,35 +3,27 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, TextIO
+from typing import IO, NoReturn
 
 from tools.launch.places import Place
+from tools.launch.screen import Listener
 from utils import interrupts
 from utils.file_lock import LAUNCHER
+from utils.progress import SHOWS
 
 CHILD_GRACE_S = 30
 LAST_GRACE_S = 2  # after a second Ctrl-C
 DRAIN_S = 10  # for the last lines of a child; a process that it left behind may hold its pipe open
 
-_printing = threading.Lock()
-
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in a child, or the launch is ending: its threads start nothing more."""
-
-
-def say(text: str, prefix: str = "", stream: TextIO | None = None) -> None:
-    """Print the lines of `text`, each after `prefix`, to stdout unless another stream is given; nothing is buffered."""
-    lines = [f"{prefix}{line}".rstrip() if prefix else line for line in text.split("\n")]
-    with _printing, suppress(OSError):  # a terminal that is gone, or a full disk behind it, ends no launch
-        print("\n".join(lines), file=stream or sys.stdout, flush=True)
 
 
 class Children:
@@ -63,26 +55,24 @@ class Children:
             self._at_end.__exit__(None, None, None)
             signal.signal(signal.SIGTERM, self._previous)
 
-    def run(self, command: Sequence[str], place: Place, prefix: str = "") -> int:
+    def run(self, command: Sequence[str], place: Place, listener: Listener) -> int:
         """Run a command to its end; returns its exit code (-n: signal n).
 
-        Without a prefix its output goes to the terminal, else each line to the same stream here, after the prefix.
-        Raises Interrupted when the launch is ending.
+        The listener hears each line of its output. Raises Interrupted when the launch is ending.
         """
-        streams = (sys.stdout, sys.stderr) if prefix else ()
-        pipe, nothing = (subprocess.PIPE, subprocess.DEVNULL) if prefix else (None, None)
         with self._lock:
             if self._ending:
                 raise Interrupted
-            environment = {**place.environment(), LAUNCHER: str(os.getpid())}
+            own = {LAUNCHER: str(os.getpid()), SHOWS: listener.shows}
+            # unbuffered: what a killed process printed last would be lost in its pipe's buffer
+            environment = {**place.environment(), **own, "PYTHONUNBUFFERED": "1"}
+            pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
             process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdin=nothing, stdout=pipe, stderr=pipe
             )
             self._running.append(process)
-        readers = [
-            threading.Thread(target=forward, args=(source, stream, prefix), daemon=True)
-            for source, stream in zip((process.stdout, process.stderr), streams, strict=False)
-        ]
+        hearing = ((process.stdout, listener.hear), (process.stderr, listener.hear_error))
+        readers = [threading.Thread(target=forward, args=pair, daemon=True) for pair in hearing]
         for reader in readers:
             reader.start()
         exit_code = process.wait()
@@ -119,14 +109,14 @@ class Children:
                 process.kill()
 
 
-def forward(source: IO[bytes], stream: TextIO, prefix: str) -> None:
-    """Print each line of a pipe after `prefix` until its end; of a progress bar's states only the last."""
+def forward(source: IO[bytes], hear: Callable[[str], None]) -> None:
+    """Hand each line of a pipe over until its end; of a progress bar's states only the last."""
     with source:
         for line in source:
-            # what this stream cannot show comes as \x.. rather than as an error that would stop the child's pipe
-            text = line.decode(stream.encoding or "utf-8", "backslashreplace").rstrip("\r\n")
+            # an odd byte comes as \x.. rather than as an error that would stop the child's pipe
+            text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
             states = [state for state in text.split("\r") if state.strip()]
-            say(states[-1] if states else "", prefix, stream)
+            hear(states[-1] if states else "")
 
 
 def _exit(number: int, _frame: object) -> NoReturn:

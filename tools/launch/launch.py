@@ -2,28 +2,35 @@
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.launch.children import say
 from tools.launch.older import count_results, kept_line, may_replace
 from tools.launch.places import check_gpus
 from tools.launch.queue import Ended, Progress, Unit
+from tools.launch.screen import say
+from tools.launch.shown import (
+    print_errors,
+    print_problems,
+    print_results,
+    print_seeds,
+    print_start,
+    print_ways_on,
+    result_sentence,
+)
 from tools.launch.switched import load_with_switches
 from tools.report import write_launch_report
-from tools.study.ablation import compare_to_first, format_ablation, format_markdown, write_ablation
+from tools.study.ablation import compare_to_first, format_markdown, write_ablation
 from tools.study.experiment import Experiment, check_names, check_same_settings, make_experiment
 from tools.study.results import summarise
-from tools.study.summary import CSV_HEADER, SeedResults, csv_rows, format_table, seed_rows, write_files
-from utils.atomic import replacing, write_text_atomic
+from tools.study.summary import CSV_HEADER, SeedResults, csv_rows, seed_rows, write_files
+from utils.atomic import write_text_atomic
 from utils.errors import USER_ERROR_CODE, ConfigError, RunError
 from utils.run_folder import make_folder
 from utils.tables import markdown
-from utils.test_folder import TestFolder
 
 SHARED_SUMMARY = "phased_loss_best_summary.json"  # copy of the latest summary under the name that Model B's users know
 
@@ -66,10 +73,12 @@ class Launch:
 
     def __init__(self, experiments: Sequence[Experiment], args: argparse.Namespace, command: str) -> None:
         self.experiments, self.seeds, self.tag, self.command = experiments, args.seeds, args.tag, command
+        self.verbose = args.verbose
         self.progress = [Progress(experiment, args.seeds) for experiment in experiments]
         self.files = [Files() for _ in experiments]
         self.summaries: list[dict[str, Any]] = []
-        self.written: list[Path] = []
+        self.tables: list[Path] = []
+        self.report: Path | None = None
         self.kept: list[Path] = []  # of earlier launches, which have more results
 
     def take(self) -> Unit | None:
@@ -89,16 +98,26 @@ class Launch:
         progress.end(seed, ended)
         experiment, number = progress.experiment, self.progress.index(progress)
         files = self.files[number]
+        if ended.exit_code and not all(one.over for one in self.progress):
+            say(f"failed: {experiment.name}, seed {seed}, exit code {ended.exit_code}; its error follows at the end")
         if not ended.exit_code or (progress.over and not files.summary):
             files.summary, files.results = summarise(experiment, self.seeds, progress.failed_tests)
         if not ended.exit_code:
             self._save_summary(number)
         if progress.over:
-            # where no seed got through, only the table of this launch shows what earlier ones left
-            if any(not one.exit_code for one in progress.ended.values()):
-                print_summary(experiment, files.summary, files.written)
-            print_left_out(files.results)
+            self._print_over(number)
             self.save()
+
+    def _print_over(self, number: int) -> None:
+        """Print what an experiment reached, where the end of the launch does not say it all, and what went wrong."""
+        progress, files = self.progress[number], self.files[number]
+        # where no seed got through, only the table of this launch shows what earlier ones left
+        if any(not one.exit_code for one in progress.ended.values()):
+            if self.verbose:
+                print_seeds(progress.experiment, files.summary, files.written)
+            elif len(self.progress) > 1:
+                say(f"{progress.experiment.name}: {result_sentence([progress.experiment], [files.summary])}")
+        print_problems(files.summary, files.results)
 
     def _save_summary(self, number: int) -> None:
         """Write the summary of an experiment, and its copy under the name that all share, as far as it has come."""
@@ -114,7 +133,6 @@ class Launch:
         is_latest = not any(one.written for one in self.files[number + 1 :])
         if is_latest and may_replace(shared, count, is_complete and count > 0):
             write_text_atomic(shared, json.dumps(files.summary, indent=2) + "\n")
-            files.written.append(shared)
 
     def save(self) -> None:
         """Write the tables and the report of the experiments that are over, up to the first that is not."""
@@ -122,56 +140,57 @@ class Launch:
         if count:  # also where the launch is stopped later on
             results = [one.results for one in self.files[:count]]
             self.summaries = compare_to_first([one.summary for one in self.files[:count]], results)
-            is_complete = all(one.over and not one.exit_code for one in self.progress)
-            self.written, self.kept = self._save_launch(results, is_complete)
+            self._save_launch(results, all(one.over and not one.exit_code for one in self.progress))
 
-    def _save_launch(
-        self, results: Sequence[Sequence[SeedResults]], is_complete: bool
-    ) -> tuple[list[Path], list[Path]]:
-        """Write the files of the whole launch, report and table of several; returns those written, and older ones kept.
+    def _save_launch(self, results: Sequence[Sequence[SeedResults]], is_complete: bool) -> None:
+        """Write the table of several experiments and the report, the one page of a launch.
 
         A launch that failed, or has more to come, replaces nothing that has more results.
         """
         root, several, count = self.experiments[0].root, len(self.experiments) > 1, count_results(self.summaries)
         start = root / ((f"{self.tag}_ablation" if self.tag else "ablation") if several else self.experiments[0].name)
-        table, report, shared = start.with_name(f"{start.name}.json"), report_of(start), TestFolder(root).report
-        written, kept = [], []
+        table, report = start.with_name(f"{start.name}.json"), report_of(start)
+        self.tables, self.report, self.kept = [], None, []
         if several and may_replace(table, count, is_complete):
-            written += write_ablation(start, self.summaries, results)
+            self.tables = write_ablation(start, self.summaries, results)
         elif several:
-            kept.append(table)
+            self.kept.append(table)
         if not may_replace(report, count, is_complete):
-            return written, [*kept, report]
+            self.kept.append(report)
+            return
         try:
             write_launch_report(report, self.experiments, self.summaries, results, self.command)
-            written.append(report)
-            if not may_replace(shared, count, is_complete and count > 0):
-                return written, [*kept, shared]
-            with replacing(shared) as temporary:
-                shutil.copyfile(report, temporary)
+            self.report = report
         except (OSError, ConfigError, RunError) as error:  # the results stand, only their page is missing
             say(f"warning: no report: {error}")
-            return written, kept
-        return [*written, shared], kept
 
     def print_stop(self) -> None:
-        """Print which seeds a signal ended, and how many had been done."""
+        """Print which seeds a signal ended, how many had been done, and the errors of those that failed before."""
         running = [f"{one.experiment.name}, seed {seed}" for one in self.progress for seed in sorted(one.running)]
         done, total = sum(len(one.ended) for one in self.progress), len(self.progress) * len(self.seeds)
         where = "; ".join(running) or "between two seeds"
+        print_errors(self.progress)
         say(f"stopped: {where}; {done} of {total} seeds are done", stream=sys.stderr)
 
     def print_end(self) -> None:
-        """Print the table of the launch, the experiments that failed, and where the files are."""
-        say(f"\n{format_ablation(self.summaries)}")
+        """Print the figures of the launch, what they mean, where the files are, and last the errors of what failed."""
+        if any(mean for summary in self.summaries for mean in summary["mean"].values()):
+            print_results([one.experiment for one in self.progress], self.summaries, self.verbose)
+            files = self.tables if len(self.progress) > 1 else self.files[0].written
+            print_ways_on(self.report, files, self.progress)
+        kept = [summary_start(one.experiment) for one, files in self._got_through() if not files.written]
+        for path in (*kept, *self.kept):
+            say(kept_line(path))
         for number, one in enumerate(self.progress, start=1):
             if one.exit_code:
-                way_on = "see its error above" if one.exit_code == USER_ERROR_CODE else "the same command continues"
+                way_on = "see its error" if one.exit_code == USER_ERROR_CODE else "the same command continues"
                 say(f"failed: ID {number}, {one.experiment.name}, exit code {one.exit_code}; {way_on}")
-        if self.written:
-            say("\n".join(f"written: {path}" for path in self.written))
-        for path in self.kept:
-            say(kept_line(path))
+        print_errors(self.progress)
+
+    def _got_through(self) -> list[tuple[Progress, Files]]:
+        """Return the experiments of which a seed was trained."""
+        pairs = zip(self.progress, self.files, strict=True)
+        return [(one, files) for one, files in pairs if any(not ended.exit_code for ended in one.ended.values())]
 
 
 def summary_start(experiment: Experiment) -> Path:
@@ -188,36 +207,3 @@ def save_summary(experiment: Experiment, summary: dict[str, Any], results: list[
     """Write the summary files of an experiment; returns the paths."""
     text = f"{format_markdown(experiment.name, [summary])}\n{markdown(seed_rows(summary))}\n"
     return write_files(summary_start(experiment), summary, [CSV_HEADER, *csv_rows(results, summary["dataset"])], text)
-
-
-def print_start(experiment: Experiment, seeds: Sequence[int], heading: str) -> None:
-    """Print what will run, each override as `KEY old -> new`, and the notices about the configuration."""
-    facts = experiment.facts
-    say(f"{heading}{experiment.name}")
-    say(f"  seeds {' '.join(map(str, seeds))}, to epoch {experiment.last_epoch}, folders in '{experiment.root}'")
-    say(f"  losses {facts['losses']}; batches {facts['pxk']}")
-    for line in (*experiment.overrides, *(f"note: {notice}" for notice in experiment.notices)):
-        say(f"  {line}")
-
-
-def print_summary(experiment: Experiment, summary: dict[str, Any], written: Sequence[Path]) -> None:
-    """Print the seeds' table, what failed, and where the files are."""
-    say(f"\n{experiment.name}: external tests, in percent\n{format_table(summary)}")
-    if len(summary["data_fingerprints"]) > 1:
-        say("warning: the tests saw different data; delete the epoch_* folders of the older ones to test them again")
-    for test in summary["failed_tests"]:
-        say(
-            f"failed: seed {test['seed']}, epoch {test['epoch']}, exit code {test['exit_code']}, see "
-            f"'{test['folder']}'; the same command tests it again"
-        )
-    for path in written:
-        say(f"written: {path}")
-    if not written:
-        say(kept_line(summary_start(experiment)))
-
-
-def print_left_out(results: Sequence[SeedResults]) -> None:
-    """Print a line for each result in the folders of an experiment that does not count."""
-    for one in results:
-        for epoch, why in one.left_out.items():
-            say(f"left out: seed {one.seed}, epoch {epoch}: {why}")

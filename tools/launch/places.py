@@ -22,8 +22,7 @@ class Place(NamedTuple):
         """Return the environment of a process here; on a device of --gpus it sees that one alone."""
         if self.gpu is None:
             return os.environ
-        # unbuffered: what a killed process printed last would be lost in its pipe's buffer
-        return os.environ | {VISIBLE: self.visible, "PYTHONUNBUFFERED": "1"}
+        return os.environ | {VISIBLE: self.visible}
 
     def opts(self) -> tuple[str, ...]:
         """Return the KEY VALUE pairs of a process here: the one device that it sees is its first."""

@@ -12,11 +12,15 @@ from utils.interrupts import check
 POLL_S = 0.2  # between two looks at Ctrl-C
 
 
+FailedTest = dict[str, Any]  # seed, epoch, exit_code and folder, as the summary tells it
+
+
 class Ended(NamedTuple):
     """How one seed ended."""
 
     exit_code: int  # of its training
-    failed_tests: Sequence[dict[str, Any]] = ()
+    failed_tests: Sequence[FailedTest] = ()
+    errors: Sequence[str] = ()  # of what failed
 
 
 class Progress:
@@ -54,8 +58,13 @@ class Progress:
         return next((ended.exit_code for ended in self._in_order() if ended.exit_code), 0)
 
     @property
-    def failed_tests(self) -> list[dict[str, Any]]:
+    def failed_tests(self) -> list[FailedTest]:
         return [test for ended in self._in_order() for test in ended.failed_tests]
+
+    @property
+    def errors(self) -> list[str]:
+        """What the children that failed said, each once."""
+        return [*dict.fromkeys(error for ended in self._in_order() for error in ended.errors)]
 
     @property
     def exit_code(self) -> int:

@@ -5,18 +5,31 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
 
-from tools.launch.children import Children, Interrupted, say
+from tools.launch.children import Children, Interrupted
 from tools.launch.places import VISIBLE, Place
-from tools.launch.queue import Ended
+from tools.launch.queue import Ended, FailedTest
+from tools.launch.screen import Screen, say
 from tools.study.experiment import Experiment
-from tools.study.results import checkpoint_problem, why_untested
-from utils.run_folder import make_folder
+from tools.study.results import UNTESTED, checkpoint_problem, why_untested
+from utils.run_folder import EMA, make_folder
 from utils.run_record import read_record
+from utils.tables import percent
+from utils.test_folder import read_result
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=auto")  # one process per GPU
 CTRL_C_CODES = (130, -signal.SIGINT)
+
+
+class Called(NamedTuple):
+    """How a script ended, and its error; "" where it has none."""
+
+    exit_code: int  # -n: signal n
+    error: str
 
 
 class SeedRun(NamedTuple):
@@ -27,6 +40,7 @@ class SeedRun(NamedTuple):
     place: Place
     children: Children
     scripts: Mapping[str, str]  # what trains and what tests, by `train` and `test`
+    screen: Screen
 
     @property
     def name(self) -> str:
@@ -39,79 +53,122 @@ class SeedRun(NamedTuple):
     def say(self, text: str) -> None:
         say(text, self.prefix)
 
-    def complain(self, text: str) -> None:
-        say(f"error: {self.name}: {text}; the same command continues", stream=sys.stderr)
+    def detail(self, text: str) -> None:
+        """Say what is of interest where all is shown."""
+        if self.screen.verbose:
+            self.say(text)
 
-    def call(self, script: str, *own_opts: str, launcher: Sequence[str] = ()) -> int:
-        """Run a script on the experiment's configuration; returns its exit code (-n: signal n).
+    def complaint(self, text: str) -> str:
+        """Return an error of this seed that no child has told."""
+        return f"error: {self.name}: {text}; the same command continues"
 
-        Raises Interrupted after Ctrl-C.
+    def call(self, script: str, work: str, log: Path, *own_opts: str, launcher: Sequence[str] = ()) -> Called:
+        """Run a script on the experiment's configuration; what it says on stderr goes to the end of its log as well.
+
+        `work` stands before its progress. Raises Interrupted after Ctrl-C.
         """
         experiment, opts = self.experiment, (*self.place.opts(), *own_opts)
         command = [sys.executable, *launcher, script, "--config_file", experiment.config, *experiment.opts, *opts]
         on_device = "" if self.place.gpu is None else f"{VISIBLE}={self.place.visible} "
-        self.say(f"$ {on_device}{shlex.join(command)}")
-        exit_code = self.children.run(command, self.place, self.prefix)
+        self.detail(f"$ {on_device}{shlex.join(command)}")
+        listener = self.screen.listen(f"{self.prefix}{work}", self.prefix)
+        try:
+            exit_code = self.children.run(command, self.place, listener)
+        finally:
+            listener.close()
+        if listener.said:
+            with suppress(OSError), open(log, "a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(f"{listener.said}\n")
         if exit_code in CTRL_C_CODES:
             raise Interrupted
-        return exit_code
+        return Called(exit_code, error_in(listener.said) if exit_code else "")
+
+
+def error_in(said: str) -> str:
+    """Return the error among what a child said on stderr: its own of one kind, or else everything, a traceback.
+
+    Ours begin with `error: `, their further lines are indented; around those of torchrun's children it prints more.
+    """
+    lines, errors = said.split("\n"), []
+    for number, line in enumerate(lines):
+        if line.startswith("error: "):
+            rest = lines[number + 1 :]
+            more = next((count for count, after in enumerate(rest) if not after.startswith("  ")), len(rest))
+            errors.append("\n".join([line, *rest[:more]]))
+    return "\n".join(dict.fromkeys(errors)) or said.strip()
 
 
 def run_seed(run: SeedRun, test: bool) -> Ended:
     """Train the seed and, if `test`, test its checkpoints. Raises Interrupted after Ctrl-C."""
-    exit_code = train_seed(run)
-    return Ended(exit_code, run_tests(run) if test and not exit_code else ())
+    trained = train_seed(run)
+    if trained.exit_code or not test:
+        return Ended(trained.exit_code, (), tuple(filter(None, (trained.error,))))
+    failed = run_tests(run)
+    return Ended(0, [facts for facts, _ in failed], tuple(filter(None, (error for _, error in failed))))
 
 
-def train_seed(run: SeedRun) -> int:
+def train_seed(run: SeedRun) -> Called:
     """Train to the last epoch, unless that is done; returns the exit code that ends the experiment, 0 = go on.
 
     Done is what the checkpoint of the last epoch proves; where its file is anything else, train.py writes it anew.
     """
-    experiment, seed = run.experiment, run.seed
+    experiment, seed, script = run.experiment, run.seed, run.scripts["train"]
     folder = experiment.run_folder(seed)
     last = folder.checkpoint(experiment.last_epoch)
     problem = checkpoint_problem(folder, experiment.last_epoch, read_record(folder))
     if problem is None:
         run.say(f"seed {seed}: already trained to epoch {experiment.last_epoch} in '{folder.path}'")
-        return 0
+        return Called(0, "")
     if last.exists():
         run.say(f"seed {seed}: '{last}' {problem}")
     launcher = TORCHRUN if experiment.distributed else ()
     opts = ("SOLVER.SEED", str(seed), "OUTPUT_DIR", str(folder.path))
-    exit_code = run.call(run.scripts["train"], *opts, launcher=launcher)
-    if exit_code < 0:
-        run.complain(f"{run.scripts['train']} was killed by signal {-exit_code}")
-        return 128 - exit_code
+    started = monotonic()
+    called = run.call(script, f"seed {seed}", folder.log, *opts, launcher=launcher)
+    if called.exit_code < 0:
+        return Called(128 - called.exit_code, run.complaint(f"{script} was killed by signal {-called.exit_code}"))
+    if called.exit_code:
+        return called._replace(error=called.error or _silent_error(run, script, called, folder.log))
     problem = checkpoint_problem(folder, experiment.last_epoch, read_record(folder))
-    if not exit_code and problem is not None:
+    if problem is not None:
         why = f"; what lies there {problem}" if last.exists() else ""
-        run.complain(f"{run.scripts['train']} ended without writing '{last}'{why}")
-        return 1
-    return exit_code
+        return Called(1, run.complaint(f"{script} ended without writing '{last}'{why}"))
+    seconds = timedelta(seconds=round(monotonic() - started))
+    run.say(f"seed {seed}: trained to epoch {experiment.last_epoch} in {seconds}")
+    return called
 
 
-def run_tests(run: SeedRun) -> list[dict[str, Any]]:
-    """Test each checkpoint of the run up to the last epoch that has no valid result; returns the failed tests."""
+def run_tests(run: SeedRun) -> list[tuple[FailedTest, str]]:
+    """Test each checkpoint of the run up to the last epoch that has no valid result; returns what failed, and why."""
     experiment, seed, failed = run.experiment, run.seed, []
     run_folder = experiment.run_folder(seed)
-    for epoch, weight in run_folder.checkpoints().items():
-        if epoch > experiment.last_epoch:
-            continue
-        problem = checkpoint_problem(run_folder, epoch, read_record(run_folder))
+    found = [(epoch, "") for epoch in run_folder.checkpoints() if epoch <= experiment.last_epoch]
+    found += [(experiment.last_epoch, EMA)] if run_folder.ema(experiment.last_epoch).exists() else []
+    for epoch, stage in found:
+        weight, which = run_folder.checkpoint(epoch, stage), f"epoch {epoch}{', averaged' if stage else ''}"
+        problem = checkpoint_problem(run_folder, epoch, read_record(run_folder), stage)
         if problem is not None:
-            run.say(f"seed {seed}, epoch {epoch}: not tested: '{weight}' {problem}")
+            run.say(f"seed {seed}, {which}: not tested: '{weight}' {problem}")
             continue
-        folder = experiment.test_folder(seed, epoch)
-        reason = why_untested(experiment, seed, epoch)
+        folder = experiment.test_folder(seed, epoch, stage)
+        reason = why_untested(experiment, seed, epoch, stage)
         if reason is None:
-            run.say(f"seed {seed}, epoch {epoch}: already tested in '{folder.path}'")
+            run.say(f"seed {seed}, {which}: already tested in '{folder.path}'")
             continue
-        run.say(f"seed {seed}, epoch {epoch}: {reason}")
+        (run.detail if reason == UNTESTED else run.say)(f"seed {seed}, {which}: {reason}")
         make_folder(str(folder.path), "--output-root")
         with suppress(OSError):  # test.py says what stands in its way
             folder.summary.unlink(missing_ok=True)  # what stands there is not a result of this test
-        exit_code = run.call(run.scripts["test"], "TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(folder.path))
-        if exit_code or why_untested(experiment, seed, epoch) is not None:
-            failed.append({"seed": seed, "epoch": epoch, "exit_code": exit_code, "folder": str(folder.path)})
+        own = ("TEST.WEIGHT", str(weight), "OUTPUT_DIR", str(folder.path))
+        called = run.call(run.scripts["test"], f"seed {seed}, test of {which}", folder.log, *own)
+        if called.exit_code or why_untested(experiment, seed, epoch, stage) is not None:
+            facts = {"seed": seed, "epoch": epoch, "exit_code": called.exit_code, "folder": str(folder.path)}
+            failed.append((facts, called.error or _silent_error(run, run.scripts["test"], called, folder.log)))
+        elif (result := read_result(folder)) is not None:
+            run.say(f"seed {seed}, {which}: mAP {percent(result['mAP'])}, Rank-1 {percent(result['Rank-1'])}")
     return failed
+
+
+def _silent_error(run: SeedRun, script: str, called: Called, log: Path) -> str:
+    how = f"ended with exit code {called.exit_code} and no error" if called.exit_code else "left no result"
+    return run.complaint(f"{script} {how}, see '{log}'")

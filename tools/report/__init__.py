@@ -1,4 +1,4 @@
-"""Reports: one self-contained HTML page of a test, and one of a launch.
+"""Reports: one self-contained HTML page of a test, of a launch, or of several systems side by side.
 
 The pages need no other file, no network and no script. Equal files give equal bytes. What is absent or damaged beside
 the result itself is one line on the page.
@@ -50,4 +50,16 @@ def write_launch_report(
     from utils.atomic import write_text_atomic
 
     write_text_atomic(path, make_launch_page(gather(experiments, summaries, results), command))
+    return path
+
+
+def write_comparison(path: Path, runs: Sequence[str], command: str) -> Path:
+    """Write the report of runs of one test set side by side to `path`; returns the path.
+
+    Raises the errors of `tools.study.tested_runs` where they do not compare, and those of `replacing`.
+    """
+    from tools.report.compared import load_systems, make_comparison_page
+    from utils.atomic import write_text_atomic
+
+    write_text_atomic(path, make_comparison_page(load_systems(runs), command))
     return path

@@ -17,6 +17,7 @@ from utils.run_folder import of_stage
 Record = Mapping[str, Any]
 NO_SLICES = "The test set cannot be divided: one camera, one viewpoint."
 MIB_PER_GIB = 1024
+AFTER_EACH_OTHER = "epoch, the stages one after the other"
 SLICE_HEAD = ("slice", "query", "gallery", "queries", "identities", "mAP", "Rank-1")
 
 
@@ -33,12 +34,25 @@ def slices(parts: Sequence[Slice], of: str = "") -> str:
     ]
     rows = [[part.kind.replace("_", " "), *map(str, part[1:5]), *map(_percent, part[5:])] for part in parts]
     numbers = table([SLICE_HEAD, *rows], f"Slices{of}: queries with a match, metrics in percent", left=range(3))
-    note = (
-        paragraph(f"Shown are those of the most images. Left out are {'; '.join(left_out)}.", "note")
-        if left_out
-        else ""
+    notes = [f"Shown are those of the most images. Left out are {'; '.join(left_out)}."] if left_out else []
+    words = [paragraph(note, "note") for note in notes]
+    of_pairs = camera_pair_note([part for part in parts if part.kind == "camera_pair" and part.num_query])
+    return join(
+        [pictures(drawn, packed=True, note=of_pairs), *words, details(f"All {len(parts)} slices as a table", numbers)]
     )
-    return join([pictures(drawn, packed=True), note, details(f"All {len(parts)} slices as a table", numbers)])
+
+
+def camera_pair_note(pairs: Sequence[Slice]) -> str:
+    """Return of how many queries camera pairs are, and why their mAP can be above that of the whole test."""
+    if not pairs:
+        return ""
+    counts = [pair.num_query for pair in pairs]
+    span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    return (
+        f"A cell is the mAP of n = {span} queries. It can be above that of the whole test: a query is ranked against "
+        "the images of one camera alone, so there are fewer wrong images to lose to, and a query without a match in "
+        "that camera does not count."
+    )
 
 
 def _percent(fraction: float) -> str:
@@ -63,7 +77,10 @@ def roc(curve: Mapping[str, Sequence[float]], points: Mapping[str, float], of: s
 
 
 def stages(records: Mapping[int, Sequence[Record]], names: Sequence[str], of: str = "", level: int = 3) -> str:
-    """Return the training of every stage of a run, its parts titled at the heading `level` where there are several."""
+    """Return the training of every stage of a run, its parts titled at the heading `level` where there are several.
+
+    Charts over (stage, epoch) come first: the stages one after the other.
+    """
     if len(names) == 1:
         return training(records, of)
     parts = []
@@ -71,7 +88,35 @@ def stages(records: Mapping[int, Sequence[Record]], names: Sequence[str], of: st
         own = {seed: of_stage(lines, names, stage) for seed, lines in records.items()}
         title = f"Stage {number} of {len(names)}: {stage}"
         parts.append(part(title, training(own, f"{of}, {stage}"), level))
+    joined, starts = in_a_row(records, names)
+    whole = {seed: [one for one in lines if one["kind"] in ("train", "phase")] for seed, lines in joined.items()}
+    losses = _by_seed(whole, "train", "loss")
+    if len(starts) > 1 and losses:
+        first = next(iter(whole.values()))
+        rates = {"learning rate": epoch_means([one for one in first if one["kind"] == "phase"], "lr")}
+        drawn = [
+            charts.line_chart(losses, f"Training loss over all stages{of}", AFTER_EACH_OTHER, "loss", starts),
+            charts.line_chart(rates, f"Learning rate over all stages{of}", AFTER_EACH_OTHER, "learning rate", starts),
+        ]
+        parts.insert(0, pictures(drawn))
     return join(parts)
+
+
+def in_a_row(
+    records: Mapping[int, Sequence[Record]], names: Sequence[str]
+) -> tuple[dict[int, list[dict[str, Any]]], list[tuple[float, str]]]:
+    """Return the records of a run's stages with epochs that count on over them, and (x, name) where each begins."""
+    joined: dict[int, list[dict[str, Any]]] = {seed: [] for seed in records}
+    starts, done = [], 0
+    for stage in names:
+        own = {seed: of_stage(lines, names, stage) for seed, lines in records.items()}
+        epochs = max((one["epoch"] for lines in own.values() for one in lines if one["kind"] == "train"), default=0)
+        if epochs:
+            starts.append((done + 0.5, stage))
+        for seed, lines in own.items():
+            joined[seed] += [{**one, "epoch": one["epoch"] + done} for one in lines]
+        done += epochs
+    return joined, starts
 
 
 def training(records: Mapping[int, Sequence[Record]], of: str = "") -> str:

@@ -1,8 +1,6 @@
 """The report of a launch: its experiments side by side, how they trained, and what their last epochs reached."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +8,11 @@ import numpy as np
 from configs import load_cfg
 from tools.report import figures, result
 from tools.report.files import Tested, read_tested
+from tools.report.linked import test_pages
 from tools.report.modalities import modalities_part
 from tools.report.page import (
+    Bar,
+    bars,
     code,
     details,
     join,
@@ -21,19 +22,23 @@ from tools.report.page import (
     paragraph,
     part,
     pictures,
+    short_path,
     table,
     try_part,
+    verdict,
 )
 from tools.report.settings import base_changes, experiment_changes
-from tools.report.tested import ENVIRONMENT, branches_part, pairs_part, worst_part
-from tools.study.ablation import TEXT_COLUMNS, recipe_names, table_note, table_rows
+from tools.report.tested import ENVIRONMENT, branches_part, pairs_part, queries_part
+from tools.study.ablation import HEADER, TEXT_COLUMNS, recipe_names, table_note, table_rows
 from tools.study.experiment import Experiment
-from tools.study.summary import SeedResults, seed_rows
-from utils.ap_rules import marked
+from tools.study.summary import REFERENCES, SeedResults, seed_rows
+from tools.study.verdict import deciding_metric, verdict_on_launch
+from utils.ap_rules import marked, marked_metric
 from utils.ranking.slices import mean_slices
-from utils.run_folder import of_stage, read_metrics
+from utils.run_folder import of_stage, read_environment, read_metrics
 
-SEED_TEXT_COLUMNS = (0, 1)  # result, data
+LEAD_COLUMNS = (HEADER.index("recipe"), HEADER.index("mAP"), HEADER.index("95 %"))  # first of a card on a phone
+SEED_TEXT_COLUMNS, SEED_LEAD_COLUMNS = (0, 1), (0, 3)  # result and data; result and mAP
 
 
 class Launched(NamedTuple):
@@ -67,7 +72,7 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
     """Return the page of a launch."""
     several = len(launched) > 1
     sections = [
-        make_section("result", "Result", tables, launched),
+        make_section("result", "Result", result_part, launched),
         make_section("settings", "Settings", settings_part, launched),
         make_section("schedule", "Schedule", _each, launched, schedule),
         make_section("training", "Training", _each, launched, training, several),
@@ -78,12 +83,18 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
         title = f"Last epoch: {one.name}" if several else "Last epoch"
         sections.append(make_section(f"last-{number}", title, last_epoch, one, len(launched)))
     sections.append(make_section("data", "Data and environment", _each, launched, environment))
-    sections.append(make_section("reproduce", "Reproduce", result.command_part, command))
+    sections.append(make_section("reproduce", "Reproduce", reproduce, launched, command))
     names = f"{len(launched)} experiments" if several else launched[0].experiment.name
     seeds = " ".join(map(str, launched[0].records))
-    subtitle = [f"Seeds {seeds}, folders in {launched[0].experiment.root}"]
+    subtitle = [f"Seeds {seeds}, folders in {short_path(launched[0].experiment.root)}"]
     count = sum(one.summary["num_seeds"]["last"] for one in launched)
     return make_page(f"Report of {names}", subtitle, sections, count)
+
+
+def reproduce(launched: Sequence[Launched], command: str) -> str:
+    """Return the command of the launch and links to the pages of its tests."""
+    pages = try_part("Pages of the tests", test_pages, launched)
+    return join([result.command_part(command), part("Pages of the tests", pages)])
 
 
 def _each(launched: Sequence[Launched], make: Callable[..., str], *args: Any) -> str:
@@ -98,10 +109,43 @@ def _title(number: int, one: Launched) -> str:
     return f"{number} {one.name}"
 
 
+def result_part(launched: Sequence[Launched]) -> str:
+    """Return the verdict, each experiment's figure beside what it has to beat, and the tables."""
+    summaries = [one.summary for one in launched]
+    experiments = [one.experiment for one in launched]
+    said = verdict_on_launch(experiments, summaries)
+    top = verdict(*said) if said else missing("No last epoch was tested.")
+    return join([top, figure_bars(launched, deciding_metric(experiments)), try_part("Tables", tables, launched)])
+
+
+def figure_bars(launched: Sequence[Launched], metric: str) -> str:
+    """Return a bar for each experiment with a result, means over its seeds, and for what they have to beat.
+
+    References are the first experiment's, which shares its test set with the others, or they would not compare.
+    """
+    rows = []
+    for number, one in enumerate(launched, start=1):
+        mean, data = one.summary["mean"].get("last", {}), one.summary["dataset"]
+        if metric in mean:
+            other = "" if data == launched[0].summary["dataset"] else f" ({data})"
+            name = f"{_title(number, one)}{other}" if len(launched) > 1 else one.name
+            rows.append(Bar(name, mean[metric], one.summary["interval"].get("last", {}).get(metric)))
+    found = launched[0].summary["reference"]
+    for name, title in REFERENCES.items():
+        if metric in found.get(name, {}):
+            rows.append(Bar(title, found[name][metric], None, "reference"))
+    if not rows:
+        return ""
+    rule = launched[0].experiment.test_settings["TEST.AP"]
+    note = f"{marked_metric(metric, rule)} at the last epoch in percent, mean over the seeds, with 95 % intervals."
+    absent = "" if found else missing("Raw pixels and the untrained model were not scored (TEST.REFERENCE).")
+    return join([bars(rows), paragraph(note, "note"), absent])
+
+
 def tables(launched: Sequence[Launched]) -> str:
     """Return the ablation table with its notes, the failed tests, and the seeds of each experiment."""
     summaries = [one.summary for one in launched]
-    parts = [table(table_rows(summaries), "Experiments of this launch", left=TEXT_COLUMNS)]
+    parts = [table(table_rows(summaries), "Experiments of this launch", left=TEXT_COLUMNS, lead=LEAD_COLUMNS)]
     parts += [paragraph(line, "note") for line in table_note(summaries).splitlines()]
     for one in launched:
         for test in one.summary["failed_tests"]:
@@ -110,9 +154,8 @@ def tables(launched: Sequence[Launched]) -> str:
     seeds = []
     for number, one in enumerate(launched, start=1):
         head, *rows = seed_rows(one.summary)
-        seeds.append(
-            table([["result", *head[1:]], *rows], f"{_title(number, one)}, in percent", left=SEED_TEXT_COLUMNS)
-        )
+        title = f"{_title(number, one)}, in percent"
+        seeds.append(table([["result", *head[1:]], *rows], title, left=SEED_TEXT_COLUMNS, lead=SEED_LEAD_COLUMNS))
     parts.append(details("Each seed", join(seeds), is_open=len(launched) == 1))
     return join(parts)
 
@@ -168,13 +211,14 @@ def mean_cmc(launched: Sequence[Launched]) -> str:
             curves[one.name] = np.mean([curve[: min(map(len, own))] for curve in own], axis=0)
     if not curves:
         return missing("No last epoch was tested.")
-    return pictures([figures.cmc(curves, "CMC at the last epoch, mean over the seeds")])
+    drawn = pictures([figures.cmc(curves, "CMC at the last epoch, mean over the seeds")])
+    return join([drawn, result.cmc_table(curves)])
 
 
 def last_epoch(one: Launched, num_experiments: int) -> str:
-    """Return slices (means over the seeds), pairs and worst queries (of the first seed) of the last epoch.
+    """Return slices (means over the seeds), pairs, worst and best queries (of the first seed) of the last epoch.
 
-    The worst queries are fewer where several experiments share the page.
+    The queries are fewer where several experiments share the page.
     """
     if not one.tested:
         return missing(f"Epoch {one.experiment.last_epoch} has no result yet.")
@@ -194,11 +238,11 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
     parts += [part(f"Branches, seed {seed}", branches)] if branches else []
     parts.append(part(f"Slices, {_over_seeds(runs)}" if runs else "Slices", slices))
     if not analyses:
-        return join([*parts, part("Pairs and worst queries", missing(any_test.absent[any_test.folder.analysis.name]))])
+        return join([*parts, part("Pairs and queries", missing(any_test.absent[any_test.folder.analysis.name]))])
     seed, analysis = next(iter(analyses.items()))
     pairs = try_part("Distances and ROC", pairs_part, analysis, of)
-    worst = try_part("Worst queries", worst_part, analysis, num_experiments)
-    return join([*parts, part(f"Distances and ROC, seed {seed}", pairs), part(f"Worst queries, seed {seed}", worst)])
+    queries = try_part("Queries", queries_part, analysis, num_experiments, 4)
+    return join([*parts, part(f"Distances and ROC, seed {seed}", pairs), part(f"Queries, seed {seed}", queries)])
 
 
 def _over_seeds(runs: Mapping[int, Any]) -> str:
@@ -208,7 +252,7 @@ def _over_seeds(runs: Mapping[int, Any]) -> str:
 
 def environment(one: Launched) -> str:
     """Return data and environment of the runs of an experiment; where seeds differ, every value."""
-    found = [_read_environment(one.experiment.run_folder(seed).environment) for seed in one.records]
+    found = [read_environment(one.experiment.run_folder(seed).environment) for seed in one.records]
     data = [("data sets", _test_sets(one)), ("fingerprint of the test data", one.summary["data_fingerprints"])]
     data.append(("fingerprint of the training data", _distinct(found, "data_fingerprint")))
     known = [(name.replace("_", " "), _distinct(found, name)) for name in ENVIRONMENT]
@@ -222,12 +266,3 @@ def _test_sets(one: Launched) -> list[str]:
 
 def _distinct(found: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     return list(dict.fromkeys(str(one[name]) for one in found if one.get(name) not in (None, "")))
-
-
-def _read_environment(path: Path) -> dict[str, Any]:
-    """Return env.json of a run folder; nothing where it is absent or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 REVERSING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they can make a path look like another
 NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -82,21 +83,40 @@ def missing(line: str) -> str:
     return paragraph(line, "missing")
 
 
-def table(rows: Sequence[Sequence[Any]], caption: str, left: Sequence[int] = (0,)) -> str:
+def short_path(path: str | Path) -> str:
+    """Return a path for readers on other machines: as it is where relative, from the repository on, else its end."""
+    path = Path(path)
+    if not path.is_absolute():
+        return str(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else "/".join(path.parts[1:][-2:])
+
+
+def table(
+    rows: Sequence[Sequence[Any]], caption: str, left: Sequence[int] = (0,), lead: Sequence[int] | None = None
+) -> str:
     """Return a table that scrolls sideways within its own frame; the first row is the head, the first column too.
 
-    The columns in `left` start at the left, others (numbers) end at the right. Cells are plain text.
+    The columns in `left` start at the left, others (numbers) end at the right. Cells are plain text. With `lead` a
+    phone shows each row as a card, which begins with these columns, instead of a table that reaches beyond its edge.
     """
+    heads = rows[0]
     head, *body = (
-        "<tr>" + "".join(_cell(cell, number, column, column in left) for column, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(_cell(cell, (number, column), column in left, heads, lead) for column, cell in enumerate(row))
+        + "</tr>"
         for number, row in enumerate(rows)
     )
     lines = [f"<caption>{text(caption)}</caption>", f"<thead>{head}</thead>", "<tbody>", *body, "</tbody>"]
-    return frame("<table>\n" + "\n".join(lines) + "\n</table>", caption)
+    kind = ' class="cards"' if lead is not None else ""
+    return frame(f"<table{kind}>\n" + "\n".join(lines) + "\n</table>", caption)
 
 
-def _cell(value: Any, row: int, column: int, left: bool) -> str:
-    side = "" if left else ' class="number"'
+def _cell(value: Any, place: tuple[int, int], left: bool, heads: Sequence[Any], lead: Sequence[int] | None) -> str:
+    row, column = place
+    kinds = [*([] if left else ["number"]), *(["lead"] if lead and column in lead else [])]
+    side = f' class="{" ".join(kinds)}"' if kinds else ""
+    if row and lead is not None:  # a card has no head above it
+        side += f' data-label="{text(heads[column])}"'
     if row and column:
         return f"<td{side}>{text(value)}</td>"
     return f'<th scope="{"row" if row else "col"}"{side}>{text(value)}</th>'
@@ -107,18 +127,63 @@ def frame(markup: str, label: str) -> str:
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{text(label)}">\n{markup}\n</div>'
 
 
-def picture(figure: "Figure") -> str:
-    """Return a chart as an inline drawing on a white card."""
-    from tools.charts import to_svg
+def chart(figure: "Figure", fills_row: bool = False, note: str = "") -> str:
+    """Return a chart as an inline drawing below its title, a note below; `fills_row`: also as wide as a row of two."""
+    from tools import charts, svg
 
-    svg = to_svg(figure).replace(NAMESPACE, "", 1)  # needless within HTML, and so the page holds no address at all
-    return f'<figure class="chart">\n{svg}\n</figure>'
+    drawn = [("narrow", svg.to_svg(figure))] if fills_row else [("", svg.to_svg(figure))]
+    if fills_row:
+        figure.set_figwidth(charts.WIDE)
+        drawn.append(("wide", svg.to_svg(figure)))
+    # without its address, which is needless within HTML, the page holds none at all
+    markup = "\n".join(one.replace(NAMESPACE, f' class="{kind}"' if kind else "", 1) for kind, one in drawn)
+    kind, below = ("chart row" if fills_row else "chart"), (paragraph(note, "note") + "\n" if note else "")
+    return f'<figure class="{kind}">\n<figcaption>{text(figure.get_label())}</figcaption>\n{markup}\n{below}</figure>'
 
 
-def pictures(figures: Iterable["Figure"], packed: bool = False) -> str:
-    """Return charts side by side where there is room; `packed` is for unequal heights: column by column."""
-    kind = "charts packed" if packed else "charts"
-    return f'<div class="{kind}">\n' + "\n".join(map(picture, figures)) + "\n</div>"
+def pictures(figures: Iterable["Figure"], packed: bool = False, note: str = "") -> str:
+    """Return charts in rows of two, the last of an odd number as wide as its row; below each other on a phone.
+
+    `packed` is for several of unequal heights: column by column. `note` stands below the first.
+    """
+    drawn = list(figures)
+    packed = packed and len(drawn) > 1
+    alone = len(drawn) - 1 if len(drawn) % 2 and not packed else None
+    markup = "\n".join(chart(figure, place == alone, "" if place else note) for place, figure in enumerate(drawn))
+    return f'<div class="{"charts packed" if packed else "charts"}">\n{markup}\n</div>'
+
+
+class Bar(NamedTuple):
+    """One row of `bars`: fractions in 0..1; `kind` is main, other or reference."""
+
+    name: str
+    value: float
+    interval: Sequence[float] | None = None  # 95 %
+    kind: str = "main"
+
+
+def bars(rows: Sequence[Bar]) -> str:
+    """Return horizontal bars with their intervals and numbers in percent; the longest reaches the end of the track."""
+    end = max([0.01, *(value for one in rows for value in (one.value, *(one.interval or ())))])
+    items = []
+    for one in rows:
+        drawn = f'<span class="bar" style="width:{100 * one.value / end:.2f}%"></span>'
+        words = f"{100 * one.value:.1f}"
+        if one.interval:
+            low, high = one.interval
+            place = f"left:{100 * low / end:.2f}%;width:{100 * (high - low) / end:.2f}%"
+            drawn += f'<span class="whisker" style="{place}"></span>'
+            words += f" <small>({100 * low:.1f} to {100 * high:.1f})</small>"
+        name = f'<span class="name">{text(one.name)}</span>'
+        items.append(
+            f'<li class="{one.kind}">{name}<span class="track">{drawn}</span><span class="value">{words}</span></li>'
+        )
+    return '<ul class="bars">\n' + "\n".join(items) + "\n</ul>"
+
+
+def verdict(figure: str, sentence: str) -> str:
+    """Return the first lines of a page: its figure, large, and the rest of a sentence about it."""
+    return f'<p class="verdict"><strong>{text(figure)}</strong>{text(sentence)}</p>'
 
 
 def code(lines: str, wraps: bool = False) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.titles import dataset_title
-from tools.report.page import code, missing, paragraph, table, text
+from tools.report.page import Bar, bars, code, missing, paragraph, table, text
 from utils.ap_rules import STANDARD, marked_metric
 from utils.ranking.branches import BranchScore
 from utils.test_folder import METRICS, ap_rule_of
 
 Summary = Mapping[str, Any]
+REFERENCE_TITLES = {"raw_pixels": "raw pixels", "untrained": "before training"}
+CMC_RANKS = (1, 2, 3, 5, 10, 20, 50)
 RANKED_BY = {"expansion": "query expansion", "re_ranking": "k-reciprocal re-ranking", "spectral": "spectral re-ranking"}
 SET_TITLES = {"t2i": "captions that search images (t2i)", "i2t": "images that search captions (i2t)"}
 
@@ -20,9 +22,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def headline(summary: Summary) -> str:
-    """Return the metrics as cards, each with its 95 % interval where the file has one, and the valid queries."""
-    intervals, spread, rule = summary.get("interval", {}), summary.get("trial_sd", {}), ap_rule_of(summary)
+def metric_cards(summary: Summary, intervals: Mapping[str, Sequence[float]]) -> str:
+    """Return the metrics as cards, each with its 95 % interval where there is one, and the valid queries."""
+    spread, rule = summary.get("trial_sd", {}), ap_rule_of(summary)
     cards = []
     for name in METRICS:
         notes = []
@@ -33,10 +35,16 @@ def headline(summary: Summary) -> str:
             notes.append(f"sd {percent(spread[name])} over {summary['num_trials']} trials")
         cards.append(_card(marked_metric(name, rule), percent(summary[name]), notes))
     valid, total = summary.get("num_valid_query"), summary.get("num_query")
-    others = "" if valid == total else "; the others have no match"
-    cards.append(_card("Valid queries", str(valid), [f"of {total}{others}"]))
+    if valid is not None:
+        others = "" if valid == total else "; the others have no match"
+        cards.append(_card("Valid queries", str(valid), [f"of {total}{others}"]))
     unit = "Metrics in percent" + ("; 95 % intervals from a bootstrap over the identities." if intervals else ".")
-    lines = ['<dl class="figures">', *cards, "</dl>", paragraph(unit, "note")]
+    return "\n".join(['<dl class="figures">', *cards, "</dl>", paragraph(unit, "note")])
+
+
+def remarks(summary: Summary) -> str:
+    """Return what has to be known about the figures: rule of AP, ways of ranking, cautions and notes."""
+    lines, rule = [], ap_rule_of(summary)
     if rule != STANDARD:
         said = f"Each AP on this page is the {rule} one, which does not compare with the standard AP."
         lines.append(paragraph(said, "caution"))
@@ -44,6 +52,15 @@ def headline(summary: Summary) -> str:
     lines += [paragraph(f"Caution: {line}", "caution") for line in summary.get("cautions", ())]
     lines += [paragraph(note, "note") for note in summary.get("notes", ())]
     return "\n".join(lines)
+
+
+def reference_bars(name: str, value: float, interval: Sequence[float] | None, references: Mapping[str, float]) -> str:
+    """Return bars of a figure and of what it has to beat, by name (REFERENCE_TITLES); nothing without that."""
+    if not references:
+        return ""
+    rows = [Bar(name, value, interval)]
+    rows += [Bar(REFERENCE_TITLES[key], one, None, "reference") for key, one in references.items()]
+    return bars(rows)
 
 
 def ranked_by(summary: Summary) -> list[str]:
@@ -109,7 +126,7 @@ def further_tests(summary: Summary) -> str:
     rows = [["test set", *_metrics_of(summary)]]
     rows += [[title, *(percent(result[metric]) for metric in METRICS)] for title, result in named.items()]
     note = f"Each of them has a folder of its own beside this page, with a report: {', '.join(tests)}."
-    return table(rows, "The same checkpoint on every test set, in percent") + paragraph(note, "note")
+    return table(rows, "The same checkpoint on every test set, in percent", lead=(0, 1)) + paragraph(note, "note")
 
 
 def tpr_table(rates: Mapping[str, float], thresholds: Mapping[str, float | None]) -> str:
@@ -124,6 +141,15 @@ def tpr_table(rates: Mapping[str, float], thresholds: Mapping[str, float | None]
         limit = thresholds.get(rate)
         rows.append((rate, percent(value), "-" if limit is None else f"{limit:.4g}"))
     return table(rows, "TPR@FPR: pairs accepted up to a distance")
+
+
+def cmc_table(curves: Mapping[str, Sequence[float]]) -> str:
+    """Return the CMC of one or more runs at the ranks in CMC_RANKS, as far as they reach."""
+    ranks = [rank for rank in CMC_RANKS if any(rank <= len(curve) for curve in curves.values())]
+    rows = [["", *(f"Rank-{rank}" for rank in ranks)]]
+    for name, curve in curves.items():
+        rows.append([name, *(percent(curve[rank - 1]) if rank <= len(curve) else "-" for rank in ranks)])
+    return table(rows, "Queries with a match among the first, in percent")
 
 
 def facts(rows: Sequence[tuple[str, Any]], caption: str) -> str:

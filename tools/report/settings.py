@@ -7,7 +7,7 @@ from typing import Any
 from configs.base import base_of
 from configs.compare import Change, find_changes, flatten
 from configs.keys import affects
-from tools.report.page import missing, paragraph, table
+from tools.report.page import missing, paragraph, short_path, table
 from utils.errors import ConfigError
 
 ABSENT = "(no such key)"
@@ -26,16 +26,17 @@ def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
     Places of one machine or run, no part of a recipe, are left out.
     """
     if not Path(config_file).is_file():
-        return missing(f"'{config_file}' is gone, and with it the name of its base recipe: no comparison.")
+        return missing(f"'{short_path(config_file)}' is gone, and with it the name of its base recipe: no comparison.")
     try:
         base = base_of(config_file)
     except ConfigError as error:
         return missing(f"No comparison with the base recipe: {error}")
     changes = [change for change in find_changes(base.settings, flatten(config)) if not affects(change.key, "place")]
     if not changes:
-        return paragraph(f"No key differs from {base.name}.")
+        return paragraph(f"No key differs from {short_path(base.name)}.")
     rows = [("key", "base", "here"), *((one.key, shown(one.old), shown(one.new)) for one in changes)]
-    return table(rows, f"{config_file}, the command line included, against its base {base.name}", left=range(3))
+    which = f"{short_path(config_file)}, the command line included, against its base {short_path(base.name)}"
+    return table(rows, which, left=range(3), lead=())
 
 
 def experiment_changes(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
@@ -48,5 +49,8 @@ def experiment_changes(configs: Sequence[Mapping[str, Any]], names: Sequence[str
     heads = [f"{number} {name}" for number, name in enumerate(names, start=1)]
     rows = [["key", *heads], *([key, *(shown(one.get(key)) for one in flat)] for key in keys)]
     return table(
-        rows, "Keys in which the experiments differ, by their ID in the ablation table", left=range(len(rows[0]))
+        rows,
+        "Keys in which the experiments differ, by their ID in the ablation table",
+        left=range(len(rows[0])),
+        lead=(),
     )

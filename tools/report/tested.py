@@ -2,49 +2,72 @@
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tools.report import figures, result
 from tools.report.files import Tested
 from tools.report.modalities import modalities_part
-from tools.report.page import join, make_page, make_section, missing, pictures
+from tools.report.origin import NO_RUN, Origin, best_tested, metric_of, origin_of, references_of
+from tools.report.page import join, make_page, make_section, missing, part, pictures, short_path, verdict
 from tools.report.settings import base_changes
-from tools.report.thumbnails import worst_queries
-from utils.ap_rules import marked
-from utils.run_folder import RunFolder, read_metrics
-from utils.run_record import read_record
-from utils.test_folder import ap_rule_of
-from utils.yaml_text import plain_tree
+from tools.report.thumbnails import query_rows
+from tools.study.verdict import verdict_on_test
+from utils.ap_rules import marked, marked_metric
+from utils.statistics.bootstrap import intervals
+from utils.test_folder import METRICS, ap_rule_of, read_per_query
 
-FEWEST_WORST = 3  # worst queries that each of many experiments shows
+FEWEST = 3  # worst and best queries that each of many experiments shows
 ENVIRONMENT = ("python", "torch", "torchvision", "timm", "platform", "device", "device_name", "threads", "git_commit")
 
 
 def make_test_page(tested: Tested) -> str:
     """Return the page of one test."""
-    summary = tested.summary
+    summary, origin = tested.summary, origin_of(tested.summary)
     epoch = summary.get("epoch")
     places = (summary.get("stage"), None if epoch is None else f"epoch {epoch}")
     title = ", ".join(filter(None, (f"Test of {summary.get('dataset', 'a checkpoint')}", *places)))
     sections = [
-        make_section("result", "Result", result.headline, summary),
+        make_section("result", "Result", result_part, tested, origin),
         make_section("sets", "Sets of queries", result.query_sets, summary),
         make_section("modalities", "Modalities", modalities_part, tested),
         make_section("tests", "Further test sets", result.further_tests, summary),
         make_section("settings", "Settings", settings_part, summary),
-        make_section("training", "Training", training_part, summary),
+        make_section("training", "Training", training_part, summary, origin),
         make_section("branches", "Branches", branches_part, tested),
         make_section("slices", "Slices", slices_part, tested),
         make_section("cmc", "CMC curve", cmc_part, summary),
         make_section("pairs", "Distances and ROC", _from_analysis, tested, pairs_part),
-        make_section("worst", "Worst queries", _from_analysis, tested, worst_part),
+        make_section("queries", "Queries", _from_analysis, tested, queries_part),
         make_section("data", "Data and environment", fingerprints_part, summary),
         make_section("reproduce", "Reproduce", reproduce_part, summary),
     ]
-    return make_page(
-        title, [f"Checkpoint: {summary.get('weight', 'not recorded')}"], [one for one in sections if one.body]
-    )
+    weight = summary.get("weight")
+    line = f"Checkpoint: {short_path(weight) if weight else 'not recorded'}"
+    return make_page(title, [line], [one for one in sections if one.body])
+
+
+def result_part(tested: Tested, origin: Origin | None) -> str:
+    """Return the verdict, the figure beside what it has to beat, and all metrics."""
+    summary, rule = tested.summary, ap_rule_of(tested.summary)
+    metric, references = metric_of(summary), references_of(summary, origin)
+    intervals = {**_missing_intervals(tested), **summary.get("interval", {})}
+    last = None if origin is None else origin.last_epoch
+    epochs = last, best_tested(tested.folder, summary, origin)
+    said = verdict_on_test({**summary, "interval": intervals}, metric, rule, references.metrics, epochs)
+    found = {name: one[metric] for name, one in references.metrics.items() if metric in one}
+    name = f"this test, {marked_metric(metric, rule)}"
+    shown = result.reference_bars(name, summary[metric], intervals.get(metric), found)
+    absent = "" if found else missing(f"Raw pixels and the untrained model are not shown: {references.why}.")
+    cards = result.metric_cards(summary, intervals)
+    return join([verdict(*said), shown, absent, cards, result.remarks(summary)])
+
+
+def _missing_intervals(tested: Tested) -> dict[str, tuple[float, float]]:
+    """Return the intervals that the file of an older version lacks, from the queries where they are whole."""
+    missing_ones = [name for name in METRICS if name not in tested.summary.get("interval", {})]
+    table = read_per_query(tested.folder, tested.summary) if missing_ones else None
+    is_whole = table is not None and (table["first_hit"] >= 0).any()
+    return intervals(table, missing_ones) if is_whole else {}
 
 
 def settings_part(summary: dict[str, Any]) -> str:
@@ -54,21 +77,17 @@ def settings_part(summary: dict[str, Any]) -> str:
     return base_changes(summary["config_file"], summary["config"])
 
 
-def training_part(summary: dict[str, Any]) -> str:
+def training_part(summary: dict[str, Any], origin: Origin | None) -> str:
     """Return the training of the stages that led to the checkpoint, from the run's records beside it.
 
     Nothing for a run of one stage, whose curves the report of the launch shows.
     """
-    run = RunFolder(Path(summary.get("weight", "")).parent, "")
-    record = read_record(run)
-    if record is None or record.run != summary.get("run"):
+    if origin is None:
         several = len(summary.get("config", {}).get("SOLVER", {}).get("STAGES", ())) > 1
-        return missing("The records of the training do not lie beside the checkpoint.") if several else ""
-    if not record.config:  # a run of an older version, which had one stage
+        return missing(f"{NO_RUN.capitalize()}.") if several else ""
+    if len(origin.stages) < 2:
         return ""
-    solver = plain_tree(record.config)["SOLVER"]  # of the training: the test may have another seed
-    stages = solver.get("STAGES", ())
-    return figures.stages({solver["SEED"]: read_metrics(run.metrics)}, stages) if len(stages) > 1 else ""
+    return figures.stages({origin.cfg.SOLVER.SEED: origin.records}, origin.stages)
 
 
 def branches_part(tested: Tested) -> str:
@@ -87,8 +106,9 @@ def slices_part(tested: Tested) -> str:
 
 
 def cmc_part(summary: dict[str, Any]) -> str:
-    """Return the CMC curve."""
-    return pictures([figures.cmc({"this test": summary["cmc"]})])
+    """Return the CMC curve, and its figures at some ranks."""
+    curve = summary["cmc"]
+    return join([pictures([figures.cmc({"this test": curve})]), result.cmc_table({"this test": curve})])
 
 
 def _from_analysis(tested: Tested, make: Callable[[dict[str, Any]], str]) -> str:
@@ -105,10 +125,16 @@ def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
     return join([pictures(drawn), result.tpr_table(points, analysis.get("threshold", {}))])
 
 
-def worst_part(analysis: dict[str, Any], share: int = 1) -> str:
-    """Return the first of `share` equal parts of the worst queries, at least FEWEST_WORST, with their rank lists."""
-    worst = analysis["worst"]
-    return worst_queries(worst[: max(FEWEST_WORST, len(worst) // share)])
+def queries_part(analysis: dict[str, Any], share: int = 1, level: int = 3) -> str:
+    """Return the first of `share` equal parts of the worst and the best queries, with their rank lists.
+
+    At least FEWEST of each, if there are as many.
+    """
+    worst, best = (analysis[name] for name in ("worst", "best")) if "best" in analysis else (analysis["worst"], None)
+    parts = [part("Worst", query_rows(worst[: max(FEWEST, len(worst) // share)]), level)]
+    if best is None:
+        return join([*parts, missing("The best queries are not shown: an older version ran this test.")])
+    return join([*parts, part("Best", query_rows(best[: max(FEWEST, len(best) // share)], legend=False), level)])
 
 
 def fingerprints_part(summary: dict[str, Any]) -> str:

@@ -12,15 +12,17 @@ from tools.report.page import details, join, missing, paragraph, text
 Entry = Mapping[str, Any]  # an image of analysis.json's `worst`
 Images = Mapping[str, str | None]  # data URI by path
 
-SIDE = 96  # longest side of a thumbnail, pixels
+SIDE = 160  # longest side of a picture, pixels: it is shown smaller and enlarged by a click
 QUALITY = 80  # of the JPEG, 1..95
 MOST_LETTERS = 60  # of a caption in the place of an image
 LABELS = {"right": "✓ right", "wrong": "✗ wrong", "junk": "– junk"}
 LEGEND = (
     "Each row: the query, then the gallery from the nearest on. Green ✓ is the query's identity, red ✗ another one, "
     "grey – (junk) the query's identity seen by the query's camera: shown here, but not ranked. pid is the identity, "
-    "cam the camera as in slices.csv (VeRi's c001 is 0), d the distance."
+    "cam the camera as in slices.csv (VeRi's c001 is 0), d the distance. A click enlarges a picture, another one ends "
+    "that."
 )
+COPY_LEGEND = "'same picture': the query's own copy in the gallery, as in VeRi, where every query is there too; junk."
 CAPTION_LEGEND = (
     "Each row: the image that the caption was written for, then the gallery from the nearest on, in which that image "
     "stays and counts. Green ✓ shows the caption's identity, red ✗ another one. pid is the identity, d the distance."
@@ -30,7 +32,7 @@ MODAL_LEGEND = (
     "query's identity, red ✗ another one, grey – (junk) what the data set's rule leaves out: shown here, but not "
     "ranked. The queries are the worst of the weakest set of each group. pid is the identity, d the distance."
 )
-OWN, NOT_THERE = "own image", "not in the gallery"
+OWN, NOT_THERE, COPY = "own image", "not in the gallery", "same picture"
 
 
 def thumbnail(path: str) -> str | None:
@@ -47,24 +49,43 @@ def thumbnail(path: str) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def worst_queries(worst: Sequence[Entry]) -> str:
-    """Return entries of analysis.json's `worst`, the first half of them open."""
-    if not worst:
+def query_rows(queries: Sequence[Entry], legend: bool = True) -> str:
+    """Return entries of analysis.json's `worst` or `best`, the first half of them open; `legend`: what marks mean."""
+    if not queries:
         return missing("No query has a match, so none can be ranked.")
-    legend = MODAL_LEGEND if "items" in worst[0] else CAPTION_LEGEND if "own" in worst[0] else LEGEND
-    parts = [paragraph(legend, "note")]
-    shown = [[*(entry for _, entry in _images_of(query)), *query["ranks"]] for query in worst]
-    paths = [entry["path"] for entries in shown for entry in entries if not _is_caption(entry)]
-    images = {path: thumbnail(path) for path in dict.fromkeys(paths) if path}  # one gallery image is near many queries
+    parts = [paragraph(line, "note") for line in _legend_of(queries)] if legend else []
+    images = read_images(queries)
     absent = sum(image is None for image in images.values())
     if absent:
         parts.append(missing(f"{absent} of {len(images)} images cannot be read where the test found them."))
-    rows = [_query_row(number, query, images) for number, query in enumerate(worst, start=1)]
+    rows = [_query_row(number, query, images) for number, query in enumerate(queries, start=1)]
     half = (len(rows) + 1) // 2
     parts += rows[:half]
     if rows[half:]:
         parts.append(details(f"{len(rows) - half} more", join(rows[half:])))
     return join(parts)
+
+
+def read_images(queries: Sequence[Entry]) -> dict[str, str | None]:
+    """Return a data URI, or None where it cannot be read, of each image that such queries show."""
+    shown = [[*(entry for _, entry in _images_of(query)), *query["ranks"]] for query in queries]
+    paths = [entry["path"] for entries in shown for entry in entries if not _is_caption(entry)]
+    return {path: thumbnail(path) for path in dict.fromkeys(paths) if path}  # one gallery image is near many queries
+
+
+def _legend_of(queries: Sequence[Entry]) -> list[str]:
+    """Return what the marks of such queries mean."""
+    if "items" in queries[0]:
+        return [MODAL_LEGEND]
+    if "own" in queries[0]:
+        return [CAPTION_LEGEND]
+    copied = any(is_copy(query, entry) for query in queries for entry in query["ranks"])
+    return [LEGEND, COPY_LEGEND] if copied else [LEGEND]
+
+
+def is_copy(query: Entry, entry: Entry) -> bool:
+    """Return whether an image of the gallery is the query's own picture: junk whose file has the same name."""
+    return entry["status"] == "junk" and Path(entry["path"]).name == Path(query["path"]).name
 
 
 def _images_of(query: Entry) -> list[tuple[str, Entry]]:
@@ -81,14 +102,24 @@ def _is_caption(entry: Entry) -> bool:
 def _query_row(number: int, query: Entry, images: Images) -> str:
     found = query["first_hit"] + 1  # counted from 1, as people do
     scores = f"AP {query['ap']:.2%}, {query['num_pos']} matches, the first at rank {found}"
-    items = [_item("query", label, entry, images) for label, entry in _images_of(query)]
-    for entry in query["ranks"]:
-        is_own = entry["path"] == query.get("own")
-        items.append(_item(entry["status"], LABELS[entry["status"]], entry, images, OWN if is_own else ""))
     captions = [paragraph(item["path"], "note") for item in query.get("items", ()) if _is_caption(item)]
     name = query["set"] if "items" in query else query["path"] if "own" in query else Path(query["path"]).name
     title = paragraph(f"{number}. {scores}: {name}", "title")
-    return join([title, *captions, '<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"])
+    return join([title, *captions, rank_list(query, images)])
+
+
+def rank_list(query: Entry, images: Images) -> str:
+    """Return a query and what it found, of analysis.json, in a row; `images` as `read_images` returns them."""
+    items = [_item("query", label, entry, images) for label, entry in _images_of(query)]
+    for entry in query["ranks"]:
+        remark = OWN if entry["path"] == query.get("own") else COPY if is_copy(query, entry) else ""
+        items.append(_item(entry["status"], LABELS[entry["status"]], entry, images, remark))
+    return '<ol class="ranks">\n' + "\n".join(items) + "\n</ol>"
+
+
+def zoomed(source: str, words: str) -> str:
+    """Return a picture that fills the screen from a click to the next; no script is needed."""
+    return f'<details class="zoom"><summary><img src="{source}" alt="{text(words)}"></summary></details>'
 
 
 def _item(kind: str, label: str, entry: Entry, images: Images, note: str = "") -> str:
@@ -97,11 +128,12 @@ def _item(kind: str, label: str, entry: Entry, images: Images, note: str = "") -
         words = entry["path"][:MOST_LETTERS] if _is_caption(entry) else "not found" if entry["path"] else NOT_THERE
         image = f'<span class="absent">{text(words)}</span>'
     else:
-        image = f'<img src="{source}" alt="{text(f"{label}: {name}")}">'
+        image = zoomed(source, f"{label}: {name}")
     lines = [f"pid {entry['pid']}"]
     if "camid" in entry:
         lines.append(f"cam {entry['camid']}")
     if "distance" in entry:
         lines.append(f"d {round(entry['distance'], 3) + 0.0:.3f}")  # + 0.0: no -0.000
-    words = "".join(f"<span>{text(line)}</span>" for line in (*lines, *filter(None, [note])))
+    words = "".join(f"<span>{text(line)}</span>" for line in lines)
+    words += f'<span class="remark">{text(note)}</span>' if note else ""
     return f'<li class="{kind}" title="{text(entry["path"])}">{image}<strong>{text(label)}</strong>{words}</li>'

@@ -47,8 +47,9 @@ class Experiment(NamedTuple):
         """Return the folder that holds a test folder for each epoch."""
         return self.root / f"{self.name}_seed{seed}_test"
 
-    def test_folder(self, seed: int, epoch: int) -> TestFolder:
-        return epoch_folder(self.tests_of(seed), epoch)
+    def test_folder(self, seed: int, epoch: int, stage: str = "") -> TestFolder:
+        """Return the folder of the test of a checkpoint, `stage` as in `RunFolder.checkpoint`."""
+        return epoch_folder(self.tests_of(seed) / stage, epoch)
 
 
 def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode) -> Experiment:

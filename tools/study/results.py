@@ -12,18 +12,20 @@ from tools.study.experiment import Experiment
 from tools.study.summary import FurtherTest, SeedResults, best_held_out, build_summary, pick_references
 from utils.ap_rules import marked
 from utils.digest import remembered_sha256
-from utils.run_folder import RunFolder, of_stage, read_metrics
+from utils.run_folder import EMA, RunFolder, of_stage, read_metrics
 from utils.run_record import RunRecord, read_record
 from utils.test_folder import METRICS, TestFolder, epoch_folders, has_metrics, read_per_query, read_result
 
+UNTESTED = "not tested yet"
 
-def checkpoint_problem(run: RunFolder, epoch: int, record: RunRecord | None) -> str | None:
+
+def checkpoint_problem(run: RunFolder, epoch: int, record: RunRecord | None, stage: str = "") -> str | None:
     """Return why the file of an epoch's checkpoint is none of this run, None when it is one.
 
-    `record` is that of the run folder. It tells what the run wrote; without it, in the folder of an older version, the
-    checkpoint itself tells of which epoch it is.
+    `stage` is as in `RunFolder.checkpoint`; `record` is that of the run folder. It tells what the run wrote; without
+    it, in the folder of an older version, the checkpoint itself tells of which epoch it is.
     """
-    path = run.checkpoint(epoch)
+    path = run.checkpoint(epoch, stage)
     if not path.is_file():
         return "is no file"
     if record is not None:
@@ -37,19 +39,20 @@ def checkpoint_problem(run: RunFolder, epoch: int, record: RunRecord | None) -> 
     if provenance is None:
         return "does not tell of which epoch it is, or is damaged"
     told = provenance.get("epoch")
-    return None if told == epoch and "stage" not in provenance else f"is the checkpoint of epoch {told}"
+    is_own = (told, provenance.get("stage", "")) == (epoch, stage)
+    return None if is_own else f"is the checkpoint of epoch {told}"
 
 
-def why_untested(experiment: Experiment, seed: int, epoch: int) -> str | None:
+def why_untested(experiment: Experiment, seed: int, epoch: int, stage: str = "") -> str | None:
     """Return why there is no valid result of an epoch, None when there is one.
 
     Valid is a whole result under the experiment's settings of the very checkpoint that this run wrote for this epoch:
     of that file's content, or, where the file was deleted, of the content that the run recorded.
     """
-    folder = experiment.test_folder(seed, epoch)
+    folder = experiment.test_folder(seed, epoch, stage)
     result = read_result(folder)
     if result is None:
-        return "no whole result" if folder.path.is_dir() else "not tested yet"
+        return "no whole result" if folder.path.is_dir() else UNTESTED
     saved = result_settings(get_cfg_defaults()) | result.get("settings", {})  # a key it lacks is younger than it
     wanted = experiment.test_settings
     changes = [f"{key} {saved.get(key)} -> {new}" for key, new in wanted.items() if saved.get(key) != new]
@@ -57,7 +60,7 @@ def why_untested(experiment: Experiment, seed: int, epoch: int) -> str | None:
         return f"tested with other settings: {'; '.join(changes)}"
     if result.get("epoch") not in (None, epoch):
         return f"its result is of epoch {result['epoch']}"
-    return _why_not_whole(folder, result) or _why_not_of_this_run(experiment.run_folder(seed), epoch, result)
+    return _why_not_whole(folder, result) or _why_not_of_this_run(experiment.run_folder(seed), epoch, result, stage)
 
 
 def _why_not_whole(folder: TestFolder, result: dict[str, Any]) -> str | None:
@@ -73,12 +76,12 @@ def _why_not_whole(folder: TestFolder, result: dict[str, Any]) -> str | None:
     return None
 
 
-def _why_not_of_this_run(run: RunFolder, epoch: int, result: dict[str, Any]) -> str | None:
-    record, path, tested = read_record(run), run.checkpoint(epoch), result.get("weight_sha256")
+def _why_not_of_this_run(run: RunFolder, epoch: int, result: dict[str, Any], stage: str) -> str | None:
+    record, path, tested = read_record(run), run.checkpoint(epoch, stage), result.get("weight_sha256")
     if record is not None and result.get("run") not in (None, record.run):
         return "its result is of another run"
     if path.exists():
-        problem = checkpoint_problem(run, epoch, record)
+        problem = checkpoint_problem(run, epoch, record, stage)
         if problem:
             return f"{path.name} {problem}"
         return None if remembered_sha256(path) == tested else "the checkpoint changed after its test"
@@ -117,6 +120,7 @@ def collect_results(experiment: Experiment, seed: int) -> SeedResults:
     tables = {epoch: read_per_query(experiment.test_folder(seed, epoch), whole[epoch]) for epoch in unseen}
     per_query = {epoch: table for epoch, table in tables.items() if table is not None}
     further = {name: _read_further(experiment, seed, name, metrics) for name, metrics in last.get("tests", {}).items()}
+    further |= _read_averaged(experiment, seed)
     references, groups = pick_references(records), last.get("groups", {})
     return SeedResults(seed, epochs, references, fingerprints, held_out, per_query, further, left_out, picks, groups)
 
@@ -127,6 +131,16 @@ def _read_further(experiment: Experiment, seed: int, name: str, metrics: dict[st
     title = marked(dataset_title(name, settings["DATASETS.VEHICLEID_TEST_SIZE"]), settings["TEST.AP"])
     folder = experiment.test_folder(seed, experiment.last_epoch).further(name)
     return FurtherTest(title, metrics, read_per_query(folder))
+
+
+def _read_averaged(experiment: Experiment, seed: int) -> dict[str, FurtherTest]:
+    """Return the result of the averaged weights of the last epoch by the name EMA; {} where there is no valid one."""
+    folder = experiment.test_folder(seed, experiment.last_epoch, EMA)
+    result = read_result(folder)
+    if result is None or why_untested(experiment, seed, experiment.last_epoch, EMA) is not None:
+        return {}
+    metrics = {name: result[name] for name in METRICS}
+    return {EMA: FurtherTest(f"{experiment.facts['dataset']}, averaged weights", metrics, read_per_query(folder))}
 
 
 def summarise(

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from configs.picking import USUAL
 from utils.atomic import write_text_atomic
 from utils.errors import DataError
-from utils.statistics.bootstrap import PerQuery, mean_interval, query_units, query_weights
+from utils.statistics.bootstrap import PerQuery, mean_intervals, query_units, query_weights
 from utils.statistics.paired import mean_values, pair_queries
 from utils.tables import align, percent
-from utils.test_folder import METRICS, WITH_INTERVAL, is_fraction
+from utils.test_folder import METRICS, is_fraction
 
 SUMMARY_SCHEMA = 1
 CSV_HEADER = ("seed", "epoch", "mAP", "mINP", "R1", "R5", "R10", "best", "best_held_out", "data")
@@ -103,7 +103,8 @@ def find_intervals(tables: Sequence[PerQuery]) -> dict[str, list[float]]:
     if not tables:
         return {}
     units, weights = query_units(tables[0]), query_weights(tables[0])
-    return {name: list(mean_interval(mean_values(tables, name), units, (0.0, 1.0), weights)) for name in WITH_INTERVAL}
+    values = [mean_values(tables, name) for name in METRICS]
+    return dict(zip(METRICS, map(list, mean_intervals(values, units, (0.0, 1.0), weights)), strict=True))
 
 
 def tables_at(results: Sequence[SeedResults], epochs: Sequence[int | None]) -> list[PerQuery]:

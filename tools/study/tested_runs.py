@@ -22,6 +22,7 @@ class Run(NamedTuple):
     name: str
     folders: list[TestFolder]
     tables: list[PerQuery]
+    results: list[dict[str, Any]]  # contents of summary.json
     datasets: list[str | None]  # of the tests, as tables name them; None in a folder that does not say it
     fingerprints: list[str | None]  # of the test images, likewise
     settings: list[dict[str, Any]]  # keys of TEST by which the tests were run
@@ -60,7 +61,7 @@ def load_run(words: str, epoch: int | None) -> Run:
     rules = [ap_rule_of(result) for result in results]
     datasets = [dataset_of(result) for result in results]
     trials = [trial_of(result, dataset) for result, dataset in zip(results, datasets, strict=True)]
-    return Run(words, folders, tables, datasets, fingerprints, settings, rules, trials)
+    return Run(words, folders, tables, results, datasets, fingerprints, settings, rules, trials)
 
 
 def check_own_epoch(folder: TestFolder, result: Mapping[str, Any], wanted: int | None) -> None:

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from configs.titles import OF_TRIALS, TITLES, names_of_tests
 from utils.errors import DataError
 from utils.statistics.bootstrap import PerQuery
-from utils.statistics.paired import mean_value
+from utils.statistics.paired import Comparison, compare_tables, mean_value, paired_t_test
 from utils.tables import align, percent
 
 KEY, WORD = "DATASETS.TRIAL", "trial"  # the word stands before the number in names of folders
@@ -68,6 +68,19 @@ def trial_means(sides: Sequence[Mapping[int | None, Sequence[PerQuery]]], metric
     """Return {trial: (first, second)}: means over the seeds of a metric, of the tables of both sides by trial."""
     first, second = sides
     return {trial: (mean_value(first[trial], metric), mean_value(second[trial], metric)) for trial in first}
+
+
+def compare_sides(
+    sides: Sequence[Mapping[int | None, Sequence[PerQuery]]], metric: str, unit: str = "identity"
+) -> tuple[Comparison, TrialMeans]:
+    """Return how the second of two sides, tables by trial, differs from the first, and the means of both by trial.
+
+    Each of several trials is a training of its own, on both sides: a paired t-test over them stands in for seeds.
+    """
+    comparison, means = compare_tables(*map(join_trials, sides), metric, unit), trial_means(sides, metric)
+    if len(means) > 1:
+        comparison = comparison._replace(p_seeds=paired_t_test(*zip(*means.values(), strict=True)))
+    return comparison, means
 
 
 def trial_table(means: TrialMeans, metric: str) -> str:

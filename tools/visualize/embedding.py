@@ -163,8 +163,8 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
 
     An item that has a modality is fused alone, and is a query where it is not in the gallery.
     """
-    from datasets.test_set import MODALITY, first_items
-    from processor.evaluation.embed import embed, make_embedding, vectors
+    from datasets.test_set import MODALITY, first_items, images_of_rows
+    from processor.evaluation.embed import embed_test, make_embedding, vectors
 
     test, trained = opened.data.test, opened.trained
     queries = first_items(test.trials[0].query)
@@ -174,16 +174,18 @@ def _embed_some(opened: "Opened", num_ids: int, seed: int) -> tuple[list["Sample
         logger.warning("--num-ids %d: the test set has %d identities, all are drawn", num_ids, len(chosen))
     rows = np.flatnonzero(np.isin(pids, chosen))
     how = make_embedding(trained.cfg, trained.device)
-    embedded = embed(trained.model, _loaders_of(test, rows), how)
+    lengths = None if test.lengths is None else test.lengths[rows]
+    images = rows if test.lengths is None else images_of_rows(test.lengths, rows)
+    embedded = embed_test(trained.model, test._replace(loaders=_loaders_of(test, images), lengths=lengths), how)
     feat, is_query = embedded.feat, np.isin(rows, queries)
     if MODALITY in test.labels.more:
         feat = vectors(embedded, np.arange(len(rows))[:, None])
         is_query = ~np.isin(rows, test.trials[0].gallery)
-    return samples_of(test.labels, rows), is_query, feat.cpu().numpy()
+    return samples_of(test.labels, rows), is_query, feat.float().cpu().numpy()
 
 
 def _loaders_of(test: "TestSet", rows: np.ndarray) -> list["DataLoader"]:
-    """Return loaders of some rows of a test set, which rise."""
+    """Return loaders of some rows of a test set's loaders, which rise."""
     loaders, first = [], 0
     for loader in test.loaders:
         own = rows[(rows >= first) & (rows < first + len(loader.dataset))] - first

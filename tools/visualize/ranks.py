@@ -105,7 +105,7 @@ def search_chosen(opened: "Opened", args: Namespace) -> Chosen:
     Raises ConfigError for a --set that is not tested, DataError for identities of --pids that no query shows.
     """
     from datasets.test_set import first_items
-    from processor.evaluation.embed import embed, make_embedding
+    from processor.evaluation.embed import embed_test, make_embedding
     from processor.evaluation.evaluate import rank_options, search
     from utils.ranking.rank import rank
     from utils.ranking.rank_list import rank_lists
@@ -114,7 +114,7 @@ def search_chosen(opened: "Opened", args: Namespace) -> Chosen:
     number = trial_of(test, args.set)
     pids = test.labels.pids[first_items(test.trials[number].query)]
     check_pids(args.pids or [], pids)  # before the work
-    embedded = embed(trained.model, test.loaders, make_embedding(trained.cfg, trained.device))
+    embedded = embed_test(trained.model, test, make_embedding(trained.cfg, trained.device))
     searched = search(test, embedded, options, number)
     ap = rank(searched.distances, searched.protocol, ap=options.ap).ap
     rows = choose(ap, pids, args.order, args.num_queries, args.pids, args.seed)

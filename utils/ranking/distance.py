@@ -11,6 +11,7 @@ import torch
 
 from utils.errors import DataError
 from utils.interrupts import check
+from utils.progress import over
 
 BLOCK_BYTES = 64 * 2**20  # what the arrays of one block of rows may take together
 ROUNDING = 1e-5  # float32 error of a squared distance over the largest squared norms in it, with a wide margin
@@ -70,7 +71,7 @@ def check_norms(norms: np.ndarray, name: str) -> None:
     if len(broken):
         raise DataError(
             f"{name} feature row {broken[0]} (0-based; {len(broken)} of {len(norms)} rows) holds NaN, infinity or "
-            "values whose square overflows; check the weights, SOLVER.AMP and TEST.AMP"
+            "values whose square overflows; check the weights, SOLVER.AMP, TEST.AMP and TEST.FEATURES"
         )
 
 
@@ -82,6 +83,28 @@ def unit_features(values: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     feat = as_features(values, name)
     length = np.sqrt(squared_norms(feat, name))
     return feat / np.where(length > 0, length, 1)[:, None]
+
+
+def as_kept(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return features as numpy on the CPU: float16 as it is, all else as float32; a view where that is possible."""
+    if isinstance(values, torch.Tensor) and values.dtype == torch.float16:
+        return values.detach().cpu().numpy()
+    return values if values.dtype == np.float16 else as_array(values).astype(np.float32, copy=False)
+
+
+def widened_blocks(feat: np.ndarray | torch.Tensor) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over rows of features [N, D], in blocks of which a float32 copy fits BLOCK_BYTES."""
+    return row_blocks(len(feat), feat.shape[1] * np.dtype(np.float32).itemsize)
+
+
+def stored_norms(feat: np.ndarray, name: str) -> np.ndarray:
+    """Return what `squared_norms` does of features in float32 or float16, which are widened a block at a time."""
+    if feat.dtype == np.float32:
+        return squared_norms(feat, name)
+    wide = (feat[start:stop].astype(np.float32) for start, stop in widened_blocks(feat))
+    norms = np.concatenate([np.einsum("ij,ij->i", part, part) for part in wide])
+    check_norms(norms, name)
+    return norms
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray, x_norms: np.ndarray, y_norms: np.ndarray) -> np.ndarray:
@@ -130,15 +153,15 @@ def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
     return np.partition(rows, k - 1, axis=1)[:, k - 1]
 
 
-def row_blocks(num_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+def row_blocks(num_rows: int, row_bytes: int, what: str = "") -> Iterator[tuple[int, int]]:
     """Yield (start, stop) over `num_rows`, in blocks of as many rows as BLOCK_BYTES holds, at least 1.
 
-    Noted Ctrl-C ends it between two blocks.
+    Noted Ctrl-C ends it between two blocks. `what` names the work beside a progress bar, '' = without one.
     """
-    step = max(1, BLOCK_BYTES // row_bytes)
-    for start in range(0, num_rows, step):
+    starts = range(0, num_rows, max(1, BLOCK_BYTES // row_bytes))
+    for start in over(starts, what, "block") if what else starts:
         check()
-        yield start, min(start + step, num_rows)
+        yield start, min(start + starts.step, num_rows)
 
 
 class Distances:
@@ -172,7 +195,7 @@ class Distances:
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield (start, stop) of these blocks."""
         row_bytes = 2 * self.shape[1] * np.dtype(np.float32).itemsize  # the rows and a copy that the user sorts
-        return row_blocks(self.shape[0], row_bytes)
+        return row_blocks(self.shape[0], row_bytes, "rank")
 
 
 def matrix_distances(distmat: np.ndarray | torch.Tensor) -> Distances:
@@ -188,11 +211,22 @@ def matrix_distances(distmat: np.ndarray | torch.Tensor) -> Distances:
 def feature_distances(qf: np.ndarray | torch.Tensor, gf: np.ndarray | torch.Tensor) -> Distances:
     """Return the squared Euclidean distances of features [Q, D] to [G, D], in true float32, no [Q, G] matrix is made.
 
+    Features in half precision stay so; of the gallery's a block at a time is widened.
+
     Raises DataError for features of different widths or that are not finite.
     """
-    qf, gf = as_pair(qf, gf)
-    q_norms, g_norms = squared_norms(qf, "query"), squared_norms(gf, "gallery")
-    return Distances(
-        (len(qf), len(gf)),
-        lambda start, stop: squared_distances(qf[start:stop], gf, q_norms[start:stop], g_norms),
-    )
+    check_pair(qf, gf)
+    qf, gf = as_kept(qf), as_kept(gf)
+    q_norms, g_norms = stored_norms(qf, "query"), stored_norms(gf, "gallery")
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        query, norms = qf[start:stop].astype(np.float32, copy=False), q_norms[start:stop]
+        if gf.dtype == np.float32:
+            return squared_distances(query, gf, norms, g_norms)
+        distances = np.empty((stop - start, len(gf)), dtype=np.float32)
+        for first, end in widened_blocks(gf):
+            part = gf[first:end].astype(np.float32)
+            distances[:, first:end] = squared_distances(query, part, norms, g_norms[first:end])
+        return distances
+
+    return Distances((len(qf), len(gf)), rows)

@@ -42,7 +42,8 @@ def expand_queries(
     query, gallery = unit_features(query, "query"), unit_features(gallery, "gallery")
     norms = squared_norms(gallery, "gallery")  # 1, or 0 for features of zeros
     for _ in range(times):
-        for start, stop in row_blocks(len(query), 9 * len(gallery)):  # float32 distances, a mask, minima of groups
+        # float32 distances, a mask, minima of groups
+        for start, stop in row_blocks(len(query), 9 * len(gallery), "expand the queries"):
             query[start:stop] = _expand(query[start:stop], gallery, norms, min(k, len(gallery)), alpha)
     return query
 

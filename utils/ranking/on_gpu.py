@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from utils.precision import without_autocast
-from utils.ranking.distance import Distances, check_norms, check_pair, check_shape, row_blocks
-from utils.ranking.protocol import SameIdentity, check_range
+from utils.ranking.distance import Distances, check_norms, check_pair, check_shape, row_blocks, widened_blocks
+from utils.ranking.protocol import SameIdentity
 
 
 @contextmanager
@@ -36,14 +36,18 @@ def device_distances(qf: torch.Tensor, gf: torch.Tensor) -> Distances:
     They are those on the CPU up to float32 rounding.
     """
     check_pair(qf, gf)
-    qf, gf = qf.detach().float(), gf.detach().float()
+    qf, gf = qf.detach(), gf.detach()
     q_norms, g_norms = _squared_norms(qf, "query"), _squared_norms(gf, "gallery")
 
     @torch.no_grad()
     def rows(start: int, stop: int) -> torch.Tensor:
+        query, whole = qf[start:stop].float(), gf.dtype == torch.float32
         with true_float32(gf):
-            distances = torch.addmm(g_norms, qf[start:stop], gf.T, alpha=-2)  # [c, G]
-        return distances.add_(q_norms[start:stop, None])
+            parts = [
+                torch.addmm(g_norms[first:end], query, gf[first:end].float().T, alpha=-2)
+                for first, end in ([(0, len(gf))] if whole else widened_blocks(gf))
+            ]
+        return (parts[0] if whole else torch.cat(parts, dim=1)).add_(q_norms[start:stop, None])  # [c, G]
 
     return Distances((len(qf), len(gf)), rows)
 
@@ -58,19 +62,18 @@ def device_unit_features(values: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _squared_norms(feat: torch.Tensor, name: str) -> torch.Tensor:
-    """Return |x_i|^2, float32 [N], of float32 features [N, D]; DataError as `utils.ranking.distance.squared_norms`."""
-    blocks = row_blocks(len(feat), 2 * feat.shape[1] * feat.itemsize)
-    norms = torch.cat([feat[start:stop].square().sum(1) for start, stop in blocks])
+    """Return what `utils.ranking.distance.stored_norms` does, float32 [N] on the device of features [N, D]."""
+    blocks = row_blocks(len(feat), 2 * feat.shape[1] * torch.float32.itemsize)
+    norms = torch.cat([feat[start:stop].float().square().sum(1) for start, stop in blocks])
     check_norms(norms.cpu().numpy(), name)
     return norms
 
 
-def device_positions(rows: torch.Tensor, pairs: SameIdentity, first_query: int) -> np.ndarray:
+def device_positions(rows: torch.Tensor, pairs: SameIdentity) -> np.ndarray:
     """Return the 0-based places of `pairs` in the stable ascending order of their rows [c, G], int64 [M].
 
-    Junk by camera is counted, what is left out is not. Raises DataError as `finite_range` does.
+    Junk by camera is counted, what is left out is not.
     """
-    check_range(*(bound.cpu().numpy() for bound in rows.aminmax(dim=1)), first_query)
     if pairs.left_out is not None:
         rows = rows.masked_fill(torch.from_numpy(pairs.left_out).to(rows.device), torch.inf)  # behind all others
     order = rows.argsort(dim=1, stable=True)  # [c, G]

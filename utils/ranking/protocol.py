@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from utils.errors import DataError
 from utils.ranking.distance import as_array
@@ -79,23 +80,19 @@ def same_identity(labels: Grouped, start: int, stop: int) -> SameIdentity:
     return SameIdentity(query[kept], gallery[kept], np.zeros(kept.sum(), dtype=bool), left_out)
 
 
-def finite_range(rows: np.ndarray, first_query: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest and largest distance of each row [c, G], [c] each.
+def finite_range(rows: np.ndarray | torch.Tensor, first_query: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and largest distance of each row [c, G], [c] each, on the CPU.
 
     Raises DataError when a row holds NaN or infinity; row 0 is the query `first_query`.
     """
-    low, high = rows.min(axis=1), rows.max(axis=1)  # both NaN where a row holds NaN
-    check_range(low, high, first_query)
-    return low, high
-
-
-def check_range(low: np.ndarray, high: np.ndarray, first_query: int) -> None:
-    """Raise DataError, as `finite_range` does, for the smallest and largest distances [c] of rows."""
+    found = rows.aminmax(dim=1) if isinstance(rows, torch.Tensor) else (rows.min(axis=1), rows.max(axis=1))
+    low, high = map(as_array, found)  # both NaN where a row holds NaN
     broken = ~(np.isfinite(low) & np.isfinite(high))
     if broken.any():
         raise DataError(
             f"the distances of query {first_query + broken.argmax()} (0-based) hold NaN or infinity; check the features"
         )
+    return low, high
 
 
 def no_match(labels: Grouped) -> DataError:

@@ -17,10 +17,11 @@ import torch
 
 from utils.ap_rules import AP_RULES, STANDARD, TRAPEZOID
 from utils.errors import ConfigError
-from utils.ranking.distance import Distances, as_array, feature_distances, matrix_distances, on_gpu, unit_features
+from utils.ranking.blocks import Block, look_at
+from utils.ranking.distance import Distances, feature_distances, matrix_distances, on_gpu, unit_features
 from utils.ranking.expansion import expand_queries
 from utils.ranking.on_gpu import device_distances, device_positions
-from utils.ranking.protocol import Protocol, SameIdentity, finite_range, group, no_match, same_identity
+from utils.ranking.protocol import Grouped, Protocol, SameIdentity, group, no_match
 from utils.ranking.reranking import re_ranking
 from utils.ranking.spectral import spectral_distances
 
@@ -83,7 +84,19 @@ def rank(
     ap: str = STANDARD,
     depth: int | None = None,
 ) -> Ranking:
-    """Return the `Ranking` of distances, made in blocks of about 64 MiB.
+    """Return the `Ranking` of distances, made in blocks of about 64 MiB; `Ranker` says what the rest means.
+
+    Raises DataError when shapes disagree, a distance is not finite (naming the first such query), or no query has a
+    match; ConfigError as `Ranker`.
+    """
+    labels = group(protocol, distances.shape)
+    ranker = Ranker(labels, max_rank, distinct, ap, depth)
+    look_at(distances, labels, [ranker])
+    return ranker.ranking()
+
+
+class Ranker:
+    """Ranks the distances of a trial block by block.
 
     With `distinct` the rank of the first match, and with it the CMC, counts identities rather than images, each at its
     nearest image, as the official code of SYSU-MM01 does; AP and INP count images in any case.
@@ -93,45 +106,64 @@ def rank(
     not change. With `depth` there is also `ap_at`, AP of the first places: the sum over the matches among them, divided
     by their number or that of all matches, whichever is less; NaN without a match in the whole gallery.
 
-    Raises DataError when shapes disagree, a distance is not finite (naming the first such query), or no query has a
-    match; ConfigError for max_rank or depth below 1, or another `ap`.
+    Raises ConfigError for max_rank or depth below 1, or another `ap`.
     """
-    if max_rank < 1:
-        raise ConfigError(f"max_rank {max_rank} must be at least 1 (TEST.MAX_RANK)")
-    if ap not in AP_RULES:
-        raise ConfigError(f"ap got '{ap}', allowed: {', '.join(AP_RULES)} (TEST.AP)")
-    if depth is not None and depth < 1:
-        raise ConfigError(f"depth {depth} must be at least 1, or None for AP over the whole list")
-    labels = group(protocol, distances.shape)
-    codes = np.unique(labels.g_pids, return_inverse=True)[1] if distinct else None
-    num_query = distances.shape[0]
-    scores, ap_at, inp = (np.full(num_query, np.nan) for _ in range(3))
-    first_hit, num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
-    for start, rows in distances.blocks_in_place():
-        pairs = same_identity(labels, start, start + len(rows))
-        positions_of = device_positions if isinstance(rows, torch.Tensor) else _stable_positions
-        position = positions_of(rows, pairs, start)
-        block = slice(start, start + len(rows))
-        found = _score(pairs, position, rows.shape, ap, depth)
-        scores[block], ap_at[block], inp[block], first_hit[block], num_pos[block] = found
-        if codes is not None:
-            _count_identities(as_array(rows), pairs, position, codes, first_hit[block])
-    valid = num_pos > 0
-    if not valid.any():
-        raise no_match(labels)
-    hits = np.bincount(first_hit[valid], minlength=max_rank)[:max_rank]
-    means = float(scores[valid].mean()), float(inp[valid].mean())
-    return Ranking(
-        hits.cumsum() / valid.sum(), *means, scores, inp, first_hit, num_pos, None if depth is None else ap_at
-    )
+
+    def __init__(
+        self,
+        labels: Grouped,
+        max_rank: int = 50,
+        distinct: bool = False,
+        ap: str = STANDARD,
+        depth: int | None = None,
+    ) -> None:
+        if max_rank < 1:
+            raise ConfigError(f"max_rank {max_rank} must be at least 1 (TEST.MAX_RANK)")
+        if ap not in AP_RULES:
+            raise ConfigError(f"ap got '{ap}', allowed: {', '.join(AP_RULES)} (TEST.AP)")
+        if depth is not None and depth < 1:
+            raise ConfigError(f"depth {depth} must be at least 1, or None for AP over the whole list")
+        self.labels, self.max_rank, self.rule, self.depth = labels, max_rank, ap, depth
+        self._codes = np.unique(labels.g_pids, return_inverse=True)[1] if distinct else None
+        num_query = len(labels.q_pids)
+        self.ap, self.ap_at, self.inp = (np.full(num_query, np.nan) for _ in range(3))
+        self.first_hit, self.num_pos = np.full(num_query, -1), np.zeros(num_query, dtype=np.int64)
+
+    def add(self, block: Block) -> None:
+        """Rank the queries of a block."""
+        rows, pairs, own = block.rows, block.pairs, block.queries
+        if isinstance(rows, torch.Tensor):
+            position = device_positions(rows, pairs)
+        else:
+            position = _stable_positions(rows, pairs, block.low, block.high)
+        found = score_pairs(pairs, position, rows.shape, self.rule, self.depth)
+        self.ap[own], self.ap_at[own], self.inp[own], self.first_hit[own], self.num_pos[own] = found
+        if self._codes is not None:
+            _count_identities(block.values, pairs, position, self._codes, self.first_hit[own])
+
+    def ranking(self) -> Ranking:
+        """Return the `Ranking` of all queries; DataError where none has a match."""
+        valid = self.num_pos > 0
+        if not valid.any():
+            raise no_match(self.labels)
+        hits = np.bincount(self.first_hit[valid], minlength=self.max_rank)[: self.max_rank]
+        return Ranking(
+            cmc=hits.cumsum() / valid.sum(),
+            mAP=float(self.ap[valid].mean()),
+            mINP=float(self.inp[valid].mean()),
+            ap=self.ap,
+            inp=self.inp,
+            first_hit=self.first_hit,
+            num_pos=self.num_pos,
+            ap_at=None if self.depth is None else self.ap_at,
+        )
 
 
-def _stable_positions(rows: np.ndarray, pairs: SameIdentity, first_query: int) -> np.ndarray:
+def _stable_positions(rows: np.ndarray, pairs: SameIdentity, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return the 0-based places of `pairs` in the stable ascending order of their rows [c, G], int64 [M].
 
-    Junk by camera is counted, what is left out is not. Raises DataError as `finite_range` does.
+    `low` and `high` [c] are the smallest and largest of each row. Junk by camera is counted, what is left out is not.
     """
-    low, high = finite_range(rows, first_query)
     position = np.empty(len(pairs.query), dtype=np.int64)
     edges = pairs.query.searchsorted(np.arange(len(rows) + 1))
     for row in np.flatnonzero(edges[:-1] < edges[1:]):
@@ -171,7 +203,7 @@ def _places(row: np.ndarray, bucket: np.ndarray, columns: np.ndarray) -> np.ndar
     return place
 
 
-def _score(
+def score_pairs(
     pairs: SameIdentity, position: np.ndarray, shape: tuple[int, int], rule: str, depth: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (ap, ap_at, inp, first_hit, num_pos), [c] each, from the same-identity pairs of c queries.

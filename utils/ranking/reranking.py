@@ -10,6 +10,7 @@ from scipy import sparse
 
 from utils.errors import ConfigError
 from utils.interrupts import check
+from utils.progress import over
 from utils.ranking.distance import ROUNDING, as_pair, nearest_columns, row_blocks, squared_distances, squared_norms
 
 
@@ -62,7 +63,8 @@ def _neighbours(feat: np.ndarray, num_query: int, k: int) -> tuple[np.ndarray, n
     to_gallery = np.empty((num_query, total - num_query), dtype=np.float32)
     centred = feat - feat.mean(axis=0)  # distances stay; what float32 loses to a common offset of the features does not
     norms = squared_norms(centred, "centred")
-    for start, stop in row_blocks(total, 9 * total):  # float32 distances, those to the gallery scaled, a mask
+    # float32 distances, those to the gallery scaled, a mask
+    for start, stop in row_blocks(total, 9 * total, "re-rank, 1 of 3"):
         rows = squared_distances(centred[start:stop], centred, norms[start:stop], norms)
         np.maximum(rows, 0, out=rows)
         largest = rows.max(axis=1)
@@ -97,8 +99,9 @@ def _expanded_sets(nearest: np.ndarray, k1: int) -> sparse.csr_array:
 def _encode(expanded: sparse.csr_array, feat: np.ndarray, farthest: np.ndarray) -> sparse.csr_array:
     """Return V: exp(-D_ij) at the non-zeros of `expanded`, each row divided by its sum; float32 CSR [N, N]."""
     weight = np.empty(expanded.nnz, dtype=np.float32)
-    for row, (begin, end) in enumerate(zip(expanded.indptr[:-1], expanded.indptr[1:], strict=True)):
+    for row in over(range(len(feat)), "re-rank, 2 of 3", "image"):
         check()
+        begin, end = expanded.indptr[row : row + 2]
         offset = feat[expanded.indices[begin:end]] - feat[row]
         part = np.exp(np.einsum("ij,ij->i", offset, offset) / -farthest[row])
         weight[begin:end] = part / part.sum()
@@ -116,7 +119,7 @@ def _add_jaccard(result: np.ndarray, encoding: sparse.csr_array, num_query: int,
     """Add weight * Jaccard distance of queries to gallery to `result` [Q, G], by the gallery's inverted lists."""
     inverted = encoding[num_query:].T.tocsr()  # [N, G]: row k lists the gallery images with V_ik > 0
     begin, end = encoding.indptr[:num_query], encoding.indptr[1 : num_query + 1]
-    for row in range(num_query):
+    for row in over(range(num_query), "re-rank, 3 of 3", "query"):
         check()
         part = slice(begin[row], end[row])
         lists = inverted[encoding.indices[part]]

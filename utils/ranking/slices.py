@@ -14,12 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.ap_rules import STANDARD
 from utils.atomic import write_text_atomic
 from utils.errors import DataError
-from utils.ranking.distance import Distances
-from utils.ranking.protocol import Protocol, group
-from utils.ranking.rank import rank_distances
 from utils.test_folder import ITEMS_JOINED_BY, OCCLUDED, SIDES, VIEW
 
 DARK, BRIGHT = "dark", "bright"
@@ -44,45 +40,7 @@ class Slice(NamedTuple):
     R1: float
 
 
-def camera_pair_slices(distances: Distances, protocol: Protocol, ap_rule: str = STANDARD) -> list[Slice]:
-    """Return one slice for each query camera a and gallery camera b: queries of a ranked against images of b alone.
-
-    `distances` is [Q, G], `ap_rule` one of AP_RULES. A pair of a camera with itself is always empty, because the
-    protocol removes its matches. A single pair says no more than the whole test, and cameras say nothing where a data
-    set has another rule of junk: the list is empty then. Of more than MOST cameras on a side those of the most images
-    have slices, and a last slice of kind left_out counts the others. Each distance is computed once and sorted once.
-    Raises DataError for distances that are not finite.
-    """
-    if protocol.mask is not None:
-        return []
-    q_pids, g_pids, q_camids, g_camids = group(protocol, distances.shape)[:4]
-    q_cameras, g_cameras = np.unique(q_camids), np.unique(g_camids)
-    if len(q_cameras) == len(g_cameras) == 1:
-        return []
-    (q_cameras, g_cameras), others = zip(
-        _most(q_camids, "query cameras"), _most(g_camids, "gallery cameras"), strict=True
-    )
-    columns = [np.flatnonzero(g_camids == camera) for camera in g_cameras]
-    valid = np.stack([np.isin(q_pids, g_pids[column]) for column in columns], axis=1)  # [Q, C]
-    valid &= (q_camids[:, None] != g_cameras) & np.isin(q_camids, q_cameras)[:, None]
-    ap, first_hit = np.full(valid.shape, np.nan), np.full(valid.shape, -1)
-    for start, rows in distances.blocks_in_place():
-        for camera, column in enumerate(columns):
-            row = np.flatnonzero(valid[start : start + len(rows), camera])
-            if not len(row):
-                continue
-            query = start + row
-            labels = (q_pids[query], g_pids[column], q_camids[query], g_camids[column])
-            ranking = rank_distances(rows[np.ix_(row, column)], *labels, max_rank=1, ap=ap_rule)
-            ap[query, camera], first_hit[query, camera] = ranking.ap, ranking.first_hit
-    return [
-        _slice(("camera_pair", str(a), str(b)), q_camids == a, ap[:, index], first_hit[:, index], q_pids)
-        for a in q_cameras
-        for index, b in enumerate(g_cameras)
-    ] + [part for rest in others for part in rest]
-
-
-def _most(values: np.ndarray, what: str) -> tuple[np.ndarray, list[Slice]]:
+def most_of(values: np.ndarray, what: str) -> tuple[np.ndarray, list[Slice]]:
     """Return the MOST values that occur most often in [N], sorted, and what says how many of `what` are left out."""
     known, counts = np.unique(values, return_counts=True)
     if len(known) <= MOST:
@@ -112,16 +70,16 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
     slices = []
     views = np.unique(viewids)
     if len(views) > 1:
-        known, others = _most(viewids[viewids >= 0], "viewpoints")
-        slices += [_slice(("viewpoint", str(view), ""), viewids == view, *scores) for view in known] + others
+        known, others = most_of(viewids[viewids >= 0], "viewpoints")
+        slices += [slice_of(("viewpoint", str(view), ""), viewids == view, *scores) for view in known] + others
         if views[0] < 0:
-            slices.append(_slice(("viewpoint", UNKNOWN_VIEW, ""), viewids < 0, *scores))
+            slices.append(slice_of(("viewpoint", UNKNOWN_VIEW, ""), viewids < 0, *scores))
     for name, low, high in brightness_ranges(threshold) if np.isfinite(brightness).any() else ():
         below_high = brightness < high if high < 1 else True  # an all-white image belongs to the last range
-        slices.append(_slice(("brightness", name, ""), (brightness >= low) & below_high, *scores))
+        slices.append(slice_of(("brightness", name, ""), (brightness >= low) & below_high, *scores))
     if OCCLUDED in per_query:
         kinds = {OCCLUDED: per_query[OCCLUDED] == 1, CLEAN: per_query[OCCLUDED] == 0}
-        slices += [_slice(("occlusion", name, ""), mask, *scores) for name, mask in kinds.items()]
+        slices += [slice_of(("occlusion", name, ""), mask, *scores) for name, mask in kinds.items()]
     if VIEW in per_query:
         slices += _side_slices(per_query, scores)
     if "words" in per_query:
@@ -130,7 +88,7 @@ def query_slices(per_query: Mapping[str, np.ndarray], threshold: float) -> list[
     while low <= num_pos.max():
         high = 2 * low - 1
         name = str(low) if low == high else f"{low}-{high}"
-        slices.append(_slice(("matches", name, ""), (num_pos >= low) & (num_pos <= high), *scores))
+        slices.append(slice_of(("matches", name, ""), (num_pos >= low) & (num_pos <= high), *scores))
         low *= 2
     return slices
 
@@ -144,14 +102,14 @@ def _side_slices(per_query: Mapping[str, np.ndarray], scores: tuple[np.ndarray, 
         for name in dict.fromkeys(sets[alone].tolist())
         for code, side in enumerate(SIDES)
     }
-    return [_slice(("side", name, ""), mask, *scores) for name, mask in masks.items() if mask.any()]
+    return [slice_of(("side", name, ""), mask, *scores) for name, mask in masks.items() if mask.any()]
 
 
 def _word_slices(words: np.ndarray, scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[Slice]:
     """Return the slices by the number of words [Q] of captions, as far as there are captions of a length."""
     place = np.searchsorted(WORDS[1:], words)
     names = [f"{low + 1}-{high}" for low, high in pairwise(WORDS)] + [f"{WORDS[-1] + 1}-"]
-    return [_slice(("words", names[part], ""), place == part, *scores) for part in np.unique(place)]
+    return [slice_of(("words", names[part], ""), place == part, *scores) for part in np.unique(place)]
 
 
 def brightness_ranges(threshold: float) -> list[tuple[str, float, float]]:
@@ -172,7 +130,7 @@ def _range_name(low: float, high: float) -> str:
     return f"{round(low, 4):g}-{round(high, 4):g}"
 
 
-def _slice(
+def slice_of(
     key: tuple[str, str, str], mask: np.ndarray, ap: np.ndarray, first_hit: np.ndarray, pids: np.ndarray
 ) -> Slice:
     """Return the slice `key` of the valid queries within `mask` [Q]."""

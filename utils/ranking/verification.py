@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import ConfigError, DataError
+from utils.ranking.blocks import Block, look_at
 from utils.ranking.distance import Distances
-from utils.ranking.protocol import Grouped, Protocol, SameIdentity, finite_range, group, no_match, same_identity
+from utils.ranking.protocol import Grouped, Protocol, SameIdentity, group, no_match
 
 FINE_BINS = 4096  # the most bins of the histogram from which ROC points and shown bins are made
 TPR_STEP = 1 / 200  # a point of the ROC curve is kept when it leaves the cell of the last one: TPR in these steps,
@@ -34,51 +35,68 @@ class Verification(NamedTuple):
 
 
 def verify(distances: Distances, protocol: Protocol, fprs: Sequence[float], bins: int = 100) -> Verification:
-    """Return the `Verification` of distances, smaller = more alike.
+    """Return the `Verification` of distances, smaller = more alike, made in blocks of about 64 MiB; see `Verifier`.
+
+    Raises DataError when shapes disagree, a distance is not finite, or there is no positive or no negative pair;
+    ConfigError as `Verifier`.
+    """
+    labels = group(protocol, distances.shape)
+    verifier = Verifier(labels, fprs, bins)
+    look_at(distances, labels, [verifier])
+    return verifier.verification()
+
+
+class Verifier:
+    """Verifies the distances of a trial block by block.
 
     TPR at false positive rate f is TPR(t) of the largest threshold t with FPR(t) <= f. Where negatives tie, all or none
-    of them are accepted; each f is in (0, 1]. Besides blocks of about 64 MiB this holds the pairs of one identity and a
-    few times max(fprs) x negatives distances.
-    Raises DataError when shapes disagree, a distance is not finite, or there is no positive or no negative pair;
-    ConfigError for rates outside (0, 1] or bins below 1.
+    of them are accepted; each f is in (0, 1]. This holds the distances of one identity and a few times max(fprs) x
+    negatives others. Raises ConfigError for rates outside (0, 1] or bins below 1.
     """
-    if bins < 1 or not all(0 < fpr <= 1 for fpr in fprs):
-        raise ConfigError(f"bins {bins} must be at least 1, false positive rates {list(fprs)} in (0, 1] (TEST.ROC_FPR)")
-    labels = group(protocol, distances.shape)
-    num_negative = _count_negatives(labels, distances)
-    if num_negative == 0:
-        raise DataError("no negative pair: all query and gallery images are of one identity; add images of others")
-    allowed = {fpr: _allowed(fpr, num_negative) for fpr in fprs}
-    smallest = _Smallest(1 + max((number for number in allowed.values() if number < num_negative), default=0))
-    histogram, same, junk = _Histogram(), [], []
-    for start, rows in distances.blocks():
-        pairs = same_identity(labels, start, start + len(rows))
-        histogram.add(rows, *finite_range(rows, start), pairs.left_out)
-        smallest.add(rows, pairs)
-        same.append(rows[pairs.query, pairs.gallery])
-        junk.append(pairs.junk)
-    same, junk = np.concatenate(same), np.concatenate(junk)
-    positive = np.sort(same[~junk])
-    if len(positive) == 0:
-        raise no_match(labels)
-    refused = smallest.sorted()  # refused[n]: the smallest distance that a threshold may not reach to accept n
-    tpr, threshold = {}, {}
-    for fpr, number in allowed.items():
-        limit = refused[number] if number < num_negative else np.inf
-        tpr[fpr] = int(positive.searchsorted(limit)) / len(positive)
-        threshold[fpr] = float(np.nextafter(limit, -np.inf)) if number < num_negative else np.inf
-    return Verification(tpr, threshold, *_curves(histogram, same, positive, bins))
 
+    def __init__(self, labels: Grouped, fprs: Sequence[float], bins: int = 100) -> None:
+        if bins < 1 or not all(0 < fpr <= 1 for fpr in fprs):
+            raise ConfigError(
+                f"bins {bins} must be at least 1, false positive rates {list(fprs)} in (0, 1] (TEST.ROC_FPR)"
+            )
+        self._labels, self._fprs, self._bins = labels, fprs, bins
+        self._num_negative = len(labels.q_pids) * len(labels.g_pids) - int((labels.end - labels.begin).sum())
+        numbers = (_allowed(fpr, self._num_negative) for fpr in fprs if self._num_negative)  # junk lessens them
+        self._smallest = _Smallest(1 + max((number for number in numbers if number < self._num_negative), default=0))
+        self._histogram = _Histogram()
+        self._same: list[np.ndarray] = []
+        self._junk: list[np.ndarray] = []
 
-def _count_negatives(labels: Grouped, distances: Distances) -> int:
-    """Return the number of pairs of two identities, junk not counted."""
-    total = distances.shape[0] * distances.shape[1] - int((labels.end - labels.begin).sum())
-    if labels.mask is None:
-        return total  # junk by camera is of one identity
-    for start, stop in distances.spans():
-        junk = labels.mask(start, stop)
-        total -= int(np.count_nonzero(junk & (labels.q_pids[start:stop, None] != labels.g_pids)))
-    return total
+    def add(self, block: Block) -> None:
+        """Take the pairs of a block."""
+        rows, pairs = block.values, block.pairs
+        self._histogram.add(rows, block.low, block.high, pairs.left_out)
+        self._smallest.add(rows, pairs)
+        self._same.append(rows[pairs.query, pairs.gallery])
+        self._junk.append(pairs.junk)
+        if pairs.left_out is not None:  # junk by camera is of one identity
+            others = self._labels.q_pids[block.queries, None] != self._labels.g_pids
+            self._num_negative -= int(np.count_nonzero(pairs.left_out & others))
+
+    def verification(self) -> Verification:
+        """Return the `Verification` of all pairs; DataError where there is no positive or no negative one."""
+        if self._num_negative == 0:
+            raise DataError("no negative pair: all query and gallery images are of one identity; add images of others")
+        same, junk = np.concatenate(self._same), np.concatenate(self._junk)
+        positive = np.sort(same[~junk])
+        if len(positive) == 0:
+            raise no_match(self._labels)
+        refused = (
+            self._smallest.sorted()
+        )  # refused[n]: the smallest distance that a threshold may not reach to accept n
+        tpr, threshold = {}, {}
+        for fpr in self._fprs:
+            number = _allowed(fpr, self._num_negative)
+            bounded = number < self._num_negative
+            limit = refused[number] if bounded else np.inf
+            tpr[fpr] = int(positive.searchsorted(limit)) / len(positive)
+            threshold[fpr] = float(np.nextafter(limit, -np.inf)) if bounded else np.inf
+        return Verification(tpr, threshold, *_curves(self._histogram, same, positive, self._bins))
 
 
 def _allowed(fpr: float, num_negative: int) -> int:

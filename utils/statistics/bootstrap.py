@@ -14,11 +14,12 @@ Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section
 Clustered Data, J. R. Stat. Soc. B 69, 2007; Cochran, Sampling Techniques, 1977, eq. 6.13 (standard error of a ratio).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from utils.errors import DataError
+from utils.progress import over
 
 PerQuery = Mapping[str, np.ndarray]  # the arrays of per_query.npz
 UNITS = ("identity", "query")
@@ -71,52 +72,76 @@ def query_weights(per_query: PerQuery) -> np.ndarray | None:
 
 
 def interval(per_query: PerQuery, metric: str, unit: str = "identity") -> tuple[float, float]:
-    """Return the 95 % interval of a metric (mAP, mINP, Rank-k), fractions within 0..1; the same in every call.
+    """Return the 95 % interval of one metric, see `intervals`."""
+    return intervals(per_query, [metric], unit)[metric]
 
-    Queries count as in the metric, see `counted`. One identity alone says nothing about others: (0.0, 1.0). Raises
-    DataError when no query is valid.
+
+def intervals(per_query: PerQuery, metrics: Sequence[str], unit: str = "identity") -> dict[str, tuple[float, float]]:
+    """Return the 95 % interval of each metric (mAP, mINP, Rank-k), fractions within 0..1; the same in every call.
+
+    All are of the same resamples. Queries count as in the metric, see `counted`. One identity alone says nothing about
+    others: (0.0, 1.0). Raises DataError when no query is valid.
     """
     per_query = counted(per_query)
-    values, units = query_values(per_query, metric), query_units(per_query, unit)
-    return mean_interval(values, units, (0.0, 1.0), query_weights(per_query))
+    values, units = [query_values(per_query, metric) for metric in metrics], query_units(per_query, unit)
+    return dict(zip(metrics, mean_intervals(values, units, (0.0, 1.0), query_weights(per_query)), strict=True))
 
 
 def mean_interval(
     values: np.ndarray, units: np.ndarray, limits: tuple[float, float], weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `values` [V], whose `units` [V] (0..I-1) are drawn, within `limits`.
+    """Return the 95 % interval of the mean of `values` [V], see `mean_intervals`."""
+    return mean_intervals([values], units, limits, weights)[0]
 
-    `weights` [V] are those of the mean, None = equal. With r_i = sum_i - mean * n_i over unit i, n_i its weight, and
+
+def mean_intervals(
+    values: Sequence[np.ndarray], units: np.ndarray, limits: tuple[float, float], weights: np.ndarray | None = None
+) -> list[tuple[float, float]]:
+    """Return the 95 % intervals of the means of M x [V] values, whose `units` [V] (0..I-1) are drawn, within `limits`.
+
+    `weights` [V] are those of the means, None = equal. With r_i = sum_i - mean * n_i over unit i, n_i its weight, and
     d = sum c_i r_i / sum c_i n_i of a resample with counts c, the interval is [mean - q_high * s, mean - q_low * s],
-    where s = sqrt(sum r_i^2) / sum n_i and q are quantiles of d / s over the resamples, s that of each resample. One
-    unit gives `limits`. Raises DataError without values.
+    where s = sqrt(sum r_i^2) / sum n_i and q are quantiles of d / s over the resamples, s that of each resample. All
+    means are of the same resamples. One unit gives `limits`. Raises DataError without values.
     """
-    if not len(values):
+    if not len(units):
         raise DataError("no query has a match in the gallery, so there is no interval; look at the test set's labels")
     sizes = np.bincount(units, weights)
     if len(sizes) < 2:
-        return limits
-    mean = float(np.average(values, weights=weights))
-    residuals = np.bincount(units, values - mean if weights is None else (values - mean) * weights)  # [I]
-    moments = np.stack([residuals, sizes, residuals**2, residuals * sizes, sizes.astype(float) ** 2], axis=1)
-    first, total, second, cross, squares = resample(moments).T  # [DRAWS] each
-    shift = first / total
-    errors = np.sqrt(np.maximum(second - 2 * shift * cross + shift**2 * squares, 0)) / total
-    error = np.sqrt(np.sum(residuals**2)) / sizes.sum()
-    pivots = shift / np.maximum(errors, max(MIN_ERROR * error, EPSILON))
-    low, high = np.quantile(pivots, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return tuple(np.clip([mean - high * error, mean - low * error], *limits).tolist())
+        return [limits] * len(values)
+    means = [float(np.average(one, weights=weights)) for one in values]
+    changes = [
+        one - mean if weights is None else (one - mean) * weights for one, mean in zip(values, means, strict=True)
+    ]
+    residuals = [np.bincount(units, change) for change in changes]  # M x [I]
+    sums = resample(np.stack([_moments(one, sizes) for one in residuals]))  # [M, DRAWS, 5]
+    found = []
+    for mean, own, (first, total, second, cross, squares) in zip(
+        means, residuals, sums.transpose(0, 2, 1), strict=True
+    ):
+        shift = first / total
+        errors = np.sqrt(np.maximum(second - 2 * shift * cross + shift**2 * squares, 0)) / total
+        error = np.sqrt(np.sum(own**2)) / sizes.sum()
+        pivots = shift / np.maximum(errors, max(MIN_ERROR * error, EPSILON))
+        low, high = np.quantile(pivots, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found.append(tuple(np.clip([mean - high * error, mean - low * error], *limits).tolist()))
+    return found
+
+
+def _moments(residuals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return what an interval sums over a resample [I, 5]."""
+    return np.stack([residuals, sizes, residuals**2, residuals * sizes, sizes.astype(float) ** 2], axis=1)
 
 
 def resample(moments: np.ndarray) -> np.ndarray:
-    """Return the sums [DRAWS, K] of the rows of `moments` [I, K] over resamples of I rows, block by block."""
-    count = len(moments)
+    """Return the sums [..., DRAWS, K] of the rows of `moments` [..., I, K] over resamples of I rows, block by block."""
+    count = moments.shape[-2]
     rng = np.random.default_rng(SEED)
     sums = []
     step = max(1, BLOCK // count)
-    for start in range(0, DRAWS, step):
+    for start in over(range(0, DRAWS, step), "bootstrap", "block"):
         rows = min(step, DRAWS - start)
         drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         sums.append(counts @ moments)
-    return np.concatenate(sums)
+    return np.concatenate(sums, axis=-2)

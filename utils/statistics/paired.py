@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import DataError
+from utils.progress import over
 from utils.statistics.bootstrap import (
     BLOCK,
     SEED,
@@ -145,7 +146,7 @@ def sign_flip_test(changes: np.ndarray) -> float:
     bound = abs(changes.sum()) - EPSILON * np.abs(changes).sum()
     reached = 0
     step = max(1, BLOCK // len(changes))
-    for start in range(0, FLIPS, step):
+    for start in over(range(0, FLIPS, step), "permutation test", "block"):
         kept = rng.integers(2, size=(min(step, FLIPS - start), len(changes)), dtype=np.int8)
         reached += int(np.sum(np.abs(2 * (kept @ changes) - changes.sum()) >= bound))
     return (1 + reached) / (1 + FLIPS)

@@ -29,7 +29,7 @@ def test_market_drops_junk_and_keeps_distractors(tmp_path, folder):
 def test_an_empty_gallery_folder_is_an_error(tmp_path):
     folder = write_person_archive(tmp_path / "market1501")
     for image in (folder / "bounding_box_test").iterdir():
-        image.rename(image.with_suffix(".tif"))
+        image.rename(image.with_suffix(".txt"))
     with pytest.raises(DataError, match="no image .* in '.*bounding_box_test'"):
         load_market1501(tmp_path)
 

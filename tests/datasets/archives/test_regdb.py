@@ -80,6 +80,7 @@ def test_a_test_does_without_training_lists(folder):
         ("test_visible_1", "Thermal/3/male_back_t_00100_3.bmp 0", "is no path Visible/.../<image>"),
         ("test_visible_1", "Visible/../Visible/3/male_back_v_00100_3.bmp 0", "is no path Visible/.../<image>"),
         ("test_visible_1", "/etc/3/x.bmp 0", "is no path Visible/.../<image>"),
+        ("test_visible_1", ". 0", r"'\.' is no path Visible/.../<image>"),
         ("test_visible_1", "Visible/anna/x.bmp 0", "folder of the person 'anna' is not a whole number"),
         ("test_visible_1", "Visible/3/male_back_v_00100_3.bmp nan", "1 images have no label"),
         ("test_visible_1", "", "names no image"),

@@ -27,14 +27,14 @@ def test_each_trial_has_one_gallery_image_per_identity_and_the_rest_as_queries(r
     data = load_vehicleid(root, trials=4)
     rows = data.query + data.gallery
     assert len(rows) == 9 and len(data.trials) == 4
-    for query, gallery in data.trials:
+    for _, _, query, gallery in data.trials:
         assert sorted(rows[row].pid for row in gallery) == [40, 41, 42]
         assert sorted([*query, *gallery]) == list(range(9))
 
 
 def test_trial_zero_is_the_split_and_its_roles_are_its_cameras(root):
     data = load_vehicleid(root)
-    query, gallery = data.trials[0]
+    _, _, query, gallery = data.trials[0]
     np.testing.assert_array_equal(query, np.arange(len(data.query)))
     np.testing.assert_array_equal(gallery, len(data.query) + np.arange(len(data.gallery)))
     assert {sample.camid for sample in data.query} == {0}
@@ -43,7 +43,7 @@ def test_trial_zero_is_the_split_and_its_roles_are_its_cameras(root):
 
 def test_trials_depend_on_seed_and_number_alone(root):
     drawn = {
-        key: [sorted(gallery.tolist()) for _, gallery in load_vehicleid(root, trials=trials, seed=seed).trials]
+        key: [sorted(gallery.tolist()) for *_, gallery in load_vehicleid(root, trials=trials, seed=seed).trials]
         for key, trials, seed in (("short", 3, 5), ("long", 6, 5), ("other", 6, 6))
     }
     assert drawn["long"][:3] == drawn["short"]

@@ -10,12 +10,13 @@ from yacs.config import CfgNode
 
 from configs import get_cfg_defaults
 from datasets.test_set import Trial, same_camera
-from processor.evaluation.analysis import Analysis, analyse, pair_rates, save_analysis, verify_pairs
+from processor.evaluation.analysis import Analysis, Analyst, pair_rates, save_analysis
 from processor.evaluation.embed import Embedded
 from processor.evaluation.evaluate import RankOptions, Searched, evaluate, search
 from tests.processor.evaluation.sets import make_labels, make_test_set
 from tests.reference import retrieval, slow_slices
 from utils.ranking.slices import read_slices
+from utils.ranking.verification import verify
 from utils.test_folder import TestFolder, TestResult
 
 NUM_QUERY, NUM_GALLERY = 30, 60
@@ -43,13 +44,9 @@ def analysed(
     labels = make_labels(pids, camids, rows % 3 - 1)._replace(names=[f"{row:03d}.jpg" for row in rows])
     split = (Trial("", 0, rows[:NUM_QUERY], rows[NUM_QUERY:]),)
     test = make_test_set(labels, trials or split, None if trials else same_camera)
-    searched = search(test, embedded, OPTIONS)
-    result = evaluate(test, embedded, OPTIONS, searched)
-    return (
-        analyse(cfg, test, searched, result, verify_pairs(searched, cfg.TEST.ROC_FPR), {0: searched}),
-        searched,
-        result,
-    )
+    analyst = Analyst(cfg, test)
+    result = evaluate(test, embedded, OPTIONS, analyst.watch)
+    return analyst.analyse(result), search(test, embedded, OPTIONS), result
 
 
 @pytest.fixture
@@ -74,7 +71,8 @@ def test_two_whole_files_are_written(whole, tmp_path):
     for _ in range(2):  # the second time over the first
         content = content_of(whole[0], tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"slices.csv", "analysis.json"}
-    assert set(content) == {"schema", "distance", "roc", "tpr_at_fpr", "threshold", "worst"} and content["schema"] == 1
+    names = {"schema", "distance", "roc", "tpr_at_fpr", "threshold", "worst", "best"}
+    assert set(content) == names and content["schema"] == 1
     written = read_slices(tmp_path / "slices.csv")
     assert [part[:5] for part in written] == [part[:5] for part in whole[0].slices]
     assert list(dict.fromkeys(part.kind for part in written)) == ["camera_pair", "viewpoint", "brightness", "matches"]
@@ -112,7 +110,7 @@ def test_distances_and_rates_are_those_of_all_valid_pairs(whole, tmp_path):
 
 
 def test_rates_alike_in_six_digits_keep_their_own_keys_and_a_threshold_that_accepts_all_is_null(whole):
-    rates = pair_rates(verify_pairs(whole[1], [0.1234567, 0.1234568, 1]))
+    rates = pair_rates(verify(whole[1].distances, whole[1].protocol, [0.1234567, 0.1234568, 1]))
     assert list(rates["tpr_at_fpr"]) == list(rates["threshold"]) == ["0.1234567", "0.1234568", "1.0"]
     assert rates["threshold"]["1.0"] is None and rates["tpr_at_fpr"]["1.0"] == 1.0
 
@@ -135,6 +133,16 @@ def test_the_worst_queries_come_with_the_ranking_that_made_them_bad(whole, tmp_p
         assert [image["status"] for image in entry["ranks"]] == status
         assert [image["path"] for image in entry["ranks"]] == [f"{NUM_QUERY + image:03d}.jpg" for image in order]
         assert [image["distance"] for image in entry["ranks"]] == pytest.approx(distmat[query][order], abs=1e-4)
+
+
+def test_the_best_queries_are_those_of_highest_ap_and_of_equals_of_the_most_matches(whole, tmp_path):
+    analysis, trial, results = whole
+    content = content_of(analysis, tmp_path)
+    slow = retrieval.evaluate(trial.distances.rows(0, NUM_QUERY), *trial.protocol[:4], 10)
+    valid = [query for query in range(NUM_QUERY) if slow["first_hit"][query] >= 0]
+    expected = sorted(valid, key=lambda query: (-slow["ap"][query], -slow["num_pos"][query]))[:6]
+    assert [entry["path"] for entry in content["best"]] == [f"{query:03d}.jpg" for query in expected]
+    assert {name for entry in content["best"] for name in entry} == {name for one in content["worst"] for name in one}
 
 
 def status_of(trial: Searched, query: int, image: int) -> str:
@@ -162,4 +170,4 @@ def test_random_galleries_have_no_camera_pairs_and_show_the_first_trial(cfg):
 def test_a_test_set_of_one_identity_has_no_pairs_to_tell_apart(cfg, labels, tmp_path, caplog):
     analysis, _, _ = analysed(cfg, np.zeros_like(labels[0]), labels[1])
     assert "one identity, so no negative pairs: distances and ROC are left out" in caplog.text
-    assert set(content_of(analysis, tmp_path)) == {"schema", "worst"}
+    assert set(content_of(analysis, tmp_path)) == {"schema", "worst", "best"}

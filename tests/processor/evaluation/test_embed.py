@@ -154,7 +154,7 @@ def test_features_move_to_the_cpu_where_a_gpu_has_no_room(model_of, monkeypatch)
     model = model.cuda()
     there = embed_test(cfg, model, data).feat
     assert there.is_cuda
-    monkeypatch.setattr("processor.evaluation.embed.COPIES", 10**12)
+    monkeypatch.setattr("processor.evaluation.store.COPIES", 10**12)
     here = embed_test(cfg, model, data).feat
     assert not here.is_cuda and torch.equal(there.cpu(), here)
 

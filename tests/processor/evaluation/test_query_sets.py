@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from configs import get_cfg_defaults
 from datasets.test_set import TestSet, Trial, query_names
 from datasets.transforms import brightness
-from processor.evaluation.analysis import shown_trials, worst_queries
+from processor.evaluation.analysis import Analyst, shown_trials
 from processor.evaluation.embed import embed, embed_batch, encode_row, prepare_modal_rows
 from processor.evaluation.evaluate import RankOptions, evaluate, log_results, rank_options, search
 from processor.evaluation.modalities import REMOVED, missing_scores, modality_gains, score_modalities, without_some
@@ -166,6 +166,18 @@ def test_gains_are_those_of_the_same_queries_without_a_modality(model):
     assert [one.p for one in gains] == pytest.approx(holm(plain))
 
 
+def test_a_modality_that_no_query_has_beside_another_or_no_one_found_gains_nothing(model):
+    """Of one query alone both items are there, and it has no match; the other queries are infrared images alone."""
+    whole = make_trials(sets=(("nir", "sk"),))[0]
+    alone = whole.query.copy()
+    alone[:-1, 1] = -1
+    for query, names in ((alone, []), (np.where(alone == alone[-1, 1], -1, alone), []), (whole.query, ["nir", "sk"])):
+        test = make_modal_test(trials=(whole._replace(query=query),), groups={})
+        result = evaluate(test, make_embedded(model), OPTIONS)
+        gains = modality_gains(test, make_embedded(model), OPTIONS, result)
+        assert [one.modality for one in gains] == names
+
+
 def test_scores_of_sets_and_groups_have_intervals_over_persons(model):
     test = make_modal_test()
     result = evaluate(test, make_embedded(model), OPTIONS)
@@ -233,9 +245,10 @@ def test_queries_of_one_item_have_nothing_to_miss_and_that_is_said(model, caplog
 
 
 def test_the_worst_queries_are_those_of_the_weakest_set_of_each_group_with_all_their_items(model):
-    test = make_modal_test()
+    cfg, test = get_cfg_defaults(), make_modal_test()
     embedded = make_embedded(model)
-    result = evaluate(test, embedded, OPTIONS)
+    analyst = Analyst(cfg, test)
+    result = evaluate(test, embedded, OPTIONS, analyst.watch)
     numbers = shown_trials(test, result)
     shown = [test.trials[number].set for number in numbers]
     weakest = [min(members, key=lambda name: result.sets[name]["mAP"]) for members in GROUPS.values()]
@@ -243,12 +256,20 @@ def test_the_worst_queries_are_those_of_the_weakest_set_of_each_group_with_all_t
     searched = search(test, embedded, OPTIONS, numbers[1])
     rows = result.per_query["set"] == shown[1]
     scores = {name: result.per_query[name][rows] for name in ("ap", "num_pos", "first_hit")}
-    first, *_ = worst = worst_queries(test, searched, scores, 4)
-    assert len(worst) == 4 and first["ap"] == np.nanmin(scores["ap"]) and first["set"] == shown[1]
+    worst = analyst.analyse(result).worst
+    count = len(worst) // len(numbers)
+    assert count == 12 // len(GROUPS) and [query["set"] for query in worst] == np.repeat(shown, count).tolist()
+    first = worst[count]
+    assert first["ap"] == np.nanmin(scores["ap"]) and first["set"] == shown[1]
     query = searched.trial.query[np.nanargmin(scores["ap"])].tolist()
     assert [item["path"] for item in first["items"]] == [test.labels.names[row] for row in query]
     assert [item["modality"].upper() for item in first["items"]] == shown[1].split("+")
     assert all(entry["modality"] == "vis" and "camid" not in entry for entry in first["ranks"])
+
+
+def test_of_a_test_of_one_set_the_worst_queries_are_those_of_that_set(model):
+    test = make_modal_test(trials=make_trials(sets=(("text",),)), groups={"MM-1": ("TEXT",)})
+    assert shown_trials(test, evaluate(test, make_embedded(model), OPTIONS)) == [0]
 
 
 def test_a_query_of_many_letters_has_a_short_name_that_is_the_same_under_any_root():

@@ -80,7 +80,7 @@ def test_folders_and_files_share_one_name(launch, monkeypatch, logs, words, stam
     launch(*words)
     assert sorted(path.name for path in logs.glob("[!.]*")) == sorted(
         [f"{expected}_seed0_run", f"{expected}_seed0_test", f"{expected}_report.html"]
-        + ["phased_loss_best_summary.json", "report.html"]
+        + ["phased_loss_best_summary.json"]
         + [f"{expected}_summary.{ending}" for ending in ("csv", "json", "md")]
     )
 

@@ -15,17 +15,22 @@ import pytest
 
 import run_phased_loss
 from tools.launch import children as launch_children
-from tools.launch.children import Children, Interrupted, say
+from tools.launch.children import Children, Interrupted
 from tools.launch.places import Place
+from tools.launch.screen import Listener, Screen, say
 
 ROOT = Path(run_phased_loss.__file__).parent
 DEVICE, PREFIX = Place(1, "6"), "[gpu 1 | x, seed 0] "
 
 
+def listener(prefix: str = PREFIX) -> Listener:
+    return Screen(verbose=True).listen("x", prefix)
+
+
 def run(code: str, place: Place = DEVICE, prefix: str = PREFIX, folder: Path = ROOT) -> int:
-    """Run Python code as the only child; returns its exit code."""
+    """Run Python code as the only child of a launch that shows everything; returns its exit code."""
     with Children(folder) as children:
-        return children.run([sys.executable, "-c", code], place, prefix)
+        return children.run([sys.executable, "-c", code], place, listener(prefix))
 
 
 def wait_for(*files: Path) -> None:
@@ -41,9 +46,9 @@ def test_a_child_runs_in_the_given_folder_and_its_exit_code_comes_back(tmp_path,
     assert run(code, place, prefix, tmp_path) == 5
 
 
-def test_a_child_without_a_prefix_writes_to_the_terminal_itself(capfd):
+def test_the_lines_of_a_child_without_a_prefix_come_as_they_are(capsys):
     assert run("import sys; print('out'); print('err', file=sys.stderr)", Place(), "") == 0
-    assert capfd.readouterr() == ("out\n", "err\n")
+    assert capsys.readouterr() == ("out\n", "err\n")
 
 
 def test_each_line_comes_after_the_prefix_on_its_own_stream(capsys):
@@ -119,7 +124,7 @@ def run_two_that_sleep(
         code = "import pathlib, signal, time\n"
         code += "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if ignoring else ""
         code += f"pathlib.Path({str(file)!r}).touch(); time.sleep(60)"
-        ends.append(pool.submit(children.run, [sys.executable, "-c", code], Place(gpu, str(gpu)), f"[{gpu}] "))
+        ends.append(pool.submit(children.run, [sys.executable, "-c", code], Place(gpu, str(gpu)), listener()))
     wait_for(*files)
     return ends
 
@@ -136,7 +141,7 @@ def test_an_error_in_the_launch_ends_all_children_and_nothing_starts_after_it(tm
     assert all(isinstance(end.exception(), Interrupted) for end in ends)
     late = tmp_path / "late"
     with pytest.raises(Interrupted):
-        children.run([sys.executable, "-c", f"open({str(late)!r}, 'w')"], Place())
+        children.run([sys.executable, "-c", f"open({str(late)!r}, 'w')"], Place(), listener())
     assert not late.exists()
 
 
@@ -160,8 +165,10 @@ def test_ctrl_c_lets_the_children_say_where_they_stopped(tmp_path, gpus):
     code = (
         "import sys, pathlib\nfrom concurrent.futures import ThreadPoolExecutor\n"
         "from tools.launch.children import Children\nfrom tools.launch.places import Place\n"
+        "from tools.launch.screen import Screen\n"
         "with ThreadPoolExecutor(2) as pool, Children(pathlib.Path()) as children:\n"
-        f"  ends = [pool.submit(children.run, [sys.executable, '-c', {child!r}, folder], place, place.prefix('x'))\n"
+        f"  ends = [pool.submit(children.run, [sys.executable, '-c', {child!r}, folder], place,\n"
+        "    Screen(True).listen('x', place.prefix('x')))\n"
         f"    for place, folder in zip({gpus}, sys.argv[1:])]\n"
         "  for end in ends: end.result()\n"
     )

@@ -67,7 +67,7 @@ def test_without_gpus_there_is_one_place_that_changes_nothing(count):
 def test_a_process_on_a_device_sees_that_one_alone_as_its_first(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     place = Place(1, "6")
-    own = {"CUDA_VISIBLE_DEVICES": "6", "PYTHONUNBUFFERED": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": "6"}
     assert place.environment() == {**os.environ, **own}
     assert place.opts() == ("MODEL.DEVICE_ID", "0") and place.prefix("x, seed 0") == "[gpu 1 | x, seed 0] "
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"

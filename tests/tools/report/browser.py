@@ -1,105 +1,116 @@
-"""Headless Chromium, driven over the WebDriver protocol (https://www.w3.org/TR/webdriver2/) by its chromedriver."""
+"""Headless Chromium, driven over its own pipe (https://chromedevtools.github.io/devtools-protocol/): no driver."""
 
 import base64
 import json
+import os
 import shutil
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars"),
+    "--remote-debugging-pipe",
 )
-START_S = 30
+READ, WRITE = 3, 4  # the files of the pipe, as Chromium sees them
+END = b"\0"  # of a message
+END_S = 30
 
 
 class Browser:
-    """One browser window; every method raises on an error of the driver."""
+    """One page; every method raises on an error that the browser reports."""
 
-    def __init__(self, port: int, profile: Path) -> None:
-        self._root = f"http://127.0.0.1:{port}"
-        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        session = self._call("/session", {"capabilities": {"alwaysMatch": wanted}})
-        self._root += f"/session/{session['sessionId']}"
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader, self._writer = os.fdopen(reader, "rb"), os.fdopen(writer, "wb")
+        self._count, self._session, self._buffer = 0, {}, b""
+        self._messages: list[dict[str, Any]] = []  # events that came while an answer was awaited
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
 
-    def _call(self, path: str, content: dict | None = None, method: str | None = None) -> Any:
-        data = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(self._root + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": params, **self._session}
+        self._writer.write(json.dumps(message).encode() + END)
+        self._writer.flush()
+        while (answer := self._read()).get("id") != self._count:
+            self._messages.append(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def _read(self) -> dict[str, Any]:
+        while END not in self._buffer:
+            content = self._reader.read1()
+            if not content:
+                raise RuntimeError("the browser has ended")
+            self._buffer += content
+        message, self._buffer = self._buffer.split(END, 1)
+        return json.loads(message)
 
     def open(self, path: Path) -> None:
-        """Load a file."""
-        self._call("/url", {"url": path.resolve().as_uri()})
+        """Load a file, to its end."""
+        self._messages = [one for one in self._messages if one.get("method") != "Page.loadEventFired"]
+        self._call("Page.navigate", url=path.resolve().as_uri())
+        while not any(one.get("method") == "Page.loadEventFired" for one in self._messages):
+            self._messages.append(self._read())
 
     def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
-        return self._call("/execute/sync", {"script": f"return {expression}", "args": []})
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"])
+        return answer["result"].get("value")
 
     def console(self) -> list[str]:
-        """Return what the console has shown since the last call."""
-        return [entry["message"] for entry in self._call("/se/log", {"type": "browser"})]
+        """Return what the console has shown so far."""
+        shown = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+        return [json.dumps(one["params"]) for one in self._messages if one.get("method") in shown]
 
     def resize(self, width: int, height: int = 900) -> None:
         """Make the page `width` CSS pixels wide, also narrower than a window can be."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self._command("Emulation.setDeviceMetricsOverride", metrics)
+        sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", **sizes)
 
-    def darken(self) -> None:
-        """Prefer dark colours."""
-        wish = {"name": "prefers-color-scheme", "value": "dark"}
-        self._command("Emulation.setEmulatedMedia", {"features": [wish]})
+    def prefer(self, scheme: str) -> None:
+        """Prefer `dark` or `light` colours."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page as a PNG."""
-        path.write_bytes(
-            base64.b64decode(self._command("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
-        )
-
-    def _command(self, name: str, params: dict) -> Any:
-        return self._call("/goog/cdp/execute", {"cmd": name, "params": params})
+        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
     def close(self) -> None:
-        """Close the window."""
-        self._call("", method="DELETE")
+        """Close the browser, which ends it."""
+        self._session = {}
+        self._call("Browser.close")
 
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """Yield a window with an empty profile; driver and browser end with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Yield a page of a browser with an empty profile, which ends with the block."""
+    to_browser, from_browser = os.pipe(), os.pipe()
+    ours, theirs = (from_browser[0], to_browser[1]), (to_browser[0], from_browser[1])
+    moves = f'exec {READ}<&{theirs[0]} {WRITE}>&{theirs[1]} "$@"'
+    command = ["bash", "-c", moves, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, pass_fds=theirs, **quiet)
+    for end in theirs:
+        os.close(end)
+    window = None
     try:
-        _wait_for(f"http://127.0.0.1:{port}/status")
-        window = Browser(port, profile)
-        try:
-            yield window
-        finally:
-            window.close()
+        window = Browser(*ours)
+        yield window
     finally:
-        driver.terminate()
-        driver.wait(START_S)
-
-
-def _wait_for(address: str) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+        if window is not None:
+            with suppress(RuntimeError, OSError):
+                window.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+        process.kill()
+        process.wait()

@@ -8,4 +8,4 @@ from tests.tools.report.report_files import blank_chart
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are empty: the test is about what stands beside them."""
-    monkeypatch.setattr("tools.charts.to_svg", blank_chart)
+    monkeypatch.setattr("tools.svg.to_svg", blank_chart)

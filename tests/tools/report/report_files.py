@@ -18,6 +18,7 @@ from tests.reference.slow_statistics import table_of
 from utils.ranking.slices import Slice, write_slices
 from utils.run_record import RunRecord, write_record
 
+PAGE_OF_A_TEST = r"[\w.-]+_test/epoch_\d+/([\w.-]+/)?report\.html"  # beside the page of a launch
 ADDRESSES = ("href", "xlink:href", "src", "srcset", "action", "formaction", "data", "poster", "background")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 WEIGHT_SHA256 = "ab" * 32
@@ -65,7 +66,7 @@ def make_summary(config: Mapping[str, Any], config_file: str, **changes: Any) ->
     }
 
 
-def make_analysis(paths: list[str], queries: int = 12) -> dict[str, Any]:
+def make_analysis(paths: list[str], queries: int = 12, best: int = 6) -> dict[str, Any]:
     """Return the content of an analysis.json whose rank lists draw on `paths`."""
     rng = np.random.default_rng(1)
     edges = np.linspace(0, 2, 41)
@@ -96,6 +97,7 @@ def make_analysis(paths: list[str], queries: int = 12) -> dict[str, Any]:
         "roc": {"fpr": fpr.tolist(), "tpr": (fpr**0.2).tolist()},
         "tpr_at_fpr": {"0.001": 0.21, "0.01": 0.43, "0.1": 0.79},
         "worst": worst,
+        "best": [one | {"ap": 1.0 - 0.01 * number, "first_hit": 0} for number, one in enumerate(worst[:best])],
     }
 
 
@@ -131,9 +133,10 @@ def write_folder(
 
 
 def blank_chart(figure: Figure) -> str:
-    """Stands for `tools.charts.to_svg` where a test does without the drawing; its id is the title."""
-    title = html.escape(figure.get_label())
-    return f'<svg viewBox="0 0 1 1" role="img" aria-label="{title}" id="{title}"></svg>'
+    """Stands for `tools.svg.to_svg` where a test does without the drawing; its id is the title and the width."""
+    title, width = html.escape(figure.get_label()), figure.get_figwidth()
+    namespace = 'xmlns="http://www.w3.org/2000/svg"'
+    return f'<svg {namespace} viewBox="0 0 1 1" role="img" aria-label="{title}" id="{title} {width}"></svg>'
 
 
 class Page(HTMLParser):
@@ -175,7 +178,8 @@ class Page(HTMLParser):
         assert len(ids) == len(set(ids))
         levels = [int(tag[1]) for tag, _ in self.elements if re.fullmatch("h[1-6]", tag)]
         assert levels[0] == 1 and all(below - above <= 1 for above, below in pairwise(levels))
-        assert all(link["href"].removeprefix("#") in ids for link in self.find("a"))
+        within = [link["href"] for link in self.find("a") if not re.fullmatch(PAGE_OF_A_TEST, link["href"])]
+        assert all(link.removeprefix("#") in ids for link in within)
         assert all(cell.get("scope") in ("row", "col") for cell in self.find("th"))
         assert len(self.find("thead")) == len(self.find("table")) == len(self.find("caption"))
         assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in self.find("img"))
@@ -184,7 +188,8 @@ class Page(HTMLParser):
         for tag, attributes in self.elements:
             assert not [name for name in attributes if name.startswith("on")]
             addresses = [value for name, value in attributes.items() if name in ADDRESSES]
-            assert all(value.startswith(("#", "data:")) for value in addresses), (tag, attributes)
+            fetched = [value for value in addresses if tag != "a" or not re.fullmatch(PAGE_OF_A_TEST, value)]
+            assert all(value.startswith(("#", "data:")) for value in fetched), (tag, attributes)
             assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
 
     def find(self, *tags: str) -> list[dict[str, str | None]]:

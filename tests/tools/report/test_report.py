@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from configs import load_cfg
+from tests.reference.slow_statistics import simulated_queries
 from tests.tools.report.report_files import (
     METRICS,
     Page,
@@ -23,12 +24,16 @@ from tests.tools.report.report_files import (
 )
 from tools.report import write_test_report
 from tools.report.__main__ import main
+from tools.report.figures import camera_pair_note
 from tools.report.files import read_tested
-from tools.report.page import POLICY, text
+from tools.report.page import POLICY, ROOT, short_path, text
 from tools.report.tested import branches_part
-from tools.report.thumbnails import thumbnail
+from tools.report.thumbnails import query_rows, thumbnail
 from utils.errors import DataError, run_command
 from utils.ranking.branches import BranchScore, write_branches
+from utils.run_folder import RunFolder
+from utils.run_record import RunRecord, write_record
+from utils.statistics.bootstrap import intervals
 from utils.test_folder import TestFolder
 
 RECIPE = "configs/Synthetic/phased.yml"
@@ -70,9 +75,10 @@ def test_the_page_is_well_formed_and_holds_every_section(whole):
     page.check()
     assert page.find("html")[0]["lang"] == "en" and "Test of synthetic VeRi, epoch 30" in page.text
     anchors = [section["id"] for section in page.find("section")]
-    assert anchors == ["result", "tests", "settings", "slices", "cmc", "pairs", "worst", "data", "reproduce"]
+    assert anchors == ["result", "tests", "settings", "slices", "cmc", "pairs", "queries", "data", "reproduce"]
     assert [link["href"] for link in page.find("a")] == [f"#{anchor}" for anchor in anchors]
-    assert len(page.find("svg")) == 7  # camera pairs, three kinds of bars, CMC, distances, ROC
+    assert len(page.find("svg")) == 8  # camera pairs, three kinds of bars, CMC narrow and wide, distances, ROC
+    assert len(page.find("figcaption")) == 7
     assert "cannot be" not in page.text
 
 
@@ -103,12 +109,13 @@ def test_rates_slices_and_pairs_are_those_of_the_files(whole, paths):
 
 
 def test_worst_queries_show_query_and_ranks_with_words_beside_the_colours(whole, paths):
-    page, worst = Page(read(whole)), make_analysis(paths)["worst"]
-    assert len(page.find("img")) == 12 * 11
-    kinds = [item["class"] for item in page.find("li") if "class" in item]
-    assert kinds == [kind for query in worst for kind in ("query", *(entry["status"] for entry in query["ranks"]))]
-    for query in worst:
-        assert f"AP {100 * query['ap']:.2f}%, 6 matches, the first at rank 3" in page.text
+    page, analysis = Page(read(whole)), make_analysis(paths)
+    shown = [*analysis["worst"], *analysis["best"]]
+    assert len(page.find("img")) == 18 * 11 == len([one for one in page.find("details") if one.get("class") == "zoom"])
+    kinds = [item["class"] for item in page.find("li") if "title" in item]
+    assert kinds == [kind for query in shown for kind in ("query", *(entry["status"] for entry in query["ranks"]))]
+    for query in shown:
+        assert f"AP {100 * query['ap']:.2f}%, 6 matches, the first at rank {query['first_hit'] + 1}" in page.text
         for entry in query["ranks"]:
             assert f"{entry['status']}pid {entry['pid']}cam {entry['camid']}d {entry['distance']:.3f}" in page.text
 
@@ -162,7 +169,8 @@ def test_markup_and_what_utf8_cannot_hold_are_escaped(raw, shown):
         ("analysis.json", None, "This test left no analysis.json"),
         ("analysis.json", '{"schema": 1, "wor', "analysis.json cannot be read"),
         ("analysis.json", "[]", "analysis.json cannot be read (not of schema 1)"),
-        ("analysis.json", '{"schema": 1}', "Worst queries: cannot be shown (KeyError: 'worst')"),
+        ("analysis.json", '{"schema": 1}', "Queries: cannot be shown (KeyError: 'worst')"),
+        ("analysis.json", '{"schema": 1, "worst": []}', "The best queries are not shown: an older version"),
         ("analysis.json", '{"schema": 1, "worst": []}', "No query has a match"),
         ("analysis.json", '{"schema": 1, "worst": []}', "All images of the test set are of one identity"),
         ("slices.csv", None, "This test left no slices.csv"),
@@ -211,7 +219,7 @@ def test_a_thumbnail_is_a_small_jpeg_whatever_the_image_is(tmp_path, mode, kind)
     Image.new(mode, (400, 200)).save(path)
     data = thumbnail(str(path)).removeprefix("data:image/jpeg;base64,")
     small = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (96, 48))
+    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (160, 80))
 
 
 def test_twelve_queries_of_noise_stay_below_three_megabytes(tmp_path, config, undrawn):
@@ -252,7 +260,7 @@ def test_a_test_by_trapezoids_marks_every_map_and_says_how_ranks_were_made(tmp_p
     page = report(tmp_path)
     for line in ("Each AP on this page is the trapezoid one", "With spectral re-ranking: K 50, T 0.1."):
         assert line in page.text
-    assert page.text.count("mAP (trapezoid AP)") == 3  # the card, and the heads of two tables
+    assert page.text.count("mAP (trapezoid AP)") == 4  # the verdict, the card, and the heads of two tables
     titles = [chart["aria-label"] for chart in page.find("svg")]
     assert "mAP per camera pair (trapezoid AP)" in titles and "Viewpoint of the query (trapezoid AP)" in titles
 
@@ -267,3 +275,77 @@ def test_branches_are_a_table_where_the_test_scored_them(tmp_path, config):
     assert "all branches4836.0448.10--" in words and "global4825.0050.00--" in words
     write_folder(tmp_path, make_summary(config, RECIPE), None)
     assert branches_part(read_tested(TestFolder(tmp_path))) == ""
+
+
+def test_a_test_has_its_verdict_and_what_it_has_to_beat_where_the_run_lies_beside_it(tmp_path, config, undrawn):
+    weight = tmp_path / "run" / "transformer_15.pth"
+    run = RunFolder(weight.parent, "transformer")
+    run.path.mkdir()
+    write_record(run, RunRecord("0f", {}, load_cfg(RECIPE, ["SOLVER.MAX_EPOCHS", "15"]).dump()))
+    references = {"raw_pixels": 0.06, "untrained": 0.03}
+    lines = [{"kind": "reference", "epoch": 0, "name": name, "mAP": value} for name, value in references.items()]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = make_summary(config, RECIPE, weight=str(weight), run="0f", epoch=15)
+    for epoch, value in ((10, 0.3), (15, 0.36041)):
+        write_folder(tmp_path / "test" / f"epoch_{epoch}", summary | {"epoch": epoch, "mAP": value}, None)
+    page = report(tmp_path / "test" / "epoch_15")
+    assert "36.0 mAP (95 %: 33.0 to 39.1), 6.0 times raw pixels (6.0); best epoch is the last." in page.text
+    assert "raw pixels6.0" in page.text and "before training3.0" in page.text
+    assert "epoch 10 of 15." in report(tmp_path / "test" / "epoch_10").text, "there are more tests to come"
+    for changes in ({"run": "another"}, {"dataset": "VeRi-776"}, {"ranking": {"ap": "trapezoid"}}):
+        write_folder(tmp_path / "test" / "epoch_15", summary | changes, None)
+        page = report(tmp_path / "test" / "epoch_15")
+        assert "raw pixels6.0" not in page.text and "Raw pixels and the untrained model are not shown: " in page.text
+
+
+def test_intervals_that_the_file_lacks_are_those_of_its_queries(tmp_path, config, undrawn):
+    table = simulated_queries(np.random.default_rng(3), 12, 4)
+    summary = make_summary(config, RECIPE, tests={})
+    write_folder(tmp_path, summary, None)
+    np.savez(tmp_path / "per_query.npz", **table)
+    page = report(tmp_path)
+    found = intervals(table, METRICS)
+    for name in ("Rank-5", "Rank-10"):
+        low, high = (100 * bound for bound in found[name])
+        assert f"{name}{100 * summary[name]:.2f}95 %: {low:.2f} to {high:.2f}" in page.text
+    assert "mAP36.0495 %: 33.01 to 39.08" in page.text, "what the file has stays"
+
+
+def test_no_heading_and_no_caption_holds_an_absolute_path(tmp_path, paths, config, undrawn):
+    recipe = tmp_path / "own" / "recipe.yml"
+    recipe.parent.mkdir()
+    recipe.write_text(f"_BASE_: {Path(RECIPE).resolve()}\nSOLVER:\n  MAX_EPOCHS: 7\n")
+    weight = str(tmp_path / "logs" / "x_run" / "transformer_30.pth")
+    write_folder(tmp_path / "t", make_summary(config, str(recipe), weight=weight), make_analysis(paths))
+    content = read(write_test_report(TestFolder(tmp_path / "t")).parent)
+    shown = re.findall(r"<(h[1-4]|caption|figcaption|header|summary)\b[^>]*>(.*?)</\1>", content, re.DOTALL)
+    words = " ".join(re.sub(r"<[^>]*>", "", inside) for _, inside in shown)
+    assert "x_run/transformer_30.pth" in words and "own/recipe.yml" in words and "Synthetic/phased.yml" in words
+    assert str(tmp_path) not in words and not re.search(r"(^|\s)/", words)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("logs/a.pth", "logs/a.pth"), ("/x/y/z/a.pth", "z/a.pth"), ("/a.pth", "a.pth"), (str(ROOT / "a/b"), "a/b")],
+)
+def test_a_path_is_shown_without_the_machine_it_lies_on(path, shown):
+    assert short_path(path) == shown
+
+
+def test_the_query_s_own_copy_in_the_gallery_is_marked(paths):
+    queries = make_analysis(paths, queries=1)["worst"]
+    own, ranks = queries[0], queries[0]["ranks"]
+    assert "same picture" not in Page(query_rows(queries)).text
+    ranks[1] |= {"path": f"image_test/{Path(own['path']).name}", "status": "junk"}
+    ranks[2] |= {"path": f"other/{Path(own['path']).name}", "status": "right"}  # of another camera: only its name
+    page = Page(query_rows(queries))
+    assert page.text.count("same picture") == 2, "the legend, and one image"
+    assert f"junkpid {ranks[1]['pid']}cam {ranks[1]['camid']}d {ranks[1]['distance']:.3f}same picture" in page.text
+
+
+def test_camera_pairs_say_how_many_queries_they_are_of_and_why_they_can_be_above_the_whole(whole):
+    words = Page(read(whole)).text
+    assert "A cell is the mAP of n = 17 queries." in words and "one camera alone" in words
+    assert camera_pair_note([]) == ""
+    pair = next(part for part in make_slices() if part.num_query)
+    assert "n = 3 to 1,700 queries" in camera_pair_note([pair._replace(num_query=n) for n in (1700, 3)])

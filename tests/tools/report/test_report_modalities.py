@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) 
     cfg = get_cfg_defaults()
     cfg.MODEL.NAME, cfg.TEST.MISSING, cfg.TEST.AP_DEPTH = "multimodal", True, 2
     patch.setattr(outcome, "make_embedding", lambda *_: HOW)
-    patch.setattr("tools.charts.to_svg", blank_chart)
+    patch.setattr("tools.svg.to_svg", blank_chart)
     folder = TestFolder(root / "out")
     outcome.evaluate_one(cfg, Fusing(), make_modal_test(str(root)), folder, FACTS)
     write_test_report(folder)
@@ -91,16 +91,17 @@ def test_the_page_names_sets_the_weakest_modality_and_the_curve(folder):
 
 def test_the_worst_queries_show_all_their_items_and_captions_as_text(folder):
     page = Page(folder.report.read_text(encoding="utf-8"))
-    worst = json.loads(folder.analysis.read_text())["worst"]
+    analysis = json.loads(folder.analysis.read_text())
+    worst, shown = analysis["worst"], [*analysis["worst"], *analysis["best"]]
     assert len(worst) == 12 and len({one["set"] for one in worst}) == len(GROUPS)
     for number, one in enumerate(worst, start=1):
         assert f"{number}. AP {one['ap']:.2%}" in page.text
     queries = [item for item in page.find("li") if item.get("class") == "query"]
-    expected = [item["path"] for one in worst for item in one["items"] if item["modality"] != "text"]
+    expected = [item["path"] for one in shown for item in one["items"] if item["modality"] != "text"]
     assert [item["title"] for item in queries] == expected
-    captions = [item["path"] for one in worst for item in one["items"] if item["modality"] == "text"]
+    captions = [item["path"] for one in shown for item in one["items"] if item["modality"] == "text"]
     assert captions and all(f"{caption}\n" in page.text for caption in captions)
-    images = len(expected) + sum(len(one["ranks"]) for one in worst)
+    images = len(expected) + sum(len(one["ranks"]) for one in shown)
     assert len(page.find("img")) == images
 
 
@@ -108,7 +109,7 @@ def test_what_a_gallery_of_captions_holds_is_shown_as_text():
     entry = {"path": "a man in a <red> coat", "pid": 3, "modality": "text", "distance": 0.2, "status": "right"}
     query = {"path": "nir/a.jpg", "pid": 3, "set": "NIR", "ap": 0.5, "num_pos": 1, "first_hit": 0}
     items = [{"path": "absent/a.jpg", "modality": "nir", "pid": 3}]
-    page = Page(thumbnails.worst_queries([query | {"items": items, "ranks": [entry]}]))
+    page = Page(thumbnails.query_rows([query | {"items": items, "ranks": [entry]}]))
     assert "a man in a <red> coat" in page.text and "1 of 1 images cannot be read" in page.text
 
 

@@ -108,11 +108,23 @@ def test_the_accuracy_of_stage_one_is_drawn_from_before_training_on_with_its_cha
 
 def test_stages_stand_below_their_experiment_and_a_run_of_one_stage_has_none(tmp_path, drawn):
     page = launch_page(tmp_path, [TWO_STAGES, BASELINE])
-    assert len(page.find("h4")) == 2
+    assert len(page.find("h4")) == 2 + 4, "both stages, and of both experiments the worst and the best queries"
     assert [title for title in drawn if title.startswith("Training loss")] == [
-        *("Training loss, clip_reid, stage1", "Training loss, clip_reid, stage2", "Training loss, clip_reid_base")
+        *("Training loss, clip_reid, stage1", "Training loss, clip_reid, stage2"),
+        *("Training loss over all stages, clip_reid", "Training loss, clip_reid_base"),
     ]
     assert "Accuracy of the first classifier in training batches, clip_reid_base" in drawn
+
+
+def test_loss_and_learning_rate_are_also_drawn_over_stage_and_epoch(tmp_path, drawn):
+    launch_page(tmp_path, [TWO_STAGES])
+    loss, rate = (drawn[f"{name} over all stages, clip_reid"] for name in ("Training loss", "Learning rate"))
+    assert loss == {f"seed {seed}": ([1, 2, 3, 4, 5], [3.0, 1.5, 3.0, 1.5, 1.0]) for seed in (0, 1)}
+    assert rate == {"learning rate": ([1, 2, 3, 4, 5], [0.01, 0.02, 0.001, 0.001, 0.001])}
+    joined, starts = figures.in_a_row({0: stage_records(0)}, ("stage1", "stage2"))
+    assert starts == [(0.5, "stage1"), (2.5, "stage2")] and joined[0][-1]["epoch"] == 5
+    only, starts = figures.in_a_row({0: stage_records(0)[:10]}, ("stage1", "stage2"))
+    assert starts == [(0.5, "stage1")], "stage 2 has not begun"
 
 
 def make_test(folder: Path, config: str, run: str) -> TestFolder:

@@ -198,11 +198,11 @@ def test_a_launch_of_several_configs_leaves_its_table_in_three_files(launch, log
     # mAP of the last epoch: 40, 50
     assert "| 2 | two | VeRi-776 | CE+Triplet\\|TripletX+SupCon | 8x8 | 5 | 3 | 45.00 +- 7.07 | 4" in text
     assert "| 2 | two, best on test | VeRi-776 |" in text and "mean +- sd over 2 seeds" in text
-    assert " 2  two                " in out and f"written: {logs / f'{start}ablation.md'}" in out
+    assert " 2  two                " in out and f"files  {logs / f'{start}ablation'}{{.json, .csv, .md}}" in out
 
 
 def test_one_config_has_its_table_on_the_terminal_and_in_its_own_summary(launch, logs, tmp_path, capsys):
-    assert launch("--supcon", configs=[write_config(tmp_path, "x", PXK)]) == 0
+    assert launch("--supcon", "--verbose", configs=[write_config(tmp_path, "x", PXK)]) == 0
     out = capsys.readouterr().out
     assert " 1  x_sup                " in out and "CE+Triplet+SupCon" in out and not list(logs.glob("ablation*"))
     text = (logs / "veri776_x_sup_summary.md").read_text()

@@ -141,7 +141,7 @@ def test_the_table_shows_percent_and_the_reference_rows(launch, runner, logs, ca
     assert lines["seed 1, best on test"][5:8] == ["VeRi-776", "2", "60.00"]
     assert "45.00 +- 7.07" in out  # mAP of the last epoch: 40, 50
     assert lines["raw pixels"][2:6] == ["VeRi-776", "5.00", "-", "12.50"]
-    assert f"written: {logs / 'veri776_mine_summary.csv'}" in out
+    assert f"files  {logs / 'veri776_mine_summary'}{{.json, .csv, .md}}" in out
     assert summary_of(logs)["reference"] == {"raw_pixels": {"mAP": 0.05, "Rank-1": 0.125}}
 
 
@@ -150,7 +150,7 @@ def test_the_interval_is_that_of_the_queries_averaged_over_the_seeds():
     results = [SeedResults(seed, {1: metrics(0.3)}, {}, set(), per_query={1: tables[seed]}) for seed in (0, 1)]
     found = build_summary(results, 1, FACTS, [])["interval"]
     middle = tables[0] | {"ap": queries(0.4)["ap"], "inp": queries(0.4)["inp"]}
-    assert list(found) == ["last"] and set(found["last"]) == {"mAP", "mINP", "Rank-1"}
+    assert list(found) == ["last"] and set(found["last"]) == set(METRICS)
     for name in ("mAP", "mINP"):
         assert found["last"][name] == pytest.approx(interval(middle, name))
 
@@ -194,7 +194,7 @@ def test_the_best_epoch_on_held_out_identities_is_chosen_among_the_tested_ones()
 
 def test_three_choices_of_the_epoch_are_named_as_what_they_are(launch, runner, logs, capsys):
     runner.held_out = {1: 0.9, 2: 0.1, 3: 0.2}  # on the test set: 30, 50 and 40
-    launch()
+    launch("--verbose")
     summary = summary_of(logs)
     assert {kind: summary["seeds"]["0"][kind]["epoch"] for kind in KINDS} == {"last": 3, "best_held_out": 1, "best": 2}
     assert set(summary["interval"]) == {"last", "best_held_out"} and summary["mean"]["best_held_out"]["mAP"] == 0.3

@@ -11,11 +11,11 @@ from tests.reference.verification import rate, tpr_at_fpr
 from utils.errors import DataError
 from utils.ranking import distance
 from utils.ranking import rank as ranking_module
+from utils.ranking.camera_pairs import camera_pair_slices
 from utils.ranking.distance import matrix_distances
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import rank
 from utils.ranking.rank_list import STATUS, rank_lists
-from utils.ranking.slices import camera_pair_slices
 from utils.ranking.verification import verify
 
 

@@ -60,7 +60,7 @@ def test_places_are_those_of_the_stable_order(seed, num_query, num_gallery, leve
     pairs = same_identity(labels, 0, num_query)
     order = np.argsort(rows, axis=1, kind="stable")
     expected = [int(np.flatnonzero(order[q] == g)[0]) for q, g in zip(pairs.query, pairs.gallery, strict=True)]
-    positions = device_positions(torch.from_numpy(rows), pairs, 0)
+    positions = device_positions(torch.from_numpy(rows), pairs)
     assert positions.dtype == np.int64 and positions.tolist() == expected
 
 

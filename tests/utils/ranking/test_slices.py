@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.reference import slow_slices
 from utils.errors import DataError
+from utils.ranking.camera_pairs import camera_pair_slices
 from utils.ranking.distance import Distances, matrix_distances
 from utils.ranking.protocol import Protocol
 from utils.ranking.rank import rank_distances
 from utils.ranking.slices import (
     Slice,
     brightness_ranges,
-    camera_pair_slices,
     mean_slices,
     query_slices,
     read_slices,

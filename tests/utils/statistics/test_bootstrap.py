@@ -9,12 +9,14 @@ from utils.statistics import bootstrap
 from utils.statistics.bootstrap import (
     counted,
     interval,
+    intervals,
     mean_interval,
     query_units,
     query_values,
     query_weights,
     resample,
 )
+from utils.test_folder import METRICS
 
 FEW_IDS = 30
 WORLDS = {  # difficulty of the identities, binary: skewed to either side, and Rank-1 near the ceiling
@@ -39,6 +41,20 @@ def test_the_interval_is_that_of_a_plain_loop_over_the_same_resamples(table):
     expected = slow.bootstrap_t(groups_of(table, table["ap"]), rows, 0.025, 0.975, 0.25)
     assert interval(table, "mAP") == pytest.approx(expected, abs=1e-12)
     assert 0 < expected[0] < table["ap"].mean() < expected[1] < 1
+
+
+def test_the_intervals_of_all_ranks_are_those_of_a_plain_loop_and_share_their_resamples(table, monkeypatch):
+    table["first_hit"] = np.random.default_rng(5).integers(0, 15, len(table["pid"]))
+    rows = np.random.default_rng(0).integers(12, size=(2000, 12)).tolist()
+    draws = []
+    draw = bootstrap.resample
+    monkeypatch.setattr(bootstrap, "resample", lambda moments: draws.append(1) or draw(moments))
+    found = intervals(table, METRICS)
+    assert list(found) == list(METRICS) and len(draws) == 1
+    for name in METRICS:
+        expected = slow.bootstrap_t(groups_of(table, query_values(table, name)), rows, 0.025, 0.975, 0.25)
+        assert found[name] == pytest.approx(np.clip(expected, 0, 1), abs=1e-12)
+        assert interval(table, name) == found[name], "alone to the bit what it is among others"
 
 
 def test_a_resample_sums_whole_rows_with_repetition_and_in_blocks(monkeypatch):
