@@ -2,6 +2,7 @@
 
 import ast
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,8 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, 
 LEADING_ZERO = re.compile(r"([+-]?)0[\d_]*[1-9][\d_]*")
 LONGEST_LITERAL = 65536  # characters
 LARGEST = 2**63
+
+_parsing = threading.Lock()  # Python 3.11 counts the depth of all threads together, and filters warnings for all
 
 
 class Verbatim(str):
@@ -137,7 +140,7 @@ def _literal(value: Any) -> Any:
     if not isinstance(value, str) or len(value) > LONGEST_LITERAL:
         return value
     try:
-        with warnings.catch_warnings():  # of '\d', which is a Windows path
+        with _parsing, warnings.catch_warnings():  # of '\d', which is a Windows path
             warnings.simplefilter("ignore")
             return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

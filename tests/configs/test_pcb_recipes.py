@@ -214,6 +214,8 @@ def test_a_recipe_says_what_is_published_by_which_ap_or_what_our_runs_kept(name)
         assert "no figure known to us" in text and "not reproduced here" in text
     elif (kept := ROOT / f"docs/results/pcb_synthetic/{own}.json").is_file() and folder == "Synthetic":
         assert f"Expected: {figures(json.loads(kept.read_text()))} at epoch " in text
+    elif (kept := ROOT / f"docs/results/small_sets/{folder.lower()}_{own}.json").is_file():
+        assert f"Expected: {figures(json.loads(kept.read_text()))} on the emoji set in {folder} layout" in text
     else:
         assert "Expected: not measured." in text
 
