@@ -73,10 +73,12 @@ def _train(cfg, folder, ranks, device) -> None:
     from datasets import make_dataloader
     from model import make_model
     from processor import PhasePlan, train_stages
+    from processor.named_files import check_named_files
     from processor.provenance import describe_folder
     from processor.resume import find_state
     from utils.device import seed_everything
 
+    check_named_files(cfg, first_weights=not folder.state.is_file())
     seed_everything(cfg.SOLVER.SEED)
     data = make_dataloader(cfg, PhasePlan(cfg).at(1).num_instance)
     state = find_state(cfg, data.fingerprint)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from model.outputs import GLOBAL
 from processor.stage import Stage
 from processor.trained import Trained, find_weight, load_trained
 from solver.make_optimizer import describe_groups, group_outside
+from utils.checkpoint import weight_file
 from utils.device import autocast
 from utils.distributed import mean_over_ranks
 from utils.errors import ConfigError, DataError
@@ -100,14 +102,26 @@ def make_teacher(cfg: CfgNode, stage: Stage, data: ReIDData | None) -> Teacher:
     return Teacher(model, _scale(trained.cfg), view, labelled, lesson, _scale(cfg), make_reduce(cfg), outside)
 
 
-def _load(cfg: CfgNode, key: str) -> Trained:
-    """Return the model of images that `key` names, on the CPU; errors open with the key."""
+def find_teacher(cfg: CfgNode) -> Path | None:
+    """Return the teacher's checkpoint, None without DISTILL.TEACHER_RUN or TEACHER_WEIGHT.
+
+    Raises ConfigError, opened by the key, where it or the YAML of DISTILL.TEACHER_CONFIG is not there.
+    """
     settings = cfg.DISTILL
     if settings.TEACHER_CONFIG:
         with _opened_by("DISTILL.TEACHER_CONFIG"):
             load_cfg(settings.TEACHER_CONFIG)
+    if settings.TEACHER_RUN:
+        with _opened_by("DISTILL.TEACHER_RUN"):
+            return find_weight(settings.TEACHER_RUN)
+    return weight_file(settings.TEACHER_WEIGHT, "DISTILL.TEACHER_WEIGHT") if settings.TEACHER_WEIGHT else None
+
+
+def _load(cfg: CfgNode, key: str) -> Trained:
+    """Return the model of images that `key` names, on the CPU; errors open with the key."""
+    settings = cfg.DISTILL
+    weight = find_teacher(cfg)
     with _opened_by(key):
-        weight = find_weight(settings.TEACHER_RUN) if settings.TEACHER_RUN else settings.TEACHER_WEIGHT
         # on the CPU: the device of its own training may not be here, and which of several is the student's is known
         trained = load_trained(
             weight, settings.TEACHER_CONFIG or None, ("MODEL.DEVICE", "cpu"), "DISTILL.TEACHER_CONFIG"

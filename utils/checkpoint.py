@@ -26,14 +26,8 @@ def load_file(path: str | Path, key: str) -> Any:
     `key` is the config key that named the file; it appears in the errors. Raises ConfigError when there is no such
     file, or it may not be read, and DataError when it is damaged or holds anything but dense tensors and plain values.
     """
-    path = user_path(path, key)
-    if not path.exists():
-        raise ConfigError(f"{key}: no file '{path}'; {_what_is_there(path)}")
-    kind = what_is_at(path)
+    path = weight_file(path, key)
     source = f"{key}: '{path}'"
-    if kind:
-        raise ConfigError(f"{source} is {kind}, expected a weight file; name one")
-    check_readable(path, key)
     try:
         kind = what_else(path)
         if kind:
@@ -55,6 +49,18 @@ def load_file(path: str | Path, key: str) -> Any:
             raise DataError(explain_refusal(error, path, source)) from error
         reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:MAX_REASON]
         raise DataError(f"{key}: cannot read '{path}' as a weight file ({reason}); copy it again") from error
+
+
+def weight_file(path: str | Path, key: str) -> Path:
+    """Return the path of a file that may hold weights; ConfigError, opened by `key`, where none can be read there."""
+    path = user_path(path, key)
+    if not path.exists():
+        raise ConfigError(f"{key}: no file '{path}'; {_what_is_there(path)}")
+    kind = what_is_at(path)
+    if kind:
+        raise ConfigError(f"{key}: '{path}' is {kind}, expected a weight file; name one")
+    check_readable(path, key)
+    return path
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, torch.Tensor]:

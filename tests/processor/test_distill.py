@@ -237,7 +237,7 @@ def test_a_run_teaches_by_its_last_checkpoint(tmp_path):
     [
         ("DISTILL.TEACHER_RUN", "nowhere", "DISTILL.TEACHER_RUN: run folder '{0}': no such folder"),
         ("DISTILL.TEACHER_RUN", "", "DISTILL.TEACHER_RUN: run folder '{0}' holds no checkpoint"),
-        ("DISTILL.TEACHER_WEIGHT", "no.pth", "DISTILL.TEACHER_WEIGHT: checkpoint: no file '{0}'"),
+        ("DISTILL.TEACHER_WEIGHT", "no.pth", "DISTILL.TEACHER_WEIGHT: no file '{0}'"),
     ],
 )
 def test_a_teacher_that_is_not_there_is_named_by_its_key(tmp_path, key, name, words):
