@@ -58,7 +58,7 @@ def test_a_run_learns_more_than_it_knew(tiny_config, run_dir):
     train.main(args_for(tiny_config, "SOLVER.MAX_EPOCHS", 15, "SOLVER.BASE_LR", 0.01, "INPUT.RE_PROB", 0))
     records = [r for r in read_metrics(run_dir / "metrics.jsonl") if r["kind"] == "train"]
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
-    assert records[-1]["acc"] > 0.5 > 2 * records[0]["acc"]
+    assert records[-1]["acc"] > 0.5 > 1.5 * records[0]["acc"]
 
 
 @pytest.mark.parametrize(

@@ -224,8 +224,9 @@ class _WholeBatch(torch.autograd.Function):
 def _all_rows(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows [n, ...] of all processes in rank order, on the device of `rows`."""
     own = rows.detach().to(_group_device(rows)).contiguous()
-    everyone = own.new_empty(num_processes() * len(own), *own.shape[1:])
-    dist.all_gather_into_tensor(everyone, own)
+    with torch.inference_mode(False):  # gloo of torch 2.5 writes in a thread, where an inference tensor is refused
+        everyone = torch.empty(num_processes() * len(own), *own.shape[1:], dtype=own.dtype, device=own.device)
+        dist.all_gather_into_tensor(everyone, own)
     return everyone.to(rows.device)
 
 
