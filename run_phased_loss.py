@@ -21,6 +21,7 @@ SCRIPTS = {"train": "train.py", "test": "test.py"}
 def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProxyType(SCRIPTS)) -> int:
     """Train and test every seed of every config, write and print the summaries and one table.
 
+    With --grid or --search those are points of a sweep, of which one is chosen and tested.
     Seed after seed, or one at a time on each device of --gpus. The same command again resumes training and tests what
     has no whole result. A failed training ends its experiment, the others still run. Returns 0, or the exit code of
     the first experiment that failed (1: one of its tests). `scripts` are what trains and what tests, from this folder.
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
 
     from tools.launch.children import Children
     from tools.launch.claims import claimed
-    from tools.launch.launch import Launch, plan_launch
+    from tools.launch.made import make_launch
     from tools.launch.places import Place, find_places
     from tools.launch.queue import Unit, run_units
     from tools.launch.screen import Screen
@@ -38,27 +39,28 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
 
     places = find_places(args.gpus)
     command = shlex.join(["python", *(sys.argv if argv is None else ["run_phased_loss.py", *argv])])
-    launch, screen = Launch(plan_launch(args), args, command), Screen(args.verbose)
+    launch, screen = make_launch(args, command), Screen(args.verbose)
     try:
         # the children end first, or the pool would wait for their threads
         with (
-            claimed(launch.experiments, args.seeds),
+            claimed(launch.claims),
             ThreadPoolExecutor(len(places)) as pool,
             deferred(),
-            Children(ROOT) as children,
+            Children(ROOT, launch.name) as children,
         ):
 
             def start(unit: Unit, place: Place) -> Future:
                 run = SeedRun(unit[0].experiment, unit[1], place, children, scripts, screen)
-                return pool.submit(run_seed, run, args.test)
+                return pool.submit(run_seed, run, unit[0].tests)
 
+            launch.begin()
             for (progress, seed), ended in run_units(launch.take, places, start):
                 launch.end(progress, seed, ended)
     except (KeyboardInterrupt, SystemExit):
         launch.print_stop()
         raise
     launch.print_end()
-    return next((one.exit_code for one in launch.progress if one.exit_code), 0)
+    return launch.exit_code
 
 
 if __name__ == "__main__":

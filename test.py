@@ -66,6 +66,7 @@ def _test(cfg, weight: Path, folder: TestFolder, origin: dict, device) -> None:
     from model import make_model
     from model.layers.lora import merge_lora
     from processor.evaluation.outcome import check_unchanged, describe_test, evaluate_one, warn_of_other_data
+    from processor.tracking import track_test
     from processor.trained import told_by
     from utils.device import seed_everything
 
@@ -85,6 +86,7 @@ def _test(cfg, weight: Path, folder: TestFolder, origin: dict, device) -> None:
     if cfg.TEST.REPORT:
         for tested in (*(folder.further(name) for name in further), folder):
             _report(tested)
+    track_test(cfg, weight, folder)
 
 
 def _report(folder: TestFolder) -> None:

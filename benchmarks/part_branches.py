@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import MIB, Bar, alternate, keep_freed_memory, keep_size, limited_threads, read_size, summary
 from benchmarks.step.cost import held_bytes
-from benchmarks.step.ours import CONFIGS, make_stage, make_steps
+from benchmarks.step.ours import CONFIGS, left_as_it_is, make_loop, make_stage
 from configs import load_cfg
 from datasets.batch import Batch
 from model import make_model
@@ -123,6 +123,7 @@ def make_pair(cfg: CfgNode, identities: int) -> tuple[Stage, PlainTraining]:
     """Return our stage and the plain training, with the same weights and rates."""
     torch.manual_seed(SEED)
     stage = make_stage(cfg, make_model(cfg, identities, 0, 0))
+    stage.prepare = left_as_it_is(stage.settings.device)
     pcb = cfg.MODEL.PCB
     plain = PlainPCB(identities, pcb.PARTS, pcb.PART_DIM, pcb.DROPOUT)
     shapes = {name: value.shape for name, value in plain.state_dict().items()}
@@ -186,7 +187,7 @@ def check_equal(stage: Stage, plain: PlainPCB, batch: Batch) -> dict[str, float]
 
 def make_steps_of(stage: Stage, training: PlainTraining, batch: Batch) -> dict[str, Step]:
     """Return a step of each form on a batch."""
-    return {PLAIN: partial(training.step, batch), OURS: partial(make_steps(stage, stage.model), [batch])}
+    return {PLAIN: partial(training.step, batch), OURS: partial(make_loop(stage, stage.model), [batch])}
 
 
 def measure(stage: Stage, training: PlainTraining, batch: Batch) -> list[dict]:

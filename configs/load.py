@@ -1,7 +1,7 @@
 """From a YAML file and KEY VALUE pairs to one validated, frozen configuration."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from yacs.config import CfgNode
 from configs.keys import KEYS, get_cfg_defaults
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.own_values import fill_in
+from configs.phases import Problem
+from configs.rules.loggers import find_absent_loggers
 from configs.rules.problems import find_problems
 from configs.values import parse_value, set_value
 from configs.yaml_settings import Null, Setting, parse_settings, read_settings
@@ -27,7 +29,7 @@ def load_cfg(config_file: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
 
     Reads nothing but the YAMLs. Raises ConfigError that lists every problem found, each with its place.
     """
-    return _resolve(_read_chain(Path(config_file), ()), opts, str(config_file))
+    return _resolve(_read_chain(Path(config_file), ()), opts, str(config_file), (find_problems, find_absent_loggers))
 
 
 def restore_cfg(text: str, where: str, opts: Sequence[Any] = ()) -> CfgNode:
@@ -39,7 +41,12 @@ def restore_cfg(text: str, where: str, opts: Sequence[Any] = ()) -> CfgNode:
     return _resolve(parse_settings(text, where, dumped=True), opts, where)
 
 
-def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> CfgNode:
+def _resolve(
+    settings: list[Setting],
+    opts: Sequence[Any],
+    config_file: str,
+    checks: Sequence[Callable[[CfgNode], list[Problem]]] = (find_problems,),
+) -> CfgNode:
     """Return the defaults with `settings` and then `opts` applied, checked and frozen."""
     cfg = get_cfg_defaults()
     has_model = any(setting.key in (BASE_KEY, "MODEL.NAME") for setting in settings)
@@ -57,7 +64,7 @@ def _resolve(settings: list[Setting], opts: Sequence[Any], config_file: str) -> 
             f"{config_file}: sets neither _BASE_ nor MODEL.NAME, so it would train TransReID's default ResNet-50; "
             "add '_BASE_: <recipe>.yml' (for Model B: configs/VeRi/_model_b.yml) or a MODEL section"
         )
-    problems += [f"{_place(places, keys)}{text}" for keys, text in find_problems(cfg)]
+    problems += [f"{_place(places, keys)}{text}" for check in checks for keys, text in check(cfg)]
     if problems:
         raise ConfigError(_listed(problems))
     cfg.freeze()
@@ -85,7 +92,7 @@ def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:
     key, is_empty = KEYS.get(name), value is None or isinstance(value, Null)
     if key is None:
         if not any(known.startswith(f"{name}.") for known in KEYS):
-            return [f"{where}: unknown key {name}{_did_you_mean(name) if hint else ''}"]
+            return [f"{where}: unknown key {name}{did_you_mean(name) if hint else ''}"]
         if is_empty:
             return [f"{where}: section {name} is empty; indent the lines below it, or remove it"]
         return [f"{where}: {name} is a section, got {value!r}; give its keys below it"]
@@ -97,13 +104,22 @@ def _apply(cfg: CfgNode, setting: Setting, hint: bool) -> list[str]:
         set_value(cfg, name, "")
         return []
     try:
-        parsed = parse_value(value, key.default, key.choices, key.length if key.fills else 1, key.item)
+        set_value(cfg, name, parse_setting(name, value))
     except ValueError as error:
         return [f"{where}: {name} {error}"]
+    return []
+
+
+def parse_setting(name: str, value: Any) -> Any:
+    """Return the value of a known key, as a YAML or the command line has it, in its type; ValueError as `parse_value`.
+
+    Choices and bounds are not looked at.
+    """
+    key = KEYS[name]
+    parsed = parse_value(value, key.default, key.choices, key.length if key.fills else 1, key.item)
     if key.joined_by:
         parsed = type(parsed)(part.strip() for item in parsed for part in item.split(key.joined_by))
-    set_value(cfg, name, parsed)
-    return []
+    return parsed
 
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> list[Setting]:
@@ -144,7 +160,8 @@ def _read_opts(opts: Sequence[Any]) -> list[Setting]:
     return [Setting(str(key), value, COMMAND_LINE) for key, value in zip(opts[::2], opts[1::2], strict=True)]
 
 
-def _did_you_mean(word: str) -> str:
+def did_you_mean(word: str) -> str:
+    """Return, with a semicolon, which key an unknown one may mean, or where all of them stand."""
     near = [name for name in KEYS if name.lower() == word.lower()]
     near += difflib.get_close_matches(word, KEYS, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else "; docs/config.md lists all keys"

@@ -9,6 +9,7 @@ from torch.utils.data import Sampler
 
 from utils.errors import ConfigError
 
+AT_ONCE = 2**16  # rows of an epoch that are Python numbers at the same time
 K_KEY = "DATALOADER.NUM_INSTANCE or DATALOADER.PHASED.K_*"
 
 
@@ -32,7 +33,9 @@ class EpochSampler(Sampler[int], ABC):
             self._rows = None
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._epoch_rows().tolist())
+        rows = self._epoch_rows()
+        for start in range(0, len(rows), AT_ONCE):
+            yield from rows[start : start + AT_ONCE].tolist()
 
     def __len__(self) -> int:
         return len(self._epoch_rows())
@@ -190,10 +193,10 @@ class ShardSampler(Sampler[int]):
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         share = math.ceil(size / world_size)
-        self._rows = [min(row, size - 1) for row in range(rank * share, (rank + 1) * share)]
+        self._rows, self._last = range(rank * share, (rank + 1) * share), size - 1
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._rows)
+        return (min(row, self._last) for row in self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)

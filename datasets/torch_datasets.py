@@ -4,7 +4,6 @@ import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
@@ -12,6 +11,7 @@ from datasets.bases import Sample
 from datasets.batch import Batch
 from datasets.decode import jpeg_decoder, read_image
 from datasets.loader import Loader
+from datasets.packed import PackedSamples
 from datasets.pixel_cache import PixelCache, Wanted, find_cache, make_cache
 from utils.distributed import gather_objects
 from utils.errors import DataError
@@ -40,8 +40,8 @@ class ImageDataset(Dataset):
         broken: str = "grey",
         grey: bool = False,
     ) -> None:
-        self.samples = list(samples)
-        self.told = self.samples if told is None else list(told)
+        self.samples = PackedSamples(samples)
+        self.told = self.samples if told is None else PackedSamples(told, self.samples)
         self.size = tuple(size)
         self.resize_filter = resize_filter
         self.decoder = decoder
@@ -51,7 +51,6 @@ class ImageDataset(Dataset):
         self._num_told = 0  # damaged files that were logged
         if decoder == "torchvision" and jpeg_decoder() is None:
             say_slow_decoding()
-        self._labels = np.array([sample[1:] for sample in self.told], dtype=np.int64).reshape(-1, 3).T.copy()  # [3, N]
         self._cache: PixelCache | None = None
 
     def use_cache(self, folder: str, workers: int, build: bool = True) -> None:
@@ -86,18 +85,18 @@ class ImageDataset(Dataset):
             reading = (self.size, self.resize_filter, self.decoder)
             for place, row in enumerate(rows):
                 found: list[str] = []
-                images[place] = read_image(self.samples[row].path, *reading, found, self.grey)
+                images[place] = read_image(self.samples.path(row), *reading, found, self.grey)
                 damaged += [row] * len(found)
             self._note_damage(damaged)
-        pids, camids, viewids = torch.from_numpy(self._labels[:, list(rows)])
-        paths = [self.samples[row].path for row in rows]
+        pids, camids, viewids = torch.from_numpy(self.told.labels[:, list(rows)])
+        paths = [self.samples.path(row) for row in rows]
         batch: Batch = {"images": images, "pids": pids, "camids": camids, "viewids": viewids, "paths": paths}
         return batch | {DAMAGED: damaged} if damaged else batch
 
     def _note_damage(self, rows: Iterable[int]) -> None:
         self.damaged.update(rows)
         if self.damaged and self.broken == "error":
-            raise damaged_image(self.samples[min(self.damaged)].path)
+            raise damaged_image(self.samples.path(min(self.damaged)))
 
     def tell_damage(self) -> None:
         """Warn of the damaged files that are known and were not told yet.
@@ -113,7 +112,7 @@ class ImageDataset(Dataset):
         """Return the line that counts the damaged files and names the first, '' where none is known."""
         if not self.damaged:
             return ""
-        paths = [self.samples[row].path for row in sorted(self.damaged)[:NUM_EXAMPLES]]
+        paths = [self.samples.path(row) for row in sorted(self.damaged)[:NUM_EXAMPLES]]
         return damage_line(len(self.damaged), len(self.samples), paths)
 
 

@@ -17,6 +17,7 @@ from model.families.multimodal import make_multimodal
 from model.families.pcb import make_pcb
 from model.families.resnet50 import make_resnet50
 from model.families.transformer import make_transformer
+from model.layers.patches import multiply_patches
 from utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def make_model(cfg: CfgNode, num_class: int, camera_num: int, view_num: int, pre
         raise ConfigError(f"MODEL.NAME got '{cfg.MODEL.NAME}', allowed: {', '.join(FAMILIES)}")
     choice = cfg.MODEL.PRETRAIN_CHOICE if pretrained else "resume"
     model = FAMILIES[cfg.MODEL.NAME](cfg, Counts(num_class, camera_num, view_num), choice)
+    if cfg.MODEL.PATCHES == "product":
+        multiply_patches(model)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     total = sum(weight.numel() for weight in model.parameters())
     logger.info("%s: %s parameters, %s of them trained", cfg.MODEL.NAME, f"{total:,}", f"{trained:,}")

@@ -80,7 +80,7 @@ def make_teacher(cfg: CfgNode, stage: Stage, data: ReIDData | None) -> Teacher:
     key = "DISTILL.TEACHER_RUN" if settings.TEACHER_RUN else "DISTILL.TEACHER_WEIGHT"
     trained = _load(cfg, key)
     model = trained.model.requires_grad_(False).to(device)
-    choose_attention(model, device, stage.settings.amp)
+    choose_attention(model, device, stage.settings.amp, training=False, choice=stage.settings.attention)
     lesson = Lesson(
         w_logit=settings.W_LOGIT,
         temperature=settings.T,

@@ -34,7 +34,7 @@ def train_epoch(
     """
     trained.train()
     device = stage.settings.device
-    choose_attention(stage.model, device, stage.settings.amp)
+    choose_attention(stage.model, device, stage.settings.amp, training=True, choice=stage.settings.attention)
     total_steps = len(stage.loader)
     meter = Meter(["loss", *stage.criterion.names(phase)], device)
     clock = Clock(device)

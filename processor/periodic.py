@@ -14,7 +14,7 @@ from processor.evaluation.evaluate import evaluate, log_results, rank_options
 from processor.evaluation.reference import raw_pixel_results
 from processor.resume import save_state
 from processor.run import Run
-from utils.test_folder import TestResult
+from utils.test_folder import TestResult, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def evaluate_if_due(run: Run) -> None:
     on = f" on the {stage.test.title}" if held_out else ""
     if results is not None:
         log_results(results, f"Validation Results{on} - Epoch: {epoch}")
+        if held_out and not run.file_stage:  # before the record: a run that is killed in between evaluates again
+            write_table(run.folder.held_out(epoch), results.per_query)
         run.recorder.write("val" if held_out else "eval", epoch, progress["iteration"], results.metrics)
         keep_best(progress, epoch, results.metrics, picked_by(run.cfg.MODEL.NAME))
     averaged = _evaluate(run, stage.average.model, stage.test) if stage.average is not None else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from configs.keys.test import TENSORBOARD
 from configs.phases import Phase
 from configs.stages import stages_of
 from datasets.make_dataloader import ReIDData
@@ -15,6 +16,7 @@ from processor.provenance import run_of
 from processor.resume import restore_state
 from processor.stage import Stage
 from processor.step.speed import SpeedLog, images_at_peak
+from processor.tracking import Tracking
 from solver.average import Average
 from utils.background import Background
 from utils.distributed import Ranks, find_ranks
@@ -42,6 +44,7 @@ class Run:
     embedding: Embedding
     progress: dict[str, Any]
     speed: SpeedLog
+    tracking: Tracking
     peak_images: float = 0.0  # images/s of one device at its peak, 0 = unknown
     recorder: Recorder | None = None  # of rank 0
     background: Background = field(default_factory=Background)  # writes the state of the last epoch
@@ -50,11 +53,17 @@ class Run:
 
 
 def start_run(
-    cfg: CfgNode, stage: Stage, data: ReIDData, state: dict[str, Any] | None, identity: str, iteration: int = 0
+    cfg: CfgNode,
+    stage: Stage,
+    data: ReIDData,
+    state: dict[str, Any] | None,
+    identity: str,
+    tracking: Tracking,
+    iteration: int = 0,
 ) -> Run:
     """Return the run at the stage's first epoch, after `iteration` steps of earlier stages, or where a state left it.
 
-    `identity` comes from `processor.kept.begin_record`.
+    `identity` comes from `processor.kept.begin_record`, `tracking` from `processor.tracking.tracked`.
 
     Raises ConfigError for TEST.AMP that cannot work on the model's device, and what `restore_state` raises.
     """
@@ -66,7 +75,7 @@ def start_run(
     half, size, tflops = stage.settings.amp is not None, stage.settings.image_size, stage.settings.peak_tflops
     peak = images_at_peak(stage, size, device, half, tflops) if size else 0.0
     file_stage = "" if stage.name == names[-1] else stage.name
-    run = Run(cfg, folder, stage, file_stage, data, ranks, make_embedding(cfg, device), progress, speed, peak)
+    run = Run(cfg, folder, stage, file_stage, data, ranks, make_embedding(cfg, device), progress, speed, tracking, peak)
     if cfg.SOLVER.EMA and not file_stage:
         stage.average = Average(stage.model, cfg.SOLVER.EMA)
     if state is not None:
@@ -77,5 +86,5 @@ def start_run(
             stage.sampler.set_num_instances(stage.plan.at(progress["epoch"]).num_instance)
     if ranks.rank == 0:
         position = Position(progress["epoch"], progress["evaluated"], progress["iteration"], stage.name, tuple(names))
-        run.recorder = Recorder(folder, position)
+        run.recorder = Recorder(folder, position, curves=TENSORBOARD in cfg.LOGGER)
     return run

@@ -13,6 +13,7 @@ from datasets.batch import Batch
 from datasets.test_set import TestSet
 from losses.criterion import Criterion
 from model import ModelOutput
+from model.layers.kernel import AUTO
 from solver.average import Average
 from solver.scheduler import EpochScheduler
 from solver.update import Updater
@@ -27,6 +28,7 @@ class StepSettings(NamedTuple):
     gather: bool  # losses and readings see the batch of all processes, not the share of each
     sync_bn: bool = False  # batch norms use the batch of all processes
     compile: bool = False
+    attention: str = AUTO  # of MODEL.ATTENTION
     image_size: tuple[int, int] | None = None  # (y, x) of the images that a step sees, for its work; None: not counted
     peak_tflops: float = 0.0  # of one device, 0 = by its name
 

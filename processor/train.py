@@ -31,6 +31,7 @@ from processor.step.speed import describe_speed
 from processor.step.wrapping import wrap
 from processor.systems import make_stage
 from processor.systems.transreid import assemble
+from processor.tracking import tracked
 from solver import EpochScheduler
 from solver.update import updater_of
 from utils.device import seed_everything
@@ -56,18 +57,19 @@ def train_stages(cfg: CfgNode, model: nn.Module, data: ReIDData, state: dict[str
     first = names.index(state["stage"]) if state else 0
     identity = _identify(cfg, state)
     progress: dict[str, Any] = {"iteration": 0}
-    for number, name in enumerate(names[first:], start=first):
-        own_state = state if state and number == first else None
-        if own_state:
-            restore_model(own_state, model)
-        seed = cfg.SOLVER.SEED + STAGE_SEED_STEP * number
-        if number:  # in the first stage the draws of the model's weights go on
-            seed_everything(seed % NUM_SEEDS)
-        stage = make_stage(cfg, name, model, data)
-        # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
-        seed_everything((seed + RANK_SEED_STEP * own_rank()) % NUM_SEEDS)
-        run = start_run(cfg, stage, data, own_state, identity, progress["iteration"])
-        progress = _train(run, is_first=not number)
+    with tracked(cfg, identity) as tracking:
+        for number, name in enumerate(names[first:], start=first):
+            own_state = state if state and number == first else None
+            if own_state:
+                restore_model(own_state, model)
+            seed = cfg.SOLVER.SEED + STAGE_SEED_STEP * number
+            if number:  # in the first stage the draws of the model's weights go on
+                seed_everything(seed % NUM_SEEDS)
+            stage = make_stage(cfg, name, model, data)
+            # equal weights on all ranks, but each its own augmentation, shared with no rank of a neighbouring seed
+            seed_everything((seed + RANK_SEED_STEP * own_rank()) % NUM_SEEDS)
+            run = start_run(cfg, stage, data, own_state, identity, tracking, progress["iteration"])
+            progress = _train(run, is_first=not number)
     return {"epoch": progress["epoch"], "best": progress["best"]}
 
 
@@ -93,7 +95,9 @@ def do_train(
     device, name = next(model.parameters()).device, last_stage(cfg)
     updater = updater_of(cfg, name, model, (optimizer, center_optimizer), device)
     stage = with_teacher(cfg, assemble(cfg, name, model, data, criterion, updater, scheduler), data)
-    progress = _train(start_run(cfg, stage, data, state, _identify(cfg, state)), is_first=True)
+    identity = _identify(cfg, state)
+    with tracked(cfg, identity) as tracking:
+        progress = _train(start_run(cfg, stage, data, state, identity, tracking), is_first=True)
     return {"epoch": progress["epoch"], "best": progress["best"]}
 
 
@@ -108,6 +112,7 @@ def _train(run: Run, is_first: bool) -> dict[str, Any]:
         if is_first and run.progress["epoch"] == 0 and run.cfg.TEST.REFERENCE:
             evaluate_references(run)
         _train_stage(run)
+        _send_epochs(run, final=True)
     finally:
         if run.recorder:
             run.recorder.close()
@@ -141,9 +146,17 @@ def _train_stage(run: Run) -> None:
         save_state(run.cfg, stage, run.ranks, progress, run.background)
         _save_checkpoint_if_due(run)
         evaluate_if_due(run)
+        _send_epochs(run)
         seconds = time.perf_counter() - started
         left = timedelta(seconds=round(seconds * (stage.max_epochs - epoch)))
         logger.info("Epoch %d done in %.1f s (%s), about %s left", epoch, seconds, run.speed.end_epoch(), left)
+
+
+def _send_epochs(run: Run, final: bool = False) -> None:
+    """Send the records of LOGGER the epochs that a run would not train again if it was killed now."""
+    if run.tracking:
+        run.background.wait()  # the state of this epoch is on the disk
+        run.tracking.send(run.stage.name, run.progress["epoch"], final)
 
 
 def _tell_what_is_trained(run: Run) -> None:

@@ -16,6 +16,7 @@ from datasets.read import Counts, Told
 from model import make_model
 from model.layers.lora import merge_lora
 from processor.provenance import read_run, warn_of_other_settings
+from processor.published import check_published, is_published, with_own_clip
 from utils.checkpoint import read_weights
 from utils.device import resolve_device
 from utils.errors import ConfigError, DataError
@@ -73,18 +74,20 @@ def load_trained(
 
     Its configuration is `config_file`, which a user names by `config_key`, else the one in the checkpoint, else
     config.yaml beside it, with the KEY VALUE pairs `opts` on top. Raises ConfigError when there is none, DataError as
-    `read_run`, and what `load_cfg` and `load_param` raise.
+    `read_run`, and what `check_published`, `load_cfg` and `load_param` raise.
     """
     weight = user_path(weight, "checkpoint")
     if weight.is_dir():
         raise ConfigError(f"checkpoint '{weight}' is a folder; name a file in it, or give it as a run folder")
     weights = read_weights(weight, "checkpoint")
     provenance = read_run(weight)
+    if is_published(weight):
+        check_published(weight, provenance)
     cfg = _configuration(weight, config_file, opts, provenance, config_key)
     if provenance is not None:
         warn_of_other_settings(provenance, cfg, weight)
     device = resolve_device(cfg.MODEL.DEVICE, cfg.MODEL.DEVICE_ID)
-    model_cfg = cfg if provenance is not None else _with_known_sides(cfg, weights, weight)
+    model_cfg = with_own_clip(cfg, weight) if provenance is not None else _with_known_sides(cfg, weights, weight)
     undivided = model_cfg.MODEL.SIE_CAMERA and model_cfg.MODEL.SIE_VIEW != cfg.MODEL.SIE_VIEW
     model = make_model(model_cfg, *_counts(cfg, weights, provenance, weight), pretrained=False).to(device)
     model.load_param(weight, "checkpoint")

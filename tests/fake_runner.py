@@ -19,6 +19,7 @@ from tools.launch.places import Place
 from tools.launch.screen import Listener
 from tools.report.page import RESULTS
 from tools.study.experiment import Experiment
+from tools.study.response import Response
 from utils.digest import sha256_of
 from utils.errors import run_command
 from utils.run_folder import EMA, RunFolder
@@ -79,6 +80,7 @@ class FakeRunner:
         self.write_metrics = False
         self.gains = {}  # experiment -> what its mAP and that of its queries has more
         self.held_out = {}  # epoch -> mAP on held-out identities
+        self.held_out_gains = {}  # experiment -> what its mAP on held-out identities has more
         self.generation = 1  # of runs: one that begins in a later one is another run
 
     def __call__(self, command: list[str], place: Place, listener: Listener) -> int:
@@ -107,7 +109,12 @@ class FakeRunner:
                 path.write_text(f"weights {path.stem} {cfg.SOLVER.SEED} of {record.run}")
                 record.checkpoints[path.name] = sha256_of(path)
         write_record(run, record)
-        records = [{"kind": "val", "epoch": epoch, **dict.fromkeys(METRICS, ap)} for epoch, ap in self.held_out.items()]
+        more = self.held_out_gains.get(folder.name.rpartition("_seed")[0], 0.0)
+        records = [
+            {"kind": "val", "epoch": epoch, **dict.fromkeys(METRICS, ap + more)} for epoch, ap in self.held_out.items()
+        ]
+        for epoch, ap in self.held_out.items():
+            np.savez(run.held_out(epoch), **queries(ap + more))
         if self.write_metrics:
             records.append({"kind": "reference", "epoch": 0, "name": "raw_pixels", "mAP": 0.05, "Rank-1": 0.125})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -155,6 +162,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
     fake = FakeRunner()
     monkeypatch.setattr(Children, "run", fake)
     monkeypatch.setattr("tools.launch.launch.write_launch_report", write_fake_report)  # its charts take a second
+    monkeypatch.setattr("tools.launch.sweeping.write_sweep_report", write_fake_sweep_report)
     for name in ("OUTPUT_ROOT", "DATASETS_ROOT", "RUN_TAG_TS"):
         monkeypatch.delenv(name, raising=False)
     return fake
@@ -166,6 +174,15 @@ def write_fake_report(
     """Stand for the report: what it is asked to show."""
     results = RESULTS.format(count=count_results(summaries))
     path.write_text(f"{command}: {[summary['name'] for summary in summaries]}\n{results}")
+    return path
+
+
+def write_fake_sweep_report(
+    path: Path, response: Response, tested: object, also_tested: Sequence[str], command: str
+) -> Path:
+    """Stand for the report of a sweep."""
+    results = RESULTS.format(count=response.count)
+    path.write_text(f"{command}: {[point.name for point in response.points]}\n{results}")
     return path
 
 

@@ -9,6 +9,14 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *TUTORIALS]
+EVERY_PAGE = [*PAGES]  # with those outside docs/, and of results
+for folder, pattern in (
+    (ROOT, "*.md"),
+    (ROOT / "docs", "**/*.md"),
+    (ROOT / "benchmarks", "*.md"),
+    (ROOT / ".github", "**/*.md"),
+):
+    EVERY_PAGE += sorted({*folder.glob(pattern)} - {*EVERY_PAGE})
 CODE_TUTORIALS = [page for page in TUTORIALS if page.stem in ("new_loss", "new_data_set")]  # add code to the project
 MARKS = {  # of blocks that a test cannot run as they stand
     "test command",  # is what runs the tests
@@ -16,6 +24,7 @@ MARKS = {  # of blocks that a test cannot run as they stand
     "needs data",
     "needs data and GPUs",
     "takes minutes",
+    "needs a login",  # at a hub
     "needs a run",  # a finished one of an earlier command on the page
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -32,6 +41,11 @@ class Block(NamedTuple):
     def commands(self) -> list[str]:
         """The command lines of a bash block, each with its continued lines."""
         return [line for line in self.text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def ids(pages: list[Path]) -> list[str]:
+    """Return the pages' paths as names of tests."""
+    return [page.relative_to(ROOT).as_posix() for page in pages]
 
 
 def text_of(page: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import (
+    EVERY_PAGE,
     MARKS,
     PAGES,
     README,
@@ -14,6 +15,7 @@ from tests.pages import (
     anchor_of,
     blocks_of,
     headings_of,
+    ids,
     links_of,
     prose_of,
     text_of,
@@ -30,11 +32,6 @@ FORMER = (  # what moved: packages that hold no command, modules under names tha
     *(rf"\butils[./]{name}\b" for name in ("ablation", "compare", "experiment", "export", "extract", "index")),
     *(rf"\butils[./]{name}\b" for name in ("feature_extractor", "report", "search", "summary", "visualize")),
 )
-
-
-def ids(pages: list[Path]) -> list[str]:
-    """Return the pages' paths as names of tests."""
-    return [page.relative_to(ROOT).as_posix() for page in pages]
 
 
 def section(page: Path, title: str) -> str:
@@ -116,7 +113,7 @@ def test_ratios_of_the_readme_are_those_of_the_page_of_speed():
     assert [figure for row in rows for figure in figures(row) if figure not in told] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=ids(EVERY_PAGE))
 def test_marks_are_known_and_stand_before_commands(page):
     marks = {block.mark for block in blocks_of(page) if block.language == "bash"} - {""}
     assert marks <= MARKS

@@ -13,7 +13,7 @@ from configs import load_cfg
 from tests.commands import run
 from tests.pages import ROOT
 from tools.launch.arguments import parse_args
-from tools.launch.launch import plan_launch
+from tools.launch.plan import plan_launch
 from utils.commands import config_parser
 
 COMMANDS = {"train.py": train.main, "run_phased_loss.py": run_phased_loss.main}

@@ -15,8 +15,8 @@ from datasets import make_dataloader
 from processor.evaluation import analysis
 from tests.datasets.trees import write_person_archive
 from utils.errors import ConfigError
-from utils.run_folder import read_metrics
-from utils.test_folder import METRICS
+from utils.run_folder import RunFolder, read_metrics
+from utils.test_folder import METRICS, read_table
 
 HOLD_OUT = ("DATASETS.VAL_IDS", "0.25", "SOLVER.EVAL_PERIOD", "1", "SOLVER.IMS_PER_BATCH", "12")
 
@@ -60,6 +60,9 @@ def test_the_held_out_result_is_that_of_the_kept_weights(tiny_config, tmp_path):
     result = evaluate(data.held_out, embedded, rank_options(cfg))
     last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "val"][-1]
     assert last["mAP"] == pytest.approx(result.metrics["mAP"], abs=1e-9)
+    kept = read_table(RunFolder(tmp_path / "run", "transformer").held_out(3))  # what a sweep's intervals are made of
+    assert kept.keys() == result.per_query.keys() and kept["path"].tolist() == result.per_query["path"].tolist()
+    np.testing.assert_allclose(kept["ap"], result.per_query["ap"], rtol=0, atol=1e-9)
 
 
 def test_a_killed_run_keeps_its_held_out_records_up_to_its_last_whole_epoch(tiny_config, tmp_path):
@@ -121,8 +124,8 @@ def test_a_test_without_a_report_leaves_none_of_an_older_test_and_all_its_figure
 def test_a_test_is_re_ranked_once(tiny_config, tmp_path, monkeypatch):
     from utils.ranking import rank
 
-    calls, re_ranking = [], rank.re_ranking
-    monkeypatch.setattr(rank, "re_ranking", lambda *args: calls.append(args) or re_ranking(*args))
+    calls, re_ranked = [], rank.re_ranked_distances
+    monkeypatch.setattr(rank, "re_ranked_distances", lambda *args: calls.append(args) or re_ranked(*args))
     train.main(["--config_file", str(tiny_config), "SOLVER.MAX_EPOCHS", "1"])
     weight = ("TEST.WEIGHT", str(tmp_path / "run" / "transformer_1.pth"), "OUTPUT_DIR", str(tmp_path / "out"))
     test_command.main(["--config_file", str(tiny_config), "TEST.RE_RANKING", "True", *weight])

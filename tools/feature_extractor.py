@@ -33,11 +33,13 @@ from model.layers.sie import NEUTRAL_ROWS
 from processor.evaluation.embed import embed_batch, fuse_by_model, in_precision, make_embedding, precision_name
 from processor.trained import Trained, find_weight, load_trained
 from tools.caption_rows import token_batches
+from tools.hub import find_published
 from tools.image_rows import FilePath, ImageLike, LooseImages, gather
 from tools.modalities import check_queries, check_reads, read_by
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError
 from utils.progress import progress
+from utils.published_folder import check_whole
 from utils.workers import num_workers
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,19 @@ class FeatureExtractor:
     ) -> "FeatureExtractor":
         """Return the extractor of a weight file; `config_file` is needed where neither it nor its folder holds one."""
         return cls(load_trained(path, config_file, opts), modality)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, revision: str | None = None, opts: Sequence[str] = (), modality: str = VIS
+    ) -> "FeatureExtractor":
+        """Return the extractor of a model of `tools.publish`: a folder, or a repository `user/name` of the hub.
+
+        `revision` is a branch, tag or commit of the repository. Nothing of it is executed. Raises DataError for a model
+        that is not whole, or whose configuration names a file or device; ConfigError as `find_published`.
+        """
+        folder = find_published(source, revision)
+        check_whole(folder)
+        return cls(load_trained(folder.weights, None, opts), modality)
 
     @cached_property
     def feat_dim(self) -> int:

@@ -1,4 +1,7 @@
-"""The embeddings of a folder of images, kept on disk so that the next search embeds only what is new or changed."""
+"""The embeddings of a folder of images, kept on disk so that the next search embeds only what is new or changed.
+
+Those of fewer than LARGE_FROM images are one file of float32 values, of more a folder beside it, see `tools.shards`.
+"""
 
 import hashlib
 import json
@@ -9,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tools.loose_images import list_images
+from tools import shards
+from tools.large_index import Listed, Update, is_fresh, list_gallery, read_large, stamp_of, update_large
+from tools.shards import SHARDS_SUFFIX, Shards
 from utils.atomic import save_arrays
 from utils.errors import ConfigError, DataError
 from utils.interrupts import check, deferred
@@ -25,7 +30,7 @@ KIND = "index of a gallery"
 SCHEMA = 1
 KEY_LENGTH = 16  # hex digits of the model's fingerprint in a file name
 UNSAID = "float32"  # precision of an index that names none
-NO_FILE = (-1, -1)  # stamp of a link that leads nowhere, or to itself
+LARGE_FROM = 100_000  # images
 
 
 class Index(NamedTuple):
@@ -67,8 +72,47 @@ def choose_file(gallery: Path, extractor: "FeatureExtractor", wanted: str | None
     return None
 
 
+def read_kept(file: Path | None, gallery: Path, extractor: "FeatureExtractor") -> Index | Shards | None:
+    """Return the index that is kept in `file`, or in the folder beside it; errors and warnings as `read_index`."""
+    folder = None if file is None else file.with_suffix(SHARDS_SUFFIX)
+    large = None if folder is None or not folder.exists() else read_large(folder)
+    if large is None:
+        return read_index(file, gallery, extractor)
+    reason = _why_other(large.meta, folder, gallery, extractor, shards.SCHEMA)
+    if reason or large.width != extractor.feat_dim:
+        logger.warning("index '%s' %s, so it is not used and is made again", folder, reason or "has another width")
+        return None
+    return large
+
+
+def up_to_date(
+    extractor: "FeatureExtractor", gallery: Path, file: Path | None, old: Index | Shards | None, how: Update
+) -> Index | Shards:
+    """Return the index of all images below `gallery`, from `old`, what `read_kept` gave, and kept in its place.
+
+    No file of a large gallery is looked at where its folders have not changed and `how` does not ask for it. Errors as
+    `update_index` and `update_large`; ConfigError for a large gallery whose index has no place.
+    """
+    if isinstance(old, Shards) and not how.checked and is_fresh(old, gallery):
+        logger.info("%d images in '%s': no folder has changed; --update looks at every file", len(old), gallery)
+        return old
+    listed = list_gallery(gallery)
+    if not isinstance(old, Shards) and len(listed.names) < LARGE_FROM:
+        return update_index(extractor, gallery, file, old, how.skip_broken, listed)
+    if file is None:
+        raise ConfigError(f"--gallery '{gallery}' has {len(listed.names)} images, whose index needs a place: --index")
+    index = update_large(extractor, gallery, file.with_suffix(SHARDS_SUFFIX), listed, old, how)
+    file.unlink(missing_ok=True)  # of a time when there were fewer
+    return index
+
+
 def update_index(
-    extractor: "FeatureExtractor", gallery: Path, file: Path | None, old: Index | None, skip_broken: bool = False
+    extractor: "FeatureExtractor",
+    gallery: Path,
+    file: Path | None,
+    old: Index | None,
+    skip_broken: bool = False,
+    listed: Listed | None = None,
 ) -> Index:
     """Return the index of all images below `gallery` and keep it in `file` (None: keep nothing).
 
@@ -76,8 +120,8 @@ def update_index(
     are gone are dropped. When an image cannot be read, or on Ctrl-C, what was embedded until then is kept. With
     `skip_broken` such images are left out and logged. Raises DataError when no image can be read.
     """
-    names = np.array(list_images(gallery, "--gallery"))
-    stamps = np.array([_stamp(gallery / name) for name in names], dtype=np.int64)  # before reading: a change shows
+    names = np.array((listed or list_gallery(gallery)).names)
+    stamps = np.array([stamp_of(gallery / name) for name in names], dtype=np.int64)  # before reading: a change shows
     feat = np.zeros((len(names), extractor.feat_dim), dtype=np.float32)
     done = np.zeros(len(names), dtype=bool)
     if old is not None and len(old.names):
@@ -138,36 +182,34 @@ def read_index(file: Path | None, gallery: Path, extractor: "FeatureExtractor") 
         return None
     if index is None:
         raise ConfigError(f"--index '{file}' is another file than an index; name one that does not exist yet")
-    reason = _why_unusable(index, meta, file, gallery, extractor)
+    reason = _why_unusable(index, extractor) or _why_other(meta, file, gallery, extractor, SCHEMA)
     if reason:
         logger.warning("index '%s' %s, so it is not used and is made again", file, reason)
         return None
     return index
 
 
-def _why_unusable(
-    index: Index, meta: dict[str, Any], file: Path, gallery: Path, extractor: "FeatureExtractor"
-) -> str | None:
-    if meta.get("schema") != SCHEMA:
-        return f"has schema {meta.get('schema')}, this version reads {SCHEMA}"
-    if meta.get("fingerprint") != extractor.fingerprint:
-        return "is of another model, or of other settings of this one"
-    folder = os.path.realpath(gallery)
-    if meta.get("gallery") != folder and Path(os.path.realpath(file)).parent != Path(folder):
-        return f"is of the folder '{meta.get('gallery')}'"
+def _why_unusable(index: Index, extractor: "FeatureExtractor") -> str | None:
     shapes, number = [part.shape for part in index[:3]], index.names.size
     if shapes != [(number,), (number, 2), (number, extractor.feat_dim)] or index.feat.dtype != np.float32:
         return f"has parts of shapes {', '.join(map(str, shapes))}, in {index.feat.dtype}"
     if index.names.dtype.kind != "U" or index.stamps.dtype.kind != "i" or not np.isfinite(index.feat).all():
         return "has names, times or embeddings that are none"
-    if not extractor.adopt_precision(index.precision):
-        return f"was embedded in {index.precision}, this search embeds in {extractor.precision} (TEST.AMP, device)"
     return None
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return NO_FILE
-    return status.st_size, status.st_mtime_ns
+def _why_other(
+    meta: dict[str, Any], place: Path, gallery: Path, extractor: "FeatureExtractor", schema: int
+) -> str | None:
+    """Return why an index at `place` is none of this gallery and model; `extractor` takes over its precision."""
+    if meta.get("schema") != schema:
+        return f"has schema {meta.get('schema')}, this version reads {schema}"
+    if meta.get("fingerprint") != extractor.fingerprint:
+        return "is of another model, or of other settings of this one"
+    folder = os.path.realpath(gallery)
+    if meta.get("gallery") != folder and Path(os.path.realpath(place)).parent != Path(folder):
+        return f"is of the folder '{meta.get('gallery')}'"
+    precision = str(meta.get("precision", UNSAID))
+    if not extractor.adopt_precision(precision):
+        return f"was embedded in {precision}, this search embeds in {extractor.precision} (TEST.AMP, device)"
+    return None

@@ -1,7 +1,7 @@
 """Images that belong to no data set: files and folders as a user names them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,11 +27,22 @@ def add_skip_broken(parser: OneLineParser) -> None:
 def list_images(folder: str | Path, key: str) -> list[str]:
     """Return the images in a folder and all folders below it, relative to it, with / between names, sorted.
 
+    What counts, and the errors: `image_folders`. Raises DataError too when there is no image.
+    """
+    names = [name for _, below in image_folders(folder, key) for name in below]
+    if not names:
+        raise no_image(folder, key)
+    return sorted(names)
+
+
+def image_folders(folder: str | Path, key: str) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and each one below it, with its own images relative to the first, / between names.
+
     Hidden files and folders do not count, nor pipes and devices; a link that leads nowhere does, as a broken image.
     Links to folders are followed, and each folder counts once. `key` is the argument that named the folder. Raises
-    ConfigError when there is no such folder, DataError when it holds no image or one of its folders cannot be read.
+    ConfigError when there is no such folder, DataError when one of its folders cannot be read.
     """
-    from datasets.archives.find import IMAGE_SUFFIXES, is_image_name
+    from datasets.archives.find import is_image_name
 
     if not os.fspath(folder):  # Path("") is the working directory
         raise ConfigError(f"{key} is empty; name a folder of images")
@@ -39,7 +50,7 @@ def list_images(folder: str | Path, key: str) -> list[str]:
     if not folder.is_dir():
         what = f"is {what_is_at(folder) or 'a file'}, not a folder" if folder.exists() else "does not exist"
         raise ConfigError(f"{key} '{folder}' {what}; name a folder of images")
-    names, visited = [], set()
+    visited = set()
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         place = os.path.realpath(parent)
         if place in visited:  # a link that leads back
@@ -47,13 +58,23 @@ def list_images(folder: str | Path, key: str) -> list[str]:
             continue
         visited.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(parent).relative_to(folder)
-        names += [
-            (below / name).as_posix() for name in files if is_image_name(name) and _is_no_pipe(Path(parent) / name)
-        ]
-    if not names:
-        raise DataError(f"{key} '{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}), nor does a folder below it")
-    return sorted(names)
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        images = [name for name in files if is_image_name(name) and _is_no_pipe(Path(parent) / name)]
+        yield Path(parent), [prefix + name for name in images]
+
+
+def no_image(folder: str | Path, key: str) -> DataError:
+    """Return the error of a folder without any image."""
+    from datasets.archives.find import IMAGE_SUFFIXES
+
+    return DataError(f"{key} '{folder}' holds no image ({', '.join(IMAGE_SUFFIXES)}), nor does a folder below it")
+
+
+def check_holds_images(folder: str | Path, key: str) -> None:
+    """Raise what `list_images` raises of a folder without images; the first one found is enough."""
+    if not any(names for _, names in image_folders(folder, key)):
+        raise no_image(folder, key)
 
 
 def check_paths(paths: Sequence[str], key: str, folders: bool = True) -> None:

@@ -1,5 +1,6 @@
 """Read and write weight files: nothing in a file is executed, and a half-written file never replaces a whole one."""
 
+import json
 import pickle
 import warnings
 from pathlib import Path
@@ -120,14 +121,36 @@ def save_weights(weights: dict[str, torch.Tensor], path: str | Path, provenance:
     save_atomic(weights, path)
 
 
+def save_safetensors(weights: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, Any]) -> None:
+    """Write a state dict in the format safetensors, with `provenance` as JSON in its header; the bits stay the same.
+
+    Raises RunError as `save_atomic` does.
+    """
+    from safetensors.torch import save_file
+
+    apart = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    with replacing(Path(path)) as temporary:  # weights that share memory are refused by the format, hence the copies
+        save_file(apart, temporary, {"format": "pt", PROVENANCE: json.dumps(provenance)})
+
+
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """Return what `save_weights` wrote about the run beside its weights; None for a file of other code."""
+    """Return what `save_weights` or `save_safetensors` wrote about the run; None for a file of other code."""
     try:
-        metadata = vars(_load(Path(path), mmap=True))["_metadata"]  # reads no values
+        metadata = _metadata_of(Path(path))  # reads no values
     except Exception:  # no state dict, or whatever is wrong with the file: reading the weights says it
         return None
     provenance = metadata.get(PROVENANCE) if isinstance(metadata, dict) else None
     return provenance if isinstance(provenance, dict) else None
+
+
+def _metadata_of(path: Path) -> Any:
+    """Return what a weight file says beside its weights."""
+    if not is_safetensors(path):
+        return vars(_load(path, mmap=True))["_metadata"]
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {PROVENANCE: json.loads(file.metadata()[PROVENANCE])}
 
 
 def _load(file: Path | BinaryIO, **options: bool) -> Any:

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from utils.errors import USER_ERROR_CODE, ConfigError, print_error
 
-PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn"}  # imported name -> package
+GRADIO = "'gradio>=6.31'"
+PIP_NAMES = {"matplotlib": "matplotlib", "sklearn": "scikit-learn", "gradio": GRADIO}  # imported name -> package
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -66,9 +67,15 @@ def parse_config_args(argv: list[str] | None, prog: str, description: str) -> ar
 
 def need_packages(*names: str) -> None:
     """Raise ConfigError that says what to install where a package of PIP_NAMES is missing."""
-    missing = [PIP_NAMES[name] for name in names if importlib.util.find_spec(name) is None]
+    missing = [PIP_NAMES[name] for name in names if not is_installed(name)]
     if missing:
         raise ConfigError(f"this command needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a package can be imported; a folder of its name in the working directory is none."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def path_flag(text: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where a file is locked: --help does without
     from filelock import FileLock
 
 LAUNCHER = "REID_LAUNCHER"  # variable by which a launcher tells its children its process id
+LAUNCH = "REID_LAUNCH"  # variable by which it tells them the name of the launch
 CHILDREN_GRACE_S = 10.0  # the workers of a killed process, which may share its lock, end within this
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # the disk has no locks: there the process id decides
 

@@ -10,6 +10,14 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def in_autocast_type(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` in the type of autocast where that is on for its device; otherwise as it is."""
+    kind = tensor.device.type
+    if tensor.is_meta or not torch.is_autocast_enabled(kind):  # meta as in `without_autocast`
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
+
+
 def without_autocast(tensor: torch.Tensor) -> AbstractContextManager:
     """Return a context in which operations on the device of `tensor` keep the types of their inputs."""
     if tensor.is_meta:  # where the work of a step is counted, and torch knows no autocast

@@ -22,6 +22,7 @@ EVALUATED = ("eval", "val", "ema")
 # val: on the held-out identities; trains, fit: what a stage trains, and has reached before epoch 1 and by epoch;
 # ema: what eval or val is, of the averaged weights
 RECORD_KINDS = ("phase", "train", *EVALUATED, "reference", "trains", "fit")
+HELD_OUT = "held_out"
 EMA = "ema"  # stands where an earlier stage's name does, in names of files and in what they tell of themselves
 PROBE_BYTES = 4096
 NUMBERED = re.compile(rf"(.+)_{EPOCH}")  # the stem of a checkpoint
@@ -60,6 +61,11 @@ class RunFolder(NamedTuple):
         return self.path / "run.lock"
 
     @property
+    def tracking(self) -> Path:
+        """How far other places have been sent the figures, see `processor.tracking`."""
+        return self.path / "tracking.json"
+
+    @property
     def record(self) -> Path:
         """The identity of the run and its checkpoints, see `utils.run_record`."""
         return self.path / "run.json"
@@ -71,6 +77,10 @@ class RunFolder(NamedTuple):
     def ema(self, epoch: int) -> Path:
         """Return the averaged weights of an epoch of the last stage."""
         return self.checkpoint(epoch, EMA)
+
+    def held_out(self, epoch: int) -> Path:
+        """Return what each held-out query reached at an epoch, see `utils.test_folder.read_table`."""
+        return self.path / f"{HELD_OUT}_{epoch}.npz"
 
     def checkpoints(self, stage: str = "") -> dict[int, Path]:
         """Return the weights of a stage that lie in the folder, by epoch, ascending."""
@@ -122,7 +132,7 @@ def make_folder(path: str, key: str) -> Path:
 
 def check_files(run: RunFolder) -> None:
     """Raise ConfigError where something else than a file stands in the place of one of a run's files."""
-    files = (run.config, run.environment, run.log, run.metrics, run.state, run.lock, run.record)
+    files = (run.config, run.environment, run.log, run.metrics, run.state, run.lock, run.record, run.tracking)
     check_places((*files, *sorted(run.path.glob("*.pth"))), "run")
 
 
@@ -186,10 +196,11 @@ class Recorder:
     """Appends records to metrics.jsonl and scalars to TensorBoard, all of the stage where the run stands.
 
     Opening drops what a killed run recorded after `position`, its last whole epoch and evaluation. The records are
-    results: RunError where the disk refuses one, and the same command repeats the epoch. TensorBoard is a comfort.
+    results: RunError where the disk refuses one, and the same command repeats the epoch. TensorBoard is a comfort,
+    and left out without `curves`.
     """
 
-    def __init__(self, run: RunFolder, position: Position) -> None:
+    def __init__(self, run: RunFolder, position: Position, curves: bool = True) -> None:
         kept = [record for record in read_metrics(run.metrics) if position.includes(record)]
         several = len(position.stages) > 1
         self._stage = {"stage": position.stage} if several else {}
@@ -198,7 +209,7 @@ class Recorder:
         self._file = run.metrics
         with writing(self._file):
             self._stream = open(self._file, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        self._board = Board(run.path, position.iteration + 1)
+        self._board = Board(run.path, position.iteration + 1) if curves else None
 
     def write(self, kind: str, epoch: int, iteration: int, values: dict[str, float | str]) -> None:
         """Record `values` under a `kind` of RECORD_KINDS; numbers also go to TensorBoard at `iteration`."""
@@ -207,13 +218,15 @@ class Recorder:
             self._stream.write(f"{sealed(record)}\n")
             self._stream.flush()
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-        self._board.add({f"{self._prefix}{kind}/{name}": value for name, value in numbers.items()}, iteration)
+        if self._board is not None:
+            self._board.add({f"{self._prefix}{kind}/{name}": value for name, value in numbers.items()}, iteration)
 
     def close(self) -> None:
         """Close both files."""
         with suppress(OSError):  # of a record that was refused, which `write` told
             self._stream.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_environment(path: Path) -> dict[str, Any]:

@@ -193,14 +193,19 @@ def write_result(folder: TestFolder, result: TestResult, facts: Mapping[str, Any
     `sets`; the SHA-256 of the files beside it, `facts` as they are: the data set, and whatever else tells where the
     result comes from; and its own checksum.
     """
-    import numpy as np
-
-    with replacing(folder.per_query) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **result.per_query)
+    write_table(folder.per_query, result.per_query)
     own = {key: value for key, value in result.flat().items() if key not in ("per_query", "cmc", I2T)}
     own["files"] = {path.name: sha256_of(path) for path in folder.tables if path.is_file()}
     summary = {"schema": SUMMARY_SCHEMA, **own, "cmc": [float(value) for value in result.cmc], **facts}
     write_text_atomic(folder.summary, sealed(summary, indent=2) + "\n")
+
+
+def write_table(path: Path, per_query: Mapping[str, np.ndarray]) -> None:
+    """Replace a file of queries, the `per_query` of a `TestResult`; the errors of `replacing`."""
+    import numpy as np
+
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, **per_query)
 
 
 def read_result(folder: TestFolder) -> dict[str, Any] | None:
@@ -220,12 +225,20 @@ def read_per_query(folder: TestFolder, summary: Mapping[str, Any] | None = None)
 
     `summary`, see `read_result`, tells the file's checksum.
     """
-    import numpy as np
-
     try:
         if summary is not None and not is_as_written(folder.per_query, summary):
             return None
-        with np.load(folder.per_query, allow_pickle=False) as table:
+    except OSError:
+        return None
+    return read_table(folder.per_query)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a file of queries, see `TestResult`; None when it is not whole."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as table:
             columns = {name: table[name] for name in table.files}
     except Exception:  # a damaged archive raises nearly anything
         return None

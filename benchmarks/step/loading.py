@@ -8,10 +8,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from benchmarks.step.ours import RECIPES, make_cfg, make_ours, make_stage, make_steps
+from benchmarks.step.ours import RECIPES, make_cfg, make_loop, make_ours, make_stage
 from benchmarks.step.training import Bench
 from datasets import make_dataloader
-from datasets.make_transforms import make_transforms
 from processor.step.compiling import CompiledTraining
 from utils.workers import usable_cores
 
@@ -35,8 +34,7 @@ def measure_loading(bench: Bench, num_ids: int, copies: int) -> dict:
         data = make_dataloader(cfg, cfg.DATALOADER.NUM_INSTANCE)
         model = make_ours(cfg, bench.recipe, bench.device)
         wrapped = CompiledTraining(model) if bench.compiles else model
-        transform, _ = make_transforms(cfg)
-        train = make_steps(make_stage(cfg, model), wrapped, transform)
+        train = make_loop(make_stage(cfg, model), wrapped)
         for epoch in (1, 2):
             data.train_loader.sampler.set_epoch(epoch)
             readings = train(data.train_loader)

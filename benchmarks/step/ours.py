@@ -41,6 +41,10 @@ RECIPES = {
     "market": Recipe("Market/vit_transreid.yml", 751, 6, 1, (64, 32)),
 }
 SIZES = {
+    "large": (
+        *("MODEL.TRANSFORMER_TYPE", "deit_base_patch16_224_TransReID"),
+        *("MODEL.VIT.EMBED_DIM", 1024, "MODEL.VIT.DEPTH", 24, "MODEL.VIT.NUM_HEADS", 16),
+    ),
     "base": ("MODEL.TRANSFORMER_TYPE", "deit_base_patch16_224_TransReID"),
     "small": ("MODEL.TRANSFORMER_TYPE", "deit_small_patch16_224_TransReID"),
     "tiny": (
@@ -122,15 +126,16 @@ def take_as_they_are(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def make_steps(
-    stage: Stage, model: nn.Module, transform: Callable = take_as_they_are
-) -> Callable[[Collection[dict]], dict[str, float]]:
+def left_as_it_is(device: torch.device) -> Callable[[dict], dict]:
+    """Return what takes the fixed batch to the device as the loop does, its images as they are."""
+    return partial(prepare_batch, device=device, transform=take_as_they_are, settings=BatchSettings())
+
+
+def make_loop(stage: Stage, model: nn.Module) -> Callable[[Collection[dict]], dict[str, float]]:
     """Return a function that trains one step on each of the batches by processor.epoch and returns its last reading.
 
-    `model` is stage.model or what wraps it; `transform` is that of the images on the device.
+    `model` is stage.model or what wraps it; the stage prepares the batches.
     """
-    settings = BatchSettings()
-    stage.prepare = partial(prepare_batch, device=stage.settings.device, transform=transform, settings=settings)
     phase = stage.plan.at(1)
 
     def train(batches: Collection[dict]) -> dict[str, float]:
@@ -160,7 +165,7 @@ def check_same(cfg: CfgNode, recipe: str, batch: dict) -> dict[str, float]:
     expected = total_loss(*lineage(batch["images"], batch["camids"], batch["viewids"]), batch["pids"])
     loss.backward()
     expected.backward()
-    gaps = {"loss": abs(loss.item() - expected.item()), "gradients": _gradient_gap(ours, lineage)}
+    gaps = {"loss": abs(loss.item() - expected.item()), "gradients": gradient_gap(ours, lineage)}
     ours.eval()
     lineage.eval()
     with torch.inference_mode():
@@ -172,7 +177,7 @@ def check_same(cfg: CfgNode, recipe: str, batch: dict) -> dict[str, float]:
     return gaps
 
 
-def _gradient_gap(ours: nn.Module, lineage: nn.Module) -> float:
+def gradient_gap(ours: nn.Module, lineage: nn.Module) -> float:
     """Return the largest difference of a tensor's gradient over its norm; both models have gradients of the same ones.
 
     Norms below a thousandth of the largest count as that: some gradients (of key biases) are rounding and nothing else.

@@ -10,17 +10,20 @@ import torch
 from torch import nn
 
 from benchmarks.measure import MIB, alternate, summary
+from benchmarks.step.batches import first_rows, tensors_in
 from benchmarks.step.cost import count_flop, held_bytes, layer_products, peak_bytes
-from benchmarks.step.lineage_model import Levers, LineageModel
+from benchmarks.step.lineage_model import Levers, LineageModel, Sizes
 from benchmarks.step.lineage_step import LoopLevers, make_step
-from benchmarks.step.ours import make_cfg, make_ours, make_stage, make_steps, rates_of, sizes_of
+from benchmarks.step.ours import left_as_it_is, make_cfg, make_loop, make_ours, make_stage, rates_of, sizes_of
 from processor.evaluation.embed import precision_name
+from processor.stage import Stage
 from processor.step.compiling import CompiledTraining
 from utils.device import resolve_amp
 
 REFERENCE, OURS = "reference", "ours"
 PRODUCTS = "torch.mm on the layer shapes"
 FLOAT32 = precision_name(None)
+BROUGHT = "times the one before"  # the column of a table of levers
 COUNTED_IMAGES = 8  # whose work is counted, by unfused attention, for which a large batch may lack memory
 
 
@@ -37,6 +40,21 @@ class Bench(NamedTuple):
     compiles: bool  # the compiled steps too
 
 
+class Lever(NamedTuple):
+    """A key of the configuration that may make our step faster, and the recipes in which it can."""
+
+    title: str
+    opts: tuple  # KEY, VALUE
+    recipes: tuple[str, ...]
+    half: bool = False  # it does something in bf16 or fp16 alone
+
+
+OUR_LEVERS = (
+    Lever("patches as products", ("MODEL.PATCHES", "product"), ("veri", "market", "clip_reid", "irra", "multimodal")),
+    Lever("tokens between blocks as autocast", ("MODEL.RESIDUAL", "amp"), ("veri", "market"), half=True),
+)
+
+
 class Variant(NamedTuple):
     """A way to compute the step: one step, as many as a timed call takes, the model whose weights move."""
 
@@ -46,6 +64,7 @@ class Variant(NamedTuple):
     model: nn.Module
     precision: str  # of the matrix products
     compiled: bool = False
+    before: str = ""  # the variant with one lever less
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
@@ -94,40 +113,72 @@ def make_variants(bench: Bench) -> list[Variant]:
     model = make_ours(plain, bench.recipe, bench.device)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     sizes, rates = sizes_of(plain, model, bench.recipe), rates_of(plain, make_stage(plain, model))
-    variants = []
+    variants, before = [], ""
     for name, network, loop, compiled in staircase(bench):
         reference = LineageModel(sizes, network).to(bench.device)
         reference.load_state_dict(weights)
         step = make_step(reference, rates, loop, compiled)
-        many = _repeated(step, bench.steps)
-        variants.append(Variant(name, step, many, reference, precision_name(loop.amp), compiled))
+        many = repeated(step, bench.steps)
+        variants.append(Variant(name, step, many, reference, precision_name(loop.amp), compiled, before))
+        before = name
+
+    def build(opts: tuple) -> Stage:
+        cfg = make_cfg(bench.recipe, bench.size, bench.batch_size, opts)
+        model = make_ours(cfg, bench.recipe, bench.device)
+        model.load_state_dict(weights)
+        stage = make_stage(cfg, model)
+        stage.prepare = left_as_it_is(bench.device)
+        return stage
+
+    return variants + our_variants(bench, build)
+
+
+def our_variants(bench: Bench, build: Callable[[tuple], Stage], compiles: bool = True) -> list[Variant]:
+    """Return the variants of ours, whose stage `build` makes for keys (KEY, VALUE, ...) of the configuration.
+
+    On a CPU float32, and in the device's own precision that; on top of it the levers of OUR_LEVERS, one more each, and
+    all of them compiled.
+    """
     best = resolve_amp("auto", bench.device)
-    if best is None or bench.device.type == "cpu":
-        variants.append(_ours(bench, weights, OURS, "off"))
-    if best is not None:
-        name = f"{OURS}, {precision_name(best)}"
-        variants.append(_ours(bench, weights, name, "auto"))
-        if bench.compiles:
-            variants.append(_ours(bench, weights, f"{name}, compiled", "auto", compiled=True))
-    return variants
+    title, amp = (OURS, "off") if best is None else (f"{OURS}, {precision_name(best)}", "auto")
+    found = [_ours(bench, build, title, amp)]
+    if best is not None and bench.device.type == "cpu":
+        found.insert(0, _ours(bench, build, OURS, "off"))
+    levers = [lever for lever in OUR_LEVERS if bench.levers and bench.recipe in lever.recipes]
+    levers = [lever for lever in levers if best is not None or not lever.half]
+    for compiled in (False, True) if bench.compiles and compiles else (False,):
+        name, opts = title, ()
+        if compiled:
+            name = f"{title}, compiled"
+            found.append(_ours(bench, build, name, amp, opts, compiled, before=title))
+        for lever in levers:
+            before, name, opts = name, f"{name} + {lever.title}", (*opts, *lever.opts)
+            found.append(_ours(bench, build, name, amp, opts, compiled, before))
+    return found
 
 
-def _ours(bench: Bench, weights: dict, name: str, amp: str, compiled: bool = False) -> Variant:
-    cfg = make_cfg(bench.recipe, bench.size, bench.batch_size, ("SOLVER.AMP", amp))
-    model = make_ours(cfg, bench.recipe, bench.device)
-    model.load_state_dict(weights)
-    stage = make_stage(cfg, model)
-    wrapped = CompiledTraining(model) if compiled else model
-    train = make_steps(stage, wrapped)
+def _ours(
+    bench: Bench,
+    build: Callable[[tuple], Stage],
+    name: str,
+    amp: str,
+    opts: tuple = (),
+    compiled: bool = False,
+    before: str = "",
+) -> Variant:
+    stage = build(("SOLVER.AMP", amp, *opts))
+    train = make_loop(stage, CompiledTraining(stage.model) if compiled else stage.model)
 
     def run(batch: dict, steps: int) -> dict[str, float]:
         return train([batch] * steps)
 
     one, many = (partial(run, steps=steps) for steps in (1, bench.steps))
-    return Variant(name, one, many, model, precision_name(resolve_amp(amp, bench.device)), compiled)
+    return Variant(name, one, many, stage.model, precision_name(resolve_amp(amp, bench.device)), compiled, before)
 
 
-def _repeated(step: Callable[[dict], Any], times: int) -> Callable[[dict], None]:
+def repeated(step: Callable[[dict], Any], times: int) -> Callable[[dict], None]:
+    """Return what takes so many steps on a batch."""
+
     def run(batch: dict) -> None:
         for _ in range(times):
             step(batch)
@@ -135,14 +186,14 @@ def _repeated(step: Callable[[dict], Any], times: int) -> Callable[[dict], None]
     return run
 
 
-def measure_training(bench: Bench, batch: dict, variants: list[Variant]) -> list[dict]:
+def measure_training(bench: Bench, batch: dict, variants: list[Variant], sizes: Sizes | None = None) -> list[dict]:
     """Return a row of figures for each variant: time, work, memory; times alternate.
 
-    On a CPU the products of the layers take their turns too, in float32, as a last row.
+    On a CPU the products of the layers of a network of `sizes` take their turns too, in float32, as a last row.
     """
-    cpu, sizes = bench.device.type == "cpu", variants[0].model.sizes
+    cpu = bench.device.type == "cpu"
     functions = {variant.name: partial(variant.many, batch) for variant in variants}
-    if cpu:
+    if cpu and sizes is not None:
         multiply, products_flop = layer_products(sizes, bench.batch_size, bench.device, torch.float32)
         functions[PRODUCTS] = multiply
     times = alternate(functions, bench.repeats, threads=1 if cpu else None, clock=clock_of(bench.device))
@@ -151,7 +202,7 @@ def measure_training(bench: Bench, batch: dict, variants: list[Variant]) -> list
         if not variant.compiled:  # a graph's work is that of the eager model before it
             flop = flop_of_batch(variant.one, batch)
         rows.append(_row(bench, variant, times, flop) | _memory(bench, variant, batch))
-    if cpu:
+    if PRODUCTS in times:
         seconds = times[PRODUCTS]
         speed = products_flop / median(seconds) / 1e9
         rows.append({"step": PRODUCTS, "precision": FLOAT32, **summary(seconds), "GFLOP/s": speed})
@@ -160,7 +211,7 @@ def measure_training(bench: Bench, batch: dict, variants: list[Variant]) -> list
 
 def flop_of_batch(function: Callable[[dict], Any], batch: dict) -> float:
     """Return the floating point operations of a call, counted on a few images of the batch."""
-    few = {name: values[:COUNTED_IMAGES] for name, values in batch.items()}
+    few = first_rows(batch, COUNTED_IMAGES)
     return count_flop(partial(function, few)) * len(batch["pids"]) / len(few["pids"])
 
 
@@ -172,12 +223,18 @@ def _row(bench: Bench, variant: Variant, times: dict[str, list[float]], flop: fl
         **summary(seconds),
         "images/s": bench.batch_size / median(seconds),
         "times the reference": median(reference) / median(seconds),
+        **({BROUGHT: _brought(variant, times)} if bench.levers else {}),
         "GFLOP": flop / 1e9,
         "GFLOP/s": flop / median(seconds) / 1e9,
     }
 
 
+def _brought(variant: Variant, times: dict[str, list[float]]) -> float | None:
+    """Return how many times faster a variant is than the one with a lever less, None = there is no such one."""
+    return median(times[variant.before]) / median(times[variant.name]) if variant.before else None
+
+
 def _memory(bench: Bench, variant: Variant, batch: dict) -> dict:
     step = partial(variant.one, batch)
-    held = None if variant.compiled else held_bytes(step, variant.model, batch.values()) / MIB
+    held = None if variant.compiled else held_bytes(step, variant.model, tensors_in(batch)) / MIB
     return {"activations MiB": held, "peak MiB": peak_bytes(step, bench.device) / MIB}

@@ -53,6 +53,24 @@ KEYS = {
     "MODEL.DIST_TRAIN": Key(False, "one process per GPU, started by torchrun"),
     "MODEL.SYNC_BN": Key(True, "several processes: batch norms see the whole batch, not a share of it"),
     "MODEL.COMPILE": Key(False, "torch.compile of the training step: faster after minutes of compiling", affects=()),
+    "MODEL.ATTENTION": Key(
+        "auto",
+        "kernel of timm's attention, equal to rounding; auto: fused, but for bf16 on CPUs where products are faster",
+        choices=("auto", "fused", "written_out"),
+        affects=(),
+    ),
+    "MODEL.PATCHES": Key(
+        "convolution",
+        "how a transformer makes its patches, equal to rounding; product: as rows of one matrix product",
+        choices=("convolution", "product"),
+        affects=(),
+    ),
+    "MODEL.RESIDUAL": Key(
+        "float32",
+        "type of the tokens between the blocks of MODEL.NAME transformer; amp: that of SOLVER.AMP and TEST.AMP",
+        choices=("float32", "amp"),
+        affects=EMBEDS,
+    ),
     "MODEL.NO_MARGIN": Key(False, "True: soft margin log(1 + exp(d_ap - d_an))"),
     "MODEL.IF_LABELSMOOTH": Key("on", "label smoothing of the identity loss", choices=("on", "off")),
     "MODEL.COS_LAYER": Key(

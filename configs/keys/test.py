@@ -4,6 +4,9 @@ from configs.keys.key import MOST_IMAGES, MOST_WEIGHT, YES_NO, Key
 from configs.keys.solver import AMP_MODES
 from utils.ap_rules import AP_RULES, STANDARD
 
+TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
+PACKAGED = (WANDB, MLFLOW)  # loggers that need a package of their name
+
 KEYS = {
     "TEST.IMS_PER_BATCH": Key(
         128, "images per batch", low=1, high=MOST_IMAGES, affects=(), why="larger ones do not fit any machine"
@@ -135,6 +138,13 @@ KEYS = {
     ),
     "TEST.EVAL": Key(
         False, "", affects=("ranking",), instead="SOLVER.EVAL_PERIOD says when training evaluates; test.py always does"
+    ),
+    "LOGGER": Key(
+        (TENSORBOARD,),
+        "where a run's figures go beside metrics.jsonl, one or several; wandb and mlflow need their packages; () = "
+        "nowhere",
+        choices=(TENSORBOARD, *PACKAGED),
+        affects=(),
     ),
     "OUTPUT_DIR": Key("", "run folder: checkpoints, logs, results", affects=("place",)),
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from yacs.config import CfgNode
 
 from configs.keys.clip_reid import NAMES as CLIP_REID
+from configs.keys.pcb import NAME as PCB
 from configs.phases import Problem
 from configs.values import value_of
 
@@ -38,11 +39,17 @@ def find_model_problems(cfg: CfgNode) -> Iterator[Problem]:
     if model.NAME == "transformer":
         yield from _transformer_rules(cfg)
         return
+    if model.PATCHES == "product" and model.NAME in ("resnet50", PCB):
+        yield (
+            ("MODEL.PATCHES", "MODEL.NAME"),
+            f"MODEL.PATCHES product: MODEL.NAME {model.NAME} has no patches; set it to convolution",
+        )
     own = model.NAME in CLIP_REID  # which has side information and layers of its own
     for key in ("JPM",) if own else ("JPM", "SIE_CAMERA", "SIE_VIEW"):
         if model[key]:
             yield (f"MODEL.{key}",), f"MODEL.{key} True needs MODEL.NAME transformer, got {model.NAME}"
-    for key, off in (("MODEL.LORA.RANK", 0), ("MODEL.FREEZE_BLOCKS", 0), ("SOLVER.LAYER_DECAY", 1.0)):
+    needed = {"MODEL.LORA.RANK": 0, "MODEL.FREEZE_BLOCKS": 0, "SOLVER.LAYER_DECAY": 1.0, "MODEL.RESIDUAL": "float32"}
+    for key, off in needed.items():
         value = value_of(cfg, key)
         if value != off and not (own and key == "SOLVER.LAYER_DECAY"):
             yield (key,), f"{key} {value} needs the blocks of MODEL.NAME transformer, got {model.NAME}; set it to {off}"

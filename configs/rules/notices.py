@@ -47,6 +47,8 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("LOSS.PHASED.W_TERMS",), not phased, "LOSS.PHASED.ENABLE is False"),
         (("LOSS.BRIGHTNESS.K",), routed_hard, "LOSS.BRIGHTNESS.MODE hard has no transition"),
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
+        (("MODEL.ATTENTION",), cfg.MODEL.NAME != "transformer", "only the blocks of MODEL.NAME transformer read it"),
+        (("MODEL.RESIDUAL",), cfg.SOLVER.AMP == cfg.TEST.AMP == "off", "SOLVER.AMP and TEST.AMP off are float32"),
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
         (("TEST.TRACKLETS", "TEST.TRACKLET_FRAMES"), not _has_tracklets(cfg), "no data set here is of tracklets"),
         (("TEST.SPECTRAL.T",), cfg.TEST.SPECTRAL.K == 0, "TEST.SPECTRAL.K 0 blurs nothing"),

@@ -16,6 +16,7 @@ from model.layers.lora import add_lora
 from model.layers.pooling import Branch, Pooling, end, run_block
 from model.parts import Part
 from utils.errors import ConfigError, DataError
+from utils.precision import at_least_float32, in_autocast_type
 
 NUM_IMAGENET_CLASSES = 1000
 INIT_STD = 0.02
@@ -44,8 +45,9 @@ class VisionTransformer(nn.Module):
     embeddings of `trunk` are kept where the grids agree and drawn anew otherwise; rotary ones are computed for the
     grid. The feature is the class token where `trunk` normalises it, else what `trunk` pools itself (the mean of the
     patches, or attention pooling). `image_size` and `stride` are (y, x) in pixels. `camera_num` and `view_num` are the
-    labels to embed, 0 = off. `imagenet_head` adds the unused `fc` that TransReID's checkpoints hold. Raises ConfigError
-    when the patches do not fit the image.
+    labels to embed, 0 = off. `imagenet_head` adds the unused `fc` that TransReID's checkpoints hold. `narrow` leaves
+    the tokens between blocks in the type of autocast, which otherwise adds them up in float32. Raises ConfigError when
+    the patches do not fit the image.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class VisionTransformer(nn.Module):
         view_num: int = 0,
         sie_coe: float = 3.0,
         imagenet_head: bool = True,
+        narrow: bool = False,
     ) -> None:
         super().__init__()
         self.feat_dim = trunk.embed_dim
@@ -67,6 +70,7 @@ class VisionTransformer(nn.Module):
         self.num_prefix = trunk.num_prefix_tokens
         self.camera_num, self.view_num, self.sie_coe = camera_num, view_num, sie_coe
         self.frozen_blocks = 0
+        self.narrow = narrow
 
         self.cls_token, self.reg_token = trunk.cls_token, trunk.reg_token  # None where the trunk has none
         self._add_positions(trunk)
@@ -153,10 +157,11 @@ class VisionTransformer(nn.Module):
             side = sie.look_up(self.sie_embed, self.camera_num, self.view_num, cam_label, view_label, images.shape[0])
             x = x + self.sie_coe * side
         x = self.norm_pre(self.pos_drop(x))
+        x = in_autocast_type(x) if self.narrow else x
         rotations = self.rotations()
         for index in range(len(self.blocks) - skip_last):
             x = run_block(self.blocks[index], x, rotations[index])
-        return x
+        return at_least_float32(x) if self.narrow else x
 
     def _add_prefix(self, patches: torch.Tensor) -> torch.Tensor:
         """Return [B, P + N, D] from patches [B, N, D]: class and register tokens in front, positions added."""

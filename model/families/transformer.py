@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def make_transformer(cfg: CfgNode, counts: Counts, choice: str) -> TransReID:
     """Return TransReID on a ViT, with side information, jigsaw module and CLIP fusion as cfg.MODEL says."""
-    kind, overrides = cfg.MODEL.TRANSFORMER_TYPE, _overrides(cfg)
+    kind, overrides = cfg.MODEL.TRANSFORMER_TYPE, size_overrides(cfg)
     weights = first_weights(choice, cfg.MODEL.PRETRAIN_PATH, lambda: published_weights(kind, overrides))
     dropping = Dropping(cfg.MODEL.DROP_OUT, cfg.MODEL.ATT_DROP_RATE, cfg.MODEL.DROP_PATH)
     trunk = build_trunk(kind, overrides, dropping)
@@ -36,6 +36,7 @@ def make_transformer(cfg: CfgNode, counts: Counts, choice: str) -> TransReID:
         view_num=side_count(cfg.MODEL.SIE_VIEW, counts.view_num, "MODEL.SIE_VIEW", "view"),
         sie_coe=cfg.MODEL.SIE_COE,
         imagenet_head=not kind.startswith(TIMM_PREFIX),
+        narrow=cfg.MODEL.RESIDUAL == "amp",
     )
     logger.info(
         "%s: %d x %d patches of stride %s, width %d, %d blocks, feature from %s, %d side information rows",
@@ -59,7 +60,8 @@ def make_transformer(cfg: CfgNode, counts: Counts, choice: str) -> TransReID:
     return model
 
 
-def _overrides(cfg: CfgNode) -> dict[str, float]:
+def size_overrides(cfg: CfgNode) -> dict[str, float]:
+    """Return the sizes of MODEL.VIT by the names of `SIZE_KEYS`; 0 = that of the type."""
     return {
         "embed_dim": cfg.MODEL.VIT.EMBED_DIM,
         "depth": cfg.MODEL.VIT.DEPTH,

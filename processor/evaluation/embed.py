@@ -18,7 +18,7 @@ from datasets.batch import Batch
 from datasets.make_transforms import make_modality_transforms, make_transforms
 from datasets.test_set import TestSet
 from datasets.transforms import BatchTransform, brightness
-from model.layers.kernel import choose_attention
+from model.layers.kernel import AUTO, choose_attention
 from processor.evaluation.cautions import image_sets, kind_of_rows
 from processor.evaluation.store import FLOAT32, room_for, rows_of
 from utils.device import announce_amp, autocast, resolve_amp
@@ -50,6 +50,7 @@ class Embedding(NamedTuple):
     part_weights: tuple[float, ...] = ()  # of the branches in a similarity, see `weigh_parts`; () = as the model has it
     store: str = FLOAT32  # one of STORES: how the embeddings of all rows are kept
     folder: str = ""  # of the file of store disk
+    attention: str = AUTO  # of MODEL.ATTENTION
 
 
 class Embedded(NamedTuple):
@@ -85,6 +86,7 @@ def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> E
         part_weights=tuple(cfg.TEST.PART_WEIGHTS),
         store=cfg.TEST.FEATURES,
         folder=cfg.OUTPUT_DIR,
+        attention=cfg.MODEL.ATTENTION,
     )
 
 
@@ -230,7 +232,7 @@ def embed_batch(model: nn.Module, batch: Batch, how: Embedding) -> torch.Tensor:
     Of a model that fuses they are what it fuses, not normalised.
     """
     device = next(model.parameters()).device
-    choose_attention(model, device, how.amp)
+    choose_attention(model, device, how.amp, training=False, choice=how.attention)
     with autocast(device, how.amp):
         feat = how.encode(model, batch).float()
         other = mirrored(batch) if how.flip else None

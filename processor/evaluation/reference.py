@@ -12,6 +12,7 @@ from datasets.torch_datasets import ImageDataset, collate
 from processor.evaluation.embed import Embedded, mean_direction, pool_images, precision_name
 from processor.evaluation.evaluate import RankOptions, evaluate
 from utils.ap_rules import STANDARD
+from utils.progress import over
 from utils.test_folder import TestResult
 
 RAW_SIZE = (32, 32)
@@ -23,7 +24,7 @@ def raw_pixel_features(loaders: Sequence[DataLoader]) -> torch.Tensor:
     """Return each image's pixels z-scored over its own values: float32 [N, 3 H W]."""
     feat = []
     for loader in loaders:
-        for batch in loader:
+        for batch in over(loader, "raw pixels"):
             pixels = batch["images"].float().flatten(1)
             feat.append((pixels - pixels.mean(1, keepdim=True)) / (pixels.std(1, keepdim=True) + EPS))
     return torch.cat(feat)

@@ -79,6 +79,7 @@ def step_settings(cfg: CfgNode, name: str, device: torch.device) -> StepSettings
         gather=solver.GATHER_FEATURES,
         sync_bn=cfg.MODEL.SYNC_BN,
         compile=cfg.MODEL.COMPILE,
+        attention=cfg.MODEL.ATTENTION,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
         peak_tflops=solver.PEAK_TFLOPS,
     )

@@ -10,7 +10,7 @@ from model import make_model
 from processor.distill import match_branches
 from tests.configs.recipes import RECIPE_FILES, load, name_of
 from tools.launch.arguments import parse_args
-from tools.launch.launch import plan_launch
+from tools.launch.plan import plan_launch
 
 TAUGHT = [name for name in map(name_of, RECIPE_FILES) if load(name).DISTILL.TEACHER_RUN]
 

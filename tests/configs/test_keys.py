@@ -15,7 +15,8 @@ from configs.values import parse_value, value_of
 
 LEGACY = {name for name, key in KEYS.items() if key.instead}
 FREE = (  # where things lie, how often something is written, how it is tested: none of it changes the weights
-    *("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.DEVICE_ID", "MODEL.CLIP_LOCAL_PATH", "MODEL.COMPILE"),
+    *("OUTPUT_DIR", "LOGGER", "MODEL.DEVICE", "MODEL.DEVICE_ID", "MODEL.CLIP_LOCAL_PATH", "MODEL.COMPILE"),
+    *("MODEL.ATTENTION", "MODEL.PATCHES"),
     *("DATASETS.ROOT_DIR", "DATASETS.TABLE", "DATASETS.VIEW_FILES", "DATASETS.TESTS", "DATASETS.VEHICLEID_TEST_SIZE"),
     *("DATASETS.WILDLIFE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "INPUT.BROKEN_IMAGES"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.EVAL_PERIOD", "SOLVER.LOG_PERIOD", "SOLVER.PEAK_TFLOPS"),
@@ -29,6 +30,7 @@ NO_EMBEDDING = tuple(  # of MODEL: where and how the weights were trained, which
     f"MODEL.{name}"
     for name in (
         *("DEVICE", "DEVICE_ID", "DIST_TRAIN", "SYNC_BN", "COMPILE", "TRAINING_MODE", "PRETRAIN_PATH"),
+        *("ATTENTION", "PATCHES"),
         *("PRETRAIN_CHOICE", "IF_WITH_CENTER", "ID_LOSS_TYPE", "ID_LOSS_WEIGHT", "TRIPLET_LOSS_WEIGHT"),
         *("METRIC_LOSS_TYPE", "NO_MARGIN", "IF_LABELSMOOTH", "COS_LAYER", "DROP_PATH", "DROP_OUT", "ATT_DROP_RATE"),
         *("PROMPT", "PROMPT_TOKENS", "I2T_LOSS_WEIGHT", "CMT_DEPTH", "CMT_MASK_PADDING"),

@@ -6,7 +6,7 @@ from configs import find_notices
 from configs.phases import PhasePlan
 from tests.configs.recipes import RECIPE_FILES, ROOT, load, name_of, read_plan, resolve_recipe
 from tools.launch.arguments import parse_args
-from tools.launch.launch import plan_launch
+from tools.launch.plan import plan_launch
 
 SUPCON = {"LOSS.SUPCON.ENABLE": True, "LOSS.SUPCON.FEAT_SRC": "pre_bn"}
 CONDITIONAL = {"DATALOADER.PHASED.ENABLE": True}

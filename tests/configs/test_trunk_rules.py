@@ -27,7 +27,10 @@ def load(tmp_path: Path) -> Callable[..., CfgNode]:
 
 @pytest.mark.parametrize(
     ("key", "value", "off"),
-    [("MODEL.LORA.RANK", 8, "0"), ("MODEL.FREEZE_BLOCKS", 2, "0"), ("SOLVER.LAYER_DECAY", 0.75, "1.0")],
+    [
+        *(("MODEL.LORA.RANK", 8, "0"), ("MODEL.FREEZE_BLOCKS", 2, "0"), ("SOLVER.LAYER_DECAY", 0.75, "1.0")),
+        ("MODEL.RESIDUAL", "amp", "float32"),
+    ],
 )
 def test_what_needs_blocks_is_refused_on_a_resnet(load, key, value, off):
     with pytest.raises(ConfigError, match=f"{key} {value} needs the blocks of MODEL.NAME transformer.*set it to {off}"):

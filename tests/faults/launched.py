@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.fake_runner import write_config
 from tools.launch.arguments import parse_args
-from tools.launch.launch import plan_launch
+from tools.launch.plan import plan_launch
 from tools.study.experiment import Experiment
 from utils.run_folder import RunFolder
 from utils.test_folder import TestFolder, epoch_folder

@@ -51,7 +51,9 @@ ON_VIT = {  # key -> another value than in VIT or the defaults
     **{"INPUT.SSL.JITTER_PROB": 0.1, "INPUT.SSL.GREY_PROB": 0.1, "TEST.IMS_PER_BATCH": 7, "TEST.NECK_FEAT": "after"},
     **{"TEST.FEAT_NORM": "no", "TEST.FLIP": True, "TEST.AMP": "bf16", "TEST.WEIGHT": "x.pth", "TEST.REPORT": False},
     **{"TEST.PART_WEIGHTS": (1.0, 0.5, 0.0), "TEST.BRANCHES": True},
+    **{"MODEL.ATTENTION": "written_out", "MODEL.PATCHES": "product"},
 }
+ON_VIT_IN_BF16 = {"MODEL.RESIDUAL": "amp"}
 ON_RESNET = {"MODEL.LAST_STRIDE": 2, "MODEL.RESNET_STEM": "transreid", "MODEL.NECK": "no"}
 ON_PCB = {
     **{"MODEL.PCB.TRUNK": "resnet18", "MODEL.PCB.PARTS": 4, "MODEL.PCB.PART_DIM": 5, "MODEL.PCB.GLOBAL_DIM": 5},
@@ -140,7 +142,17 @@ def wrongly_declared(base: tuple, varied: dict[str, object], photo: str, folder:
 
 
 def test_no_key_of_model_pixels_and_tests_is_left_out():
-    tried = {*ON_VIT, *ON_RESNET, *ON_PCB, *ON_LORA, *ON_CLIP, *ON_REFINE, *ON_CAPTIONS, *ON_MODALITIES}
+    tried = {
+        *ON_VIT,
+        *ON_VIT_IN_BF16,
+        *ON_RESNET,
+        *ON_PCB,
+        *ON_LORA,
+        *ON_CLIP,
+        *ON_REFINE,
+        *ON_CAPTIONS,
+        *ON_MODALITIES,
+    }
     ranked = {
         key for key in KEYS if key.startswith("TEST.") and affects(key, "ranking") and not affects(key, "embedding")
     }
@@ -150,6 +162,10 @@ def test_no_key_of_model_pixels_and_tests_is_left_out():
 
 def test_keys_of_a_transformer(photo, tmp_path):
     assert wrongly_declared(VIT, ON_VIT, photo, tmp_path) == []
+
+
+def test_keys_of_a_transformer_in_another_precision(photo, tmp_path):
+    assert wrongly_declared((*VIT, "TEST.AMP", "bf16"), ON_VIT_IN_BF16, photo, tmp_path) == []
 
 
 def test_keys_of_a_resnet(photo, tmp_path):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from datasets.decode import FILTERS, read_image
+from datasets.decode import FILTERS, read_image, resize
 from datasets.tokens import tokenize_all
 from datasets.transforms import BatchTransform
 from processor.trained import Trained, load_trained
@@ -21,9 +21,10 @@ from tests.tools.export.test_export_irra import make_trained as make_irra_traine
 from tests.tools.modal_runs import NAME, write_modal_run
 from tests.tools.photos import write_photos
 from tools import onnx_example
-from tools.export.exporter import export_model
+from tools.export.exporter import LEAST_COSINE, export_model
 from tools.export.modal import FUSION
 from tools.feature_extractor import FeatureExtractor
+from tools.tracking import Appearance
 
 SOURCE = Path(onnx_example.__file__)
 
@@ -59,6 +60,17 @@ def test_copied_example_prints_the_cosines_of_the_model(model):
     feat = F.normalize(trained.model(BatchTransform(cfg.PIXEL_MEAN, cfg.PIXEL_STD)(pixels)), dim=1)
     np.testing.assert_allclose(np.array([row[:3] for row in rows], dtype=float), feat @ feat.t(), atol=1e-4)
     assert [row[3] for row in rows] == list(map(str, paths))
+
+
+@torch.no_grad()
+def test_trackers_get_the_embeddings_of_the_model(model):
+    trained, folder, _ = model
+    crops = [np.random.default_rng(side).integers(0, 256, (2 * side, side, 3), dtype=np.uint8) for side in (9, 30, 50)]
+    cfg = trained.cfg.INPUT
+    pixels = torch.stack([resize(Image.fromarray(crop), cfg.SIZE_TEST, cfg.FILTER_TEST, "pillow") for crop in crops])
+    expected = F.normalize(trained.model(BatchTransform(cfg.PIXEL_MEAN, cfg.PIXEL_STD)(pixels)), dim=1)
+    feat = Appearance(folder / "model.onnx").of_crops([crop[..., ::-1] for crop in crops])
+    assert (feat * expected.numpy()).sum(axis=1).min() > LEAST_COSINE
 
 
 @pytest.mark.parametrize("inside", [False, True])

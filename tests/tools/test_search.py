@@ -1,7 +1,6 @@
 """Searching a folder: the ranking is the brute-force one, with and without FAISS, ties and near ties included."""
 
 import re
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import commands
-from tools import search
+from tools import nearest, search
 from tools.feature_extractor import FeatureExtractor
 
 
@@ -42,66 +41,41 @@ def crowded(seed: int, num_query: int, num_gallery: int, width: int, copies: int
     return query, gallery
 
 
-@pytest.fixture(params=["matrix product", "FAISS"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The search proposes its candidates in this way whatever the size of the gallery."""
-    if request.param == "FAISS":
-        pytest.importorskip("faiss")
-    monkeypatch.setattr(search, "FAISS_FROM", 0 if request.param == "FAISS" else sys.maxsize)
-    return request.param
-
-
 @pytest.mark.parametrize(
     ("num_query", "num_gallery", "width", "copies", "topk"),
     [(7, 50, 16, 1, 10), (5, 300, 8, 60, 10), (30, 400, 64, 400, 5), (3, 6, 3, 2, 100), (2, 1, 4, 1, 1)],
 )
-def test_the_ranking_is_that_of_brute_force(engine, num_query, num_gallery, width, copies, topk, caplog):
-    caplog.set_level("INFO")
+def test_the_ranking_is_that_of_brute_force(num_query, num_gallery, width, copies, topk):
     query, gallery = crowded(0, num_query, num_gallery, width, copies)
-    rows, similarity = search.nearest(query, gallery, topk)
+    rows, similarity = nearest.nearest(query, gallery, topk)
     expected_rows, expected = brute_force(query, gallery, topk)
     assert rows.shape == (num_query, min(topk, num_gallery))
     np.testing.assert_allclose(similarity, expected, atol=1e-12)
     np.testing.assert_array_equal(rows, expected_rows)
-    assert f"search: {engine}" in caplog.text
 
 
-def test_equal_images_come_in_the_order_of_their_names(engine):
+def test_equal_images_come_in_the_order_of_their_names():
     query = unit(np.ones((1, 4)))
     gallery = np.repeat(query, 200, axis=0)
-    rows, similarity = search.nearest(query, gallery, 7)
+    rows, similarity = nearest.nearest(query, gallery, 7)
     assert rows.tolist() == [list(range(7))] and np.ptp(similarity) == 0
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 120), st.integers(1, 40), st.integers(1, 12))
-def test_both_searches_rank_alike(seed, num_query, num_gallery, copies, topk):
-    pytest.importorskip("faiss")
+def test_any_gallery_is_ranked_as_by_brute_force(seed, num_query, num_gallery, copies, topk):
     query, gallery = crowded(seed, num_query, num_gallery, 24, copies)
-    topk = min(topk, num_gallery)
-    proposals = (propose(query, gallery, topk) for propose in (search.exact_candidates, search.faiss_candidates))
-    ranked = [
-        [search.ranked(one, gallery, rows, topk) for one, rows in zip(query, proposed, strict=True)]
-        for proposed in proposals
-    ]
-    for one, other in zip(*ranked, strict=True):
-        np.testing.assert_array_equal(one[0], other[0])
-        np.testing.assert_array_equal(one[1], other[1])
+    rows, similarity = nearest.nearest(query, gallery, topk)
+    expected_rows, expected = brute_force(query, gallery, topk)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarity, expected, atol=1e-12)
 
 
 def test_the_order_does_not_depend_on_the_blocks(monkeypatch):
     query, gallery = crowded(3, 20, 500, 96, 50)
-    whole = search.nearest(query, gallery, 20)
-    monkeypatch.setattr("utils.ranking.distance.BLOCK_BYTES", 3000)
-    for one, other in zip(whole, search.nearest(query, gallery, 20), strict=True):
+    whole = nearest.nearest(query, gallery, 20)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", 3000)
+    for one, other in zip(whole, nearest.nearest(query, gallery, 20), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_without_faiss_a_large_gallery_is_searched_all_the_same(monkeypatch):
-    query, gallery = crowded(1, 3, 40, 8, 2)
-    expected = search.nearest(query, gallery, 5)
-    monkeypatch.setattr(search, "FAISS_FROM", 0)
-    monkeypatch.setattr(search.importlib.util, "find_spec", lambda name: None)
-    np.testing.assert_array_equal(search.nearest(query, gallery, 5)[0], expected[0])
 
 
 @pytest.fixture
@@ -162,6 +136,22 @@ def test_the_next_search_embeds_only_what_is_new(trained_run, photos, gallery, c
         ("0", "7"),
         ("6", "1"),
     ]
+
+
+def test_a_large_gallery_is_searched_by_the_same_command(trained_run, photos, gallery, monkeypatch, capsys, caplog):
+    words = ["--run", trained_run, "--query", photos[2], "--gallery", gallery, "--topk", 4]
+    assert run(*words) == 0
+    [(query, small)] = printed(capsys.readouterr().out)
+    monkeypatch.setattr("tools.index.LARGE_FROM", 3)
+    caplog.set_level("INFO")
+    for more in ([], ["--exact"], ["--update"]):
+        assert run(*words, *more) == 0
+        [(again, large)] = printed(capsys.readouterr().out)
+        assert again == query and [path for _, path in large] == [path for _, path in small]
+        np.testing.assert_allclose([value for value, _ in large], [value for value, _ in small], atol=1e-3)
+    assert [path.suffix for path in gallery.glob(".reid_index*")] == [".shards"]
+    embedded = [re.search(r"(\d) to embed", line)[1] for line in caplog.text.splitlines() if "to embed" in line]
+    assert embedded == ["6", "0", "0", "0"]
 
 
 @pytest.mark.parametrize(("mode", "name", "other"), [("bf16", "bfloat16", "off"), ("off", "float32", "bf16")])

@@ -26,7 +26,7 @@ def describe(embedder: Embedder, trained: Trained) -> dict[str, Any]:
     """
     counts = label_inputs(embedder.model)
     return {
-        **_of_pixels(trained, embedder.normalise),
+        **describe_pixels(trained, embedder.normalise),
         "feature_norm": embedder.unit,
         "flip": embedder.flip,
         "branches": embedder.branches,
@@ -65,7 +65,7 @@ def describe_modality(embedder: ImageEmbedder | TokenEmbedder, trained: Trained)
         facts = describe_text(embedder, trained)
     else:
         grey = embedder.modality in GREY
-        facts = {**_of_pixels(trained, embedder.normalise), "grey": grey, "feature_norm": embedder.unit}
+        facts = {**describe_pixels(trained, embedder.normalise), "grey": grey, "feature_norm": embedder.unit}
         facts |= {"flip": embedder.flip, **_origin(trained)}
     return {**facts, "modality": embedder.modality, "fused": embedder.fused}
 
@@ -76,7 +76,8 @@ def describe_fusion(unit: bool, trained: Trained) -> dict[str, Any]:
     return {"schema": SCHEMA, "modalities": names, "gallery": VIS, "feature_norm": unit, **_origin(trained)}
 
 
-def _of_pixels(trained: Trained, normalised_inside: bool) -> dict[str, Any]:
+def describe_pixels(trained: Trained, normalised_inside: bool) -> dict[str, Any]:
+    """Return how an image becomes an input, see `describe`."""
     settings = trained.cfg.INPUT
     return {
         "schema": SCHEMA,

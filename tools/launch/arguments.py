@@ -6,7 +6,7 @@ import os
 import re
 
 from tools.launch.switches import Switches
-from utils.commands import OneLineParser, path_flag
+from utils.commands import OneLineParser, path_flag, whole_number
 
 MAX_SEED = 2**32 - 1
 MAX_DIGITS = 18  # of a number
@@ -26,7 +26,7 @@ Trains recipes over seeds, tests every checkpoint and prints a summary; the same
     python run_phased_loss.py --config configs/Synthetic/baseline.yml configs/Synthetic/supcon.yml --seeds 0 1 2
 
 Recipes lie in configs/<data set>/; the first lines of each say what it trains and what to expect, docs/recipes.md
-lists them.
+lists them. To try many settings and choose one (--grid, --search): docs/sweeps.md.
 """
 
 
@@ -37,10 +37,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args.configs, after_configs = _split_configs(args.config)
     args.seeds, after_seeds = _split_numbers("--seeds", args.seeds, parser)
     _check_seeds(args.seeds, parser)
+    args.grid, after_grid = _split_swept(args.grid)
+    args.range, after_range = _split_swept(args.range)
     after_gpus = []
     if args.gpus is not None:
         args.gpus, after_gpus = _split_numbers("--gpus", args.gpus, parser)
-    tail = after_configs + after_seeds + after_gpus + tail
+    tail = after_configs + after_seeds + after_grid + after_range + after_gpus + tail
     unknown = [word for word in tail if word.startswith("--")]
     unknown += [word for word in tail[::2] if not KEY_PATTERN.fullmatch(word)]
     if unknown:
@@ -85,7 +87,38 @@ def _make_parser() -> OneLineParser:
     add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
 
     _add_switches(parser)
+    _add_sweep(parser)
     return parser
+
+
+def _add_sweep(parser: OneLineParser) -> None:
+    sweep = parser.add_argument_group(
+        "sweeps (points are compared on held-out identities, DATASETS.VAL_IDS; the chosen one alone is tested)"
+    )
+    add = sweep.add_argument
+    add(
+        "--grid",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="KEY V",
+        help="KEY V1 V2 ...: values to try; again for further keys: every combination",
+    )
+    add(
+        "--search",
+        type=whole_number,
+        metavar="N",
+        help="let Optuna try N points within the --range (and choices of --grid); the same command continues",
+    )
+    add(
+        "--range",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="KEY LOW HIGH",
+        help="KEY LOW HIGH [log]: from where to where a search tries a number; log: by orders of magnitude",
+    )
+    add("--yes", action="store_true", help="start a sweep of more than 50 runs")
 
 
 def _add_switches(parser: OneLineParser) -> None:
@@ -126,6 +159,18 @@ def _split_configs(given: list[list[str]]) -> tuple[list[str], list[str]]:
         configs += words[:count]
         tail += words[count:]
     return configs, tail
+
+
+def _split_swept(given: list[list[str]]) -> tuple[list[list[str]], list[str]]:
+    """Return the words of every --grid or --range, and the KEY VALUE pairs (keys with a dot) that follow them."""
+    swept, tail = [], []
+    for words in given:
+        count = next(
+            (i for i, word in enumerate(words) if i and "." in word and KEY_PATTERN.fullmatch(word)), len(words)
+        )
+        swept.append(words[:count])
+        tail += words[count:]
+    return swept, tail
 
 
 def _split_numbers(flag: str, words: list[str], parser: OneLineParser) -> tuple[list[int], list[str]]:

@@ -14,7 +14,7 @@ from typing import IO, NoReturn
 from tools.launch.places import Place
 from tools.launch.screen import Listener
 from utils import interrupts
-from utils.file_lock import LAUNCHER
+from utils.file_lock import LAUNCH, LAUNCHER
 from utils.progress import SHOWS
 
 CHILD_GRACE_S = 30
@@ -29,11 +29,11 @@ class Interrupted(KeyboardInterrupt):
 class Children:
     """Runs commands in `folder`, any number at once; an error that leaves its `with` block ends them.
 
-    The block belongs to the main thread: SIGTERM becomes SystemExit in it.
+    They are told the name of their `launch`. The block belongs to the main thread: SIGTERM becomes SystemExit in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, launch: str = "") -> None:
+        self.folder, self.launch = folder, launch
         self._lock = threading.Lock()
         self._running: list[subprocess.Popen] = []
         self._ending = False
@@ -63,7 +63,7 @@ class Children:
         with self._lock:
             if self._ending:
                 raise Interrupted
-            own = {LAUNCHER: str(os.getpid()), SHOWS: listener.shows}
+            own = {LAUNCHER: str(os.getpid()), LAUNCH: self.launch, SHOWS: listener.shows}
             # unbuffered: what a killed process printed last would be lost in its pipe's buffer
             environment = {**place.environment(), **own, "PYTHONUNBUFFERED": "1"}
             pipe, nothing = subprocess.PIPE, subprocess.DEVNULL

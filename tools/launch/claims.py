@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 from tools.study.experiment import Experiment
 from utils.file_lock import locked
@@ -9,14 +11,29 @@ from utils.file_lock import locked
 LOCKS = ".locks"  # folder below the output root
 
 
+class Claim(NamedTuple):
+    """What one launch at a time has: its name, a file in a folder of `root`, and what it is in words."""
+
+    root: Path
+    name: str
+    what: str
+
+
+def seed_claims(experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Claim]:
+    """Return the claim to every seed of every experiment."""
+    return [
+        Claim(one.root, f"{one.name}_seed{seed}", f"seed {seed} of '{one.root / one.name}'")
+        for one in experiments
+        for seed in seeds
+    ]
+
+
 @contextmanager
-def claimed(experiments: Sequence[Experiment], seeds: Sequence[int]) -> Iterator[None]:
-    """Hold every seed of every experiment; ConfigError naming the process where another launch has one of them."""
+def claimed(claims: Sequence[Claim]) -> Iterator[None]:
+    """Hold all that is claimed; ConfigError naming the process where another launch has one of it."""
     with ExitStack() as stack:
-        for experiment in experiments:
-            folder = experiment.root / LOCKS
+        for claim in claims:
+            folder = claim.root / LOCKS
             folder.mkdir(exist_ok=True)
-            for seed in seeds:
-                what = f"seed {seed} of '{experiment.root / experiment.name}'"
-                stack.enter_context(locked(folder / f"{experiment.name}_seed{seed}.lock", what))
+            stack.enter_context(locked(folder / f"{claim.name}.lock", claim.what))
         yield

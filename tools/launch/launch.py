@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.launch.claims import Claim, seed_claims
 from tools.launch.older import count_results, kept_line, may_replace
-from tools.launch.places import check_gpus
-from tools.launch.queue import Ended, Progress, Unit
+from tools.launch.queue import Ended, Progress, ToTest, Unit
 from tools.launch.screen import say
 from tools.launch.shown import (
     print_errors,
@@ -21,42 +21,16 @@ from tools.launch.shown import (
     print_ways_on,
     result_sentence,
 )
-from tools.launch.switched import load_with_switches
 from tools.report import write_launch_report
 from tools.study.ablation import compare_to_first, format_markdown, write_ablation
-from tools.study.experiment import Experiment, check_names, check_same_settings, make_experiment
+from tools.study.experiment import Experiment
 from tools.study.results import summarise
 from tools.study.summary import CSV_HEADER, SeedResults, csv_rows, seed_rows, write_files
 from utils.atomic import write_text_atomic
 from utils.errors import USER_ERROR_CODE, ConfigError, RunError
-from utils.run_folder import make_folder
 from utils.tables import markdown
 
 SHARED_SUMMARY = "phased_loss_best_summary.json"  # copy of the latest summary under the name that Model B's users know
-
-
-def plan_launch(args: argparse.Namespace) -> list[Experiment]:
-    """Return the experiments of a launch, one a config, all of them checked before anything runs.
-
-    Raises ConfigError for a config, a switch, a name, a device or an output root that cannot work, and for finished
-    runs of other settings.
-    """
-    experiments = []
-    for config in args.configs:
-        try:
-            cfg, opts = load_with_switches(config, args.switches, args.opts, args.solver)
-            check_gpus(cfg, opts, args.gpus)
-            experiments.append(make_experiment(args, config, opts, cfg))
-        except ConfigError as error:
-            if len(args.configs) == 1 or config in str(error):
-                raise
-            raise ConfigError(f"{config}: {error}") from error
-    check_names(experiments)
-    for experiment in experiments:
-        for seed in args.seeds:
-            check_same_settings(experiment, seed)
-    make_folder(args.output_root, "--output-root")
-    return experiments
 
 
 @dataclass
@@ -74,12 +48,24 @@ class Launch:
     def __init__(self, experiments: Sequence[Experiment], args: argparse.Namespace, command: str) -> None:
         self.experiments, self.seeds, self.tag, self.command = experiments, args.seeds, args.tag, command
         self.verbose = args.verbose
-        self.progress = [Progress(experiment, args.seeds) for experiment in experiments]
+        tests = ToTest.EVERY if args.test else ToTest.NONE
+        self.progress = [Progress(experiment, args.seeds, tests) for experiment in experiments]
         self.files = [Files() for _ in experiments]
         self.summaries: list[dict[str, Any]] = []
         self.tables: list[Path] = []
         self.report: Path | None = None
         self.kept: list[Path] = []  # of earlier launches, which have more results
+
+    @property
+    def name(self) -> str:
+        """What the files of the launch begin with."""
+        if len(self.experiments) == 1:
+            return self.experiments[0].name
+        return f"{self.tag}_ablation" if self.tag else "ablation"
+
+    @property
+    def claims(self) -> list[Claim]:
+        return seed_claims(self.experiments, self.seeds)
 
     def take(self) -> Unit | None:
         """Return the next seed, config by config; an experiment's first one prints what will run."""
@@ -148,7 +134,7 @@ class Launch:
         A launch that failed, or has more to come, replaces nothing that has more results.
         """
         root, several, count = self.experiments[0].root, len(self.experiments) > 1, count_results(self.summaries)
-        start = root / ((f"{self.tag}_ablation" if self.tag else "ablation") if several else self.experiments[0].name)
+        start = root / self.name
         table, report = start.with_name(f"{start.name}.json"), report_of(start)
         self.tables, self.report, self.kept = [], None, []
         if several and may_replace(table, count, is_complete):
@@ -186,6 +172,14 @@ class Launch:
                 way_on = "see its error" if one.exit_code == USER_ERROR_CODE else "the same command continues"
                 say(f"failed: ID {number}, {one.experiment.name}, exit code {one.exit_code}; {way_on}")
         print_errors(self.progress)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first experiment that failed (1: one of its tests)."""
+        return next((one.exit_code for one in self.progress if one.exit_code), 0)
+
+    def begin(self) -> None:
+        """All that runs is known already."""
 
     def _got_through(self) -> list[tuple[Progress, Files]]:
         """Return the experiments of which a seed was trained."""

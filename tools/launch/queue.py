@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from enum import Enum
 from typing import Any, NamedTuple
 
 from tools.launch.places import Place
@@ -23,11 +24,19 @@ class Ended(NamedTuple):
     errors: Sequence[str] = ()  # of what failed
 
 
+class ToTest(Enum):
+    """Which checkpoints of a seed are tested after its training."""
+
+    EVERY = "every"
+    LAST = "last"  # of the last epoch alone
+    NONE = "none"
+
+
 class Progress:
     """How far an experiment has come: the seeds that wait, run and have ended."""
 
-    def __init__(self, experiment: Experiment, seeds: Sequence[int]) -> None:
-        self.experiment, self.seeds = experiment, seeds
+    def __init__(self, experiment: Experiment, seeds: Sequence[int], tests: ToTest = ToTest.EVERY) -> None:
+        self.experiment, self.seeds, self.tests = experiment, seeds, tests
         self.running: set[int] = set()
         self.ended: dict[int, Ended] = {}
         self._waiting = deque(seeds)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tools.launch.children import Children, Interrupted
 from tools.launch.places import VISIBLE, Place
-from tools.launch.queue import Ended, FailedTest
+from tools.launch.queue import Ended, FailedTest, ToTest
 from tools.launch.screen import Screen, say
 from tools.study.experiment import Experiment
 from tools.study.results import UNTESTED, checkpoint_problem, why_untested
@@ -98,12 +98,12 @@ def error_in(said: str) -> str:
     return "\n".join(dict.fromkeys(errors)) or said.strip()
 
 
-def run_seed(run: SeedRun, test: bool) -> Ended:
-    """Train the seed and, if `test`, test its checkpoints. Raises Interrupted after Ctrl-C."""
+def run_seed(run: SeedRun, tests: ToTest) -> Ended:
+    """Train the seed and test the checkpoints that `tests` names. Raises Interrupted after Ctrl-C."""
     trained = train_seed(run)
-    if trained.exit_code or not test:
+    if trained.exit_code or tests is ToTest.NONE:
         return Ended(trained.exit_code, (), tuple(filter(None, (trained.error,))))
-    failed = run_tests(run)
+    failed = run_tests(run, tests)
     return Ended(0, [facts for facts, _ in failed], tuple(filter(None, (error for _, error in failed))))
 
 
@@ -138,11 +138,15 @@ def train_seed(run: SeedRun) -> Called:
     return called
 
 
-def run_tests(run: SeedRun) -> list[tuple[FailedTest, str]]:
-    """Test each checkpoint of the run up to the last epoch that has no valid result; returns what failed, and why."""
+def run_tests(run: SeedRun, tests: ToTest) -> list[tuple[FailedTest, str]]:
+    """Test each checkpoint of the run up to the last epoch that has no valid result; returns what failed, and why.
+
+    `tests` may leave those before the last epoch out.
+    """
     experiment, seed, failed = run.experiment, run.seed, []
     run_folder = experiment.run_folder(seed)
-    found = [(epoch, "") for epoch in run_folder.checkpoints() if epoch <= experiment.last_epoch]
+    first = experiment.last_epoch if tests is ToTest.LAST else 0
+    found = [(epoch, "") for epoch in run_folder.checkpoints() if first <= epoch <= experiment.last_epoch]
     found += [(experiment.last_epoch, EMA)] if run_folder.ema(experiment.last_epoch).exists() else []
     for epoch, stage in found:
         weight, which = run_folder.checkpoint(epoch, stage), f"epoch {epoch}{', averaged' if stage else ''}"

@@ -12,6 +12,7 @@ from utils.test_folder import TestFolder
 
 if TYPE_CHECKING:
     from tools.study.experiment import Experiment
+    from tools.study.response import Response
     from tools.study.summary import SeedResults
 
 
@@ -50,6 +51,26 @@ def write_launch_report(
     from utils.atomic import write_text_atomic
 
     write_text_atomic(path, make_launch_page(gather(experiments, summaries, results), command))
+    return path
+
+
+def write_sweep_report(
+    path: Path,
+    response: "Response",
+    tested: tuple["Experiment", dict[str, Any], Sequence["SeedResults"]] | None,
+    also_tested: Sequence[str],
+    command: str,
+) -> Path:
+    """Write the report of a sweep to `path`; returns the path.
+
+    `tested` are the chosen point's experiment, its summary and its results on the test set, None while there are none;
+    `also_tested` names other points with results there. Raises the errors of `replacing` where the page cannot be
+    written.
+    """
+    from tools.report.swept import make_sweep_page
+    from utils.atomic import write_text_atomic
+
+    write_text_atomic(path, make_sweep_page(response, tested, also_tested, command))
     return path
 
 

@@ -1,7 +1,7 @@
 """The report of several systems on one test set: their figures, paired differences, and queries where they differ."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,13 +89,20 @@ def load_systems(names: Sequence[str]) -> list[System]:
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Return the last part of each path, or as many as tell them apart."""
+    """Return the last part of each path, or as many as tell them apart, without the first words that all share."""
     parts = [Path(name).parts for name in names]
     for count in range(1, max(map(len, parts)) + 1):
         short = ["/".join(one[-count:]) for one in parts]
         if len(set(short)) == len(short):
-            return short
+            return _without_shared_start(short)
     return [f"{number}: {name}" for number, name in enumerate(short, start=1)]
+
+
+def _without_shared_start(names: Sequence[str]) -> list[str]:
+    words = [name.split("_") for name in names]
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*(own[:-1] for own in words), strict=False))
+    count = len([*shared])
+    return ["_".join(own[count:]) for own in words]
 
 
 def make_comparison_page(systems: Sequence[System], command: str) -> str:
@@ -115,7 +122,8 @@ def make_comparison_page(systems: Sequence[System], command: str) -> str:
         make_section("reproduce", "Reproduce", result.command_part, command),
     ]
     data = next((name for one in systems for name in one.run.datasets if name), "one test set")
-    return make_page(f"{len(systems)} systems on {data}", [", ".join(names)], sections)
+    runs = ", ".join(short_path(one.run.name) for one in systems)
+    return make_page(f"{len(systems)} systems on {data}", [runs], sections)
 
 
 def compare_pairs(systems: Sequence[System], metric: str) -> list[Pair]:

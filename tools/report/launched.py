@@ -12,6 +12,7 @@ from tools.report.linked import test_pages
 from tools.report.modalities import modalities_part
 from tools.report.page import (
     Bar,
+    Section,
     bars,
     code,
     details,
@@ -70,9 +71,18 @@ def gather(
 
 def make_launch_page(launched: Sequence[Launched], command: str) -> str:
     """Return the page of a launch."""
+    names = f"{len(launched)} experiments" if len(launched) > 1 else launched[0].experiment.name
+    seeds = " ".join(map(str, launched[0].records))
+    subtitle = [f"Seeds {seeds}, folders in {short_path(launched[0].experiment.root)}"]
+    count = sum(one.summary["num_seeds"]["last"] for one in launched)
+    first = make_section("result", "Result", result_part, launched)
+    return make_page(f"Report of {names}", subtitle, [first, *launch_sections(launched, command)], count)
+
+
+def launch_sections(launched: Sequence[Launched], command: str) -> list[Section]:
+    """Return what a page shows of a launch below its result."""
     several = len(launched) > 1
     sections = [
-        make_section("result", "Result", result_part, launched),
         make_section("settings", "Settings", settings_part, launched),
         make_section("schedule", "Schedule", _each, launched, schedule),
         make_section("training", "Training", _each, launched, training, several),
@@ -84,11 +94,7 @@ def make_launch_page(launched: Sequence[Launched], command: str) -> str:
         sections.append(make_section(f"last-{number}", title, last_epoch, one, len(launched)))
     sections.append(make_section("data", "Data and environment", _each, launched, environment))
     sections.append(make_section("reproduce", "Reproduce", reproduce, launched, command))
-    names = f"{len(launched)} experiments" if several else launched[0].experiment.name
-    seeds = " ".join(map(str, launched[0].records))
-    subtitle = [f"Seeds {seeds}, folders in {short_path(launched[0].experiment.root)}"]
-    count = sum(one.summary["num_seeds"]["last"] for one in launched)
-    return make_page(f"Report of {names}", subtitle, sections, count)
+    return sections
 
 
 def reproduce(launched: Sequence[Launched], command: str) -> str:
@@ -187,8 +193,19 @@ def training(one: Launched, titled: bool) -> str:
 
 
 def progress(launched: Sequence[Launched]) -> str:
-    """Return mAP over epochs of each experiment's seeds."""
-    return pictures(figures.progress_chart(one.results, _of_last_stage(one), _marked_name(one)) for one in launched)
+    """Return mAP over epochs of each experiment's seeds; a line in place of charts that would be a point each."""
+    records = [_of_last_stage(one) for one in launched]
+    lines = [
+        epochs
+        for one, own in zip(launched, records, strict=True)
+        for result in one.results
+        for epochs, _ in figures.progress(result, own[result.seed]).values()
+    ]
+    if lines and max(map(len, lines)) == 1:
+        return paragraph("Each run was tested at one epoch: its figures stand above.")
+    return pictures(
+        figures.progress_chart(one.results, own, _marked_name(one)) for one, own in zip(launched, records, strict=True)
+    )
 
 
 def _marked_name(one: Launched) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tools.report.page import missing, text
+from utils.run_folder import EMA
 from utils.test_folder import TestFolder
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_pages(launched: Sequence["Launched"]) -> str:
-    """Return a list of links to the report of each tested epoch of each seed, as far as they are there.
+    """Return links to the report of each test of each seed, of averaged weights too, as far as they are there.
 
     The links are relative to the folder of the launch's page: where it is moved alone, they lead nowhere.
     """
@@ -29,11 +30,16 @@ def test_pages(launched: Sequence["Launched"]) -> str:
 
 
 def _pages(one: "Launched") -> Iterator[tuple[str, Path]]:
-    tested = [(own.seed, epoch) for own in one.results for epoch in sorted(own.epochs)]
-    for seed, epoch in tested:
-        folder = one.experiment.test_folder(seed, epoch)
-        further = [TestFolder(path) for path in sorted(folder.path.iterdir()) if path.is_dir()]
-        for own in (folder, *further):
-            if own.report.is_file():
-                of = "" if own is folder else f", {own.path.name}"
-                yield f"{one.name}, seed {seed}, epoch {epoch}{of}", own.report
+    last = one.experiment.last_epoch
+    for own in one.results:
+        tested = [(epoch, "") for epoch in sorted(own.epochs)] + ([(last, EMA)] if EMA in own.further else [])
+        for epoch, stage in tested:
+            which = f"{one.name}, seed {own.seed}, epoch {epoch}{', averaged weights' if stage else ''}"
+            yield from _pages_in(one.experiment.test_folder(own.seed, epoch, stage), which)
+
+
+def _pages_in(folder: TestFolder, which: str) -> Iterator[tuple[str, Path]]:
+    further = [TestFolder(path) for path in sorted(folder.path.iterdir()) if path.is_dir()]
+    for one in (folder, *further):
+        if one.report.is_file():
+            yield which + ("" if one is folder else f", {one.path.name}"), one.report

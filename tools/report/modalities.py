@@ -83,7 +83,9 @@ def set_table(scores: Sequence[SetScore], metric: str) -> str:
         numbers = (one.size, one.num_query, one.num_id)
         figures = (percent(one.mAP), _range(one.low, one.high), percent(one.R1))
         rows.append((one.name, one.group or "-", *map(str, numbers), *figures))
-    return table(rows, "Sets of queries and their groups, in percent; intervals over identities", left=(0, 1))
+    return table(
+        rows, "Sets of queries and their groups, in percent; intervals over identities", left=(0, 1), lead=(0, 5)
+    )
 
 
 def gain_table(gains: Sequence[Gain], metric: str) -> str:
@@ -95,7 +97,7 @@ def gain_table(gains: Sequence[Gain], metric: str) -> str:
             (one.set, one.modality, str(one.num_query), percent(one.mAP), percent(one.without), *change, f"{one.p:.4f}")
         )
     note = "the same queries with and without it, p of a paired permutation test over identities, by Holm for all rows"
-    return table(rows, f"What a modality adds, in percent: {note}", left=(0, 1))
+    return table(rows, f"What a modality adds, in percent: {note}", left=(0, 1), lead=(0, 1, 5))
 
 
 def missing_table(scores: Sequence[MissingScore], metric: str) -> str:

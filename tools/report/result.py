@@ -79,9 +79,8 @@ def branch_table(scores: Sequence[BranchScore], summary: Summary) -> str:
     head = ("branch", "values", f"{metric} alone", "Rank-1 alone", f"{metric} without it", "Rank-1 without it")
     whole = ("all branches", sum(one.width for one in scores), percent(summary["mAP"]), percent(summary["Rank-1"]))
     rows = [[one.branch, str(one.width), *map(_known_percent, one[2:])] for one in scores]
-    return table(
-        [head, [*map(str, whole), "-", "-"], *rows], "Each branch alone, and the embedding without it, in percent"
-    )
+    caption = "Each branch alone, and the embedding without it, in percent"
+    return table([head, [*map(str, whole), "-", "-"], *rows], caption, lead=(0, 2))
 
 
 def _known_percent(fraction: float) -> str:
@@ -109,7 +108,7 @@ def query_sets(summary: Summary) -> str:
     counted = [SET_TITLES.get(name, name) for name in groups or sets]
     which = f"those of {counted[0]}" if len(counted) == 1 else f"means over {', '.join(counted)}"
     note = f"The figures of the whole test, above and in all charts, are {which}."
-    return table(rows, "Sets of queries, in percent") + paragraph(note, "note")
+    return table(rows, "Sets of queries, in percent", lead=(0, 1)) + paragraph(note, "note")
 
 
 def _metrics_of(summary: Summary) -> list[str]:
@@ -149,7 +148,7 @@ def cmc_table(curves: Mapping[str, Sequence[float]]) -> str:
     rows = [["", *(f"Rank-{rank}" for rank in ranks)]]
     for name, curve in curves.items():
         rows.append([name, *(percent(curve[rank - 1]) if rank <= len(curve) else "-" for rank in ranks)])
-    return table(rows, "Queries with a match among the first, in percent")
+    return table(rows, "Queries with a match among the first, in percent", lead=(0,))
 
 
 def facts(rows: Sequence[tuple[str, Any]], caption: str) -> str:

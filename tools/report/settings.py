@@ -6,15 +6,22 @@ from typing import Any
 
 from configs.base import base_of
 from configs.compare import Change, find_changes, flatten
-from configs.keys import affects
+from configs.keys import affects, get_cfg_defaults
+from configs.own_values import with_own_values
 from tools.report.page import missing, paragraph, short_path, table
 from utils.errors import ConfigError
 
 ABSENT = "(no such key)"
 
 
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration (nested) by dotted key; a key that it lacks is younger and has its default."""
+    settings = flatten(get_cfg_defaults()) | flatten(config)
+    return with_own_values(settings, settings["MODEL.NAME"])
+
+
 def shown(value: Any) -> str:
-    """Return a setting's value as text: an empty string visibly, None as a key that is not there."""
+    """Return a setting's value as text: an empty string visibly, None as a key that is no longer there."""
     if value is None:
         return ABSENT
     return repr(value) if value == "" else str(value)
@@ -31,7 +38,9 @@ def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
         base = base_of(config_file)
     except ConfigError as error:
         return missing(f"No comparison with the base recipe: {error}")
-    changes = [change for change in find_changes(base.settings, flatten(config)) if not affects(change.key, "place")]
+    changes = [
+        change for change in find_changes(base.settings, settings_of(config)) if not affects(change.key, "place")
+    ]
     if not changes:
         return paragraph(f"No key differs from {short_path(base.name)}.")
     rows = [("key", "base", "here"), *((one.key, shown(one.old), shown(one.new)) for one in changes)]
@@ -40,10 +49,13 @@ def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
 
 
 def experiment_changes(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Return the table of the keys in which any experiment differs from the first; one column an experiment."""
-    flat = [flatten(config) for config in configs]
+    """Return the table of the keys in which any experiment differs from the first; one column an experiment.
+
+    Places of one machine or run are left out.
+    """
+    flat = [settings_of(config) for config in configs]
     changed: list[Change] = [change for other in flat[1:] for change in find_changes(flat[0], other)]
-    keys = sorted({change.key for change in changed})
+    keys = sorted({change.key for change in changed if not affects(change.key, "place")})
     if not keys:
         return paragraph("All experiments have the same settings.")
     heads = [f"{number} {name}" for number, name in enumerate(names, start=1)]

@@ -4,10 +4,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.modalities import TEXT
 from tools.report.page import details, join, missing, paragraph, text
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Entry = Mapping[str, Any]  # an image of analysis.json's `worst`
 Images = Mapping[str, str | None]  # data URI by path
@@ -44,8 +47,13 @@ def thumbnail(path: str) -> str | None:
     except (FileNotFoundError, ImageError):
         return None
     small.thumbnail((SIDE, SIDE))
+    return data_uri(small)
+
+
+def data_uri(image: "Image.Image") -> str:
+    """Return an RGB image as a JPEG data URI."""
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=QUALITY)
+    image.save(stream, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 

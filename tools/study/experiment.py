@@ -52,19 +52,21 @@ class Experiment(NamedTuple):
         return epoch_folder(self.tests_of(seed) / stage, epoch)
 
 
-def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode) -> Experiment:
+def make_experiment(
+    args: argparse.Namespace, config: str, opts: list[str], cfg: CfgNode, point: Sequence[str] = ()
+) -> Experiment:
     """Return the experiment of one config of the command line; `cfg` is that YAML with `opts`.
 
-    Raises ConfigError for a name that cannot be a folder.
+    `point` are the words of a point of a sweep. Raises ConfigError for a name that cannot be a folder.
     """
     words, label, solver = args.switches.words(), config_label(config), solver_of(cfg)
-    trial = trial_words(cfg)
+    own = (*trial_words(cfg), *point)
     prefix = args.ds_prefix if args.ds_prefix is not None else default_prefix(cfg.DATASETS.NAMES[0])
     stamp = os.environ.get("RUN_TAG_TS") or None
     if args.tag is None:
-        name = experiment_name(prefix, stamp, None, label, (*words, *trial))
+        name = experiment_name(prefix, stamp, None, label, (*words, *own))
     else:  # the tag stands for the switches, and for the label of a config that is alone
-        name = experiment_name(prefix, stamp, args.tag, label if len(args.configs) > 1 else None, trial)
+        name = experiment_name(prefix, stamp, args.tag, label if len(args.configs) > 1 else None, own)
     facts = {
         "epochs": solver.MAX_EPOCHS,
         "save_every": solver.CHECKPOINT_PERIOD,
@@ -73,7 +75,7 @@ def make_experiment(args: argparse.Namespace, config: str, opts: list[str], cfg:
         "dataset": marked(dataset_title(names_of_tests(cfg)[0], cfg.DATASETS.VEHICLEID_TEST_SIZE), cfg.TEST.AP),
         "data_root": cfg.DATASETS.ROOT_DIR,
         "switches": args.switches._asdict(),
-        "recipe": "_".join((label, *words, *trial)),
+        "recipe": "_".join((label, *words, *own)),
         **describe_stages({stage: PhasePlan(cfg, stage) for stage in stages_of(cfg)}, cfg.LOSS.TRIPLETX.K),
     }
     return Experiment(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from configs.picking import USUAL, picked_by
 from tools.study.ablation import recipe_names
 from tools.study.experiment import Experiment
+from tools.study.response import Response
 from tools.study.summary import REFERENCES, Metrics
 from utils.ap_rules import marked_metric
 
@@ -166,3 +167,26 @@ def _against_first(number: int, best: Summary, alike: Sequence[Summary], first: 
     if difference["p_seeds"] is None:
         return f"{told}, significant over test identities, with one seed on a side"
     return f"{told}, significant over test identities and seeds"
+
+
+def verdict_on_sweep(response: Response, summary: Summary, also_tested: Sequence[str]) -> Verdict:
+    """Return the verdict on a sweep: what was chosen on held-out identities, and what it reached on the test set.
+
+    `summary` is that of its test, {} while there is none; `also_tested` names other points with results there.
+    """
+    place, metric = response.chosen, response.metrics[0]
+    if place is None:
+        return Verdict("Nothing chosen", ": no point has all of its seeds.")
+    point, total = response.points[place], len(response.points)
+    held_out = f"{percent(point.mean[metric])} on held-out identities{_interval(point.interval.get(metric))}"
+    whole = sum(not one.why_not for one in response.points)
+    of = f"the highest of {whole} points" + (f", {total - whole} more are not whole" if whole < total else "")
+    chosen = f"{response.title(place)} chosen by {metric}: {held_out}, {of}"
+    mean = summary.get("mean", {}).get("last", {}) if summary else {}
+    if metric not in mean:
+        return Verdict(
+            f"{percent(point.mean[metric])} {metric}", f" on held-out identities: {response.title(place)}, {of}."
+        )
+    interval = summary["interval"].get("last", {}).get(metric)
+    seen = f"; {len(also_tested)} other points have been tested too" if also_tested else ""
+    return Verdict(f"{percent(mean[metric])} {metric}", f" on the test set{_interval(interval)}; {chosen}{seen}.")

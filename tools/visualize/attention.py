@@ -13,6 +13,7 @@ from tools.source import load_source
 from tools.visualize.common import picture_parser
 from tools.visualize.grid import Tile, draw_grid, file_stem, open_rgb
 from utils.commands import need_packages, whole_number
+from utils.progress import progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,9 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 
     geometry = patches_of(trained.model)  # before any image is read
     images, number = _choose(args, trained)
-    for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
-        path = images.samples[row].path
-        draw_maps(path, maps.items(), geometry, folder / f"{row + 1:03d}_{file_stem(path)}.png")
+    with progress("draw", number, "image") as bar:
+        for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):
+            path = images.samples[row].path
+            draw_maps(path, maps.items(), geometry, folder / f"{row + 1:03d}_{file_stem(path)}.png")
+            bar.update()
     images.tell_damage()
     print(f"{number} attention maps in {folder}")
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 from tools.visualize.common import add_seed, open_test_set, picture_parser, samples_of
 from utils.commands import need_packages, whole_number
 from utils.errors import ConfigError, DataError, RunError
+from utils.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +105,8 @@ def project(feat: np.ndarray, method: str, seed: int, perplexity: float | None =
             f"--perplexity got {perplexity:g}, allowed: above 0 and below {total}, the number of images; "
             "lower it, or raise --num-ids"
         )
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(feat)
+    with progress(f"t-SNE of {total} embeddings", 1, "map"):  # it tells nothing on the way
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(feat)
 
 
 def coordinates(samples: list["Sample"], is_query: np.ndarray, points: np.ndarray) -> str:

@@ -23,6 +23,7 @@ from tools.visualize.ranks import (
 )
 from utils.commands import need_packages
 from utils.errors import ConfigError
+from utils.progress import over
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     check_stripes(branches, opened.trained.weight)
     chosen = search_chosen(opened, args)
     pictures = part_pictures(opened.data.test.labels, chosen, branches)
-    for picture in pictures:
+    for picture in over(pictures, "draw", "picture"):
         draw_grid(picture.query, picture.results, opened.folder / picture.name, columns=COLUMNS, height=HEIGHT)
     draw_sheet(pictures, opened.folder / SHEET_NAME, SHEET_HEIGHT)
     print(f"{len(pictures)} pictures of {len(stripes_of(branches))} stripes and {SHEET_NAME} in {opened.folder}")

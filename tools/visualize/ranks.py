@@ -13,6 +13,7 @@ from tools.visualize.pictures import Picture, name_start, result_tiles, shown_ap
 from utils.ap_rules import STANDARD
 from utils.commands import OneLineParser, need_packages, whole_number
 from utils.errors import ConfigError, DataError
+from utils.progress import over
 
 if TYPE_CHECKING:
     from datasets.bases import Sample
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     else:
         pictures = image_pictures(test.labels, chosen)
-    for picture in pictures:
+    for picture in over(pictures, "draw", "picture"):
         draw_grid(picture.query, picture.results, opened.folder / picture.name, title=picture.title)
     draw_sheet(pictures, opened.folder / SHEET_NAME)
     print(f"{len(chosen.rows)} rank lists and {SHEET_NAME} in {opened.folder}")

@@ -19,8 +19,11 @@ from tools.visualize.common import picture_parser
 from tools.visualize.grid import text_stem
 from utils.commands import need_packages, whole_number
 from utils.errors import ConfigError, DataError
+from utils.progress import over
 
 if TYPE_CHECKING:
+    import torch
+
     from processor.trained import Trained
 
     Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     trained = load_source(args)
     check_model(trained)  # before any image is read
     pairs = _choose(args, trained)
-    for number, pair in enumerate(pairs, start=1):
+    for number, pair in enumerate(over(pairs, "draw", "caption"), start=1):
         maps = word_maps(trained, pair)
         out = folder / f"{number:03d}_{text_stem(pair.caption)}.png"
         draw_maps(pair.path, maps, geometry_of(trained), out, pair.caption)
@@ -82,32 +85,45 @@ def geometry_of(trained: "Trained") -> "Geometry":
 
 
 def word_maps(trained: "Trained", pair: Captioned) -> list[tuple[str, np.ndarray]]:
-    """Return each word of a caption with its map float32 [rows, columns]: its weights on the patches, 0..1.
+    """Return each word of a caption with its map float32 [rows, columns] over its image, see `sentence_maps`.
 
-    They are means over the heads, and over the tokens of a word; what is missing to a sum of 1 is the class token's.
-    Words are those of CLIP, see `datasets.tokens.spelled`; what has neither letter nor digit is left out. Raises
-    DataError where no word is left, or naming an image that cannot be read.
+    Raises DataError where no word is left, or naming an image that cannot be read.
+    """
+    from datasets.decode import read_image
+
+    settings = trained.cfg.INPUT
+    pixels = read_image(pair.path, settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+    maps = sentence_maps(trained, pixels[None], pair.caption, f"the caption '{pair.caption}' of '{pair.path}'")
+    return [(word, values[0]) for word, values in maps]
+
+
+def sentence_maps(
+    trained: "Trained", pixels: "torch.Tensor", sentence: str, what: str = "the sentence"
+) -> list[tuple[str, np.ndarray]]:
+    """Return each word of a sentence with its maps float32 [B, rows, columns]: its weights on the patches, 0..1.
+
+    `pixels` are images uint8 [B, 3, H, W]. Weights are means over the heads, and over the tokens of a word; what is
+    missing to a sum of 1 is the class token's. Words are those of CLIP, see `datasets.tokens.spelled`; what has neither
+    letter nor digit is left out. Raises DataError, which begins with `what` it is, where no word is left.
     """
     import torch
 
-    from datasets.decode import read_image
     from datasets.make_transforms import make_transforms
     from datasets.tokens import spelled, tokenize
     from model.backbones.vit import patch_grid
 
-    settings, device = trained.cfg.INPUT, trained.device
-    words = [word for word in spelled(pair.caption, settings.TEXT.LENGTH) if any(map(str.isalnum, word[0]))]
+    length = trained.cfg.INPUT.TEXT.LENGTH
+    words = [word for word in spelled(sentence, length) if any(map(str.isalnum, word[0]))]
     if not words:
-        raise DataError(f"the caption '{pair.caption}' of '{pair.path}' has no words")
-    pixels = read_image(pair.path, settings.SIZE_TEST, settings.FILTER_TEST, settings.DECODER)
+        raise DataError(f"{what} has no words")
     _, transform = make_transforms(trained.cfg)
-    ids = tokenize(pair.caption, settings.TEXT.LENGTH)
+    ids = tokenize(sentence, length).expand(len(pixels), -1)
     with torch.inference_mode():
-        images = transform(torch.as_tensor(pixels)[None].to(device))
-        weights = trained.model.word_attention(images, ids[None].to(device))[0].float().cpu().numpy()  # [L, N]
+        images = transform(pixels.to(trained.device))
+        weights = trained.model.word_attention(images, ids.to(trained.device)).float().cpu().numpy()  # [B, L, N]
     patch, stride, size = geometry_of(trained)
     grid = patch_grid(size, patch, stride)
-    return [(word, weights[places].mean(0).reshape(grid)) for word, places in words]
+    return [(word, weights[:, places].mean(1).reshape(-1, *grid)) for word, places in words]
 
 
 def _check_pairing(args: argparse.Namespace) -> None:

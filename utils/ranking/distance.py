@@ -126,31 +126,43 @@ def nearest_columns(rows: np.ndarray, x: np.ndarray, y: np.ndarray, k: int, erro
     of all); where that leaves the order open, the distances of the candidates are computed again in float64.
     """
     error = np.broadcast_to(error, len(rows))
-    nearest = np.empty((len(rows), k), dtype=np.int32)
-    bound = _upper_bound(rows, k) + 2 * error
+    bound = np.partition(near_values(rows, k), k - 1, axis=1)[:, k - 1] + 2 * error
     row, column = np.divmod(np.flatnonzero(rows <= bound[:, None]), rows.shape[1])  # columns rise within a row
-    value = rows[row, column]
-    edges = row.searchsorted(np.arange(len(rows) + 1))
+    return pick_nearest((row, column, rows[row, column]), x, y.__getitem__, k, error)
+
+
+def pick_nearest(
+    candidates: tuple[np.ndarray, np.ndarray, np.ndarray],
+    x: np.ndarray,
+    take: Callable[[np.ndarray], np.ndarray],
+    k: int,
+    error: np.ndarray,
+) -> np.ndarray:
+    """Return what `nearest_columns` does, of (row, column, distance) [C] each that hold the k nearest of every row.
+
+    Rows rise, columns rise within a row; `take` gives the features of columns.
+    """
+    row, column, value = candidates
+    nearest = np.empty((len(x), k), dtype=np.int32)
+    edges = row.searchsorted(np.arange(len(x) + 1))
     for index, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        candidates, distances = column[begin:end], value[begin:end]
+        own, distances = column[begin:end], value[begin:end]
         order = distances.argsort(kind="stable")
         ordered = distances[order[: k + 1]]
         if np.any(ordered[1:] - ordered[:-1] <= 2 * error[index]):
-            offset = y[candidates] - x[index].astype(np.float64)
+            offset = take(own) - x[index].astype(np.float64)
             order = np.einsum("ij,ij->i", offset, offset).argsort(kind="stable")
-        nearest[index] = candidates[order[:k]]
+        nearest[index] = own[order[:k]]
     return nearest
 
 
-def _upper_bound(rows: np.ndarray, k: int) -> np.ndarray:
-    """Return a value for each row [N, M] that at least k of its entries do not exceed, close to the k-th smallest.
+def near_values(rows: np.ndarray, k: int) -> np.ndarray:
+    """Return values of each row [N, M], at least min(k, M) of them, whose k-th smallest is close to that of the row.
 
-    The k-th smallest of the minima of groups is such a value, and much less work than the k-th smallest of all.
+    It is never below that. The minima of groups are such values, and much less work than all of them.
     """
     groups = rows.shape[1] // GROUP
-    if groups >= k:
-        rows = rows[:, : groups * GROUP].reshape(len(rows), GROUP, groups).min(axis=1)
-    return np.partition(rows, k - 1, axis=1)[:, k - 1]
+    return rows[:, : groups * GROUP].reshape(len(rows), GROUP, groups).min(axis=1) if groups >= k else rows
 
 
 def row_blocks(num_rows: int, row_bytes: int, what: str = "") -> Iterator[tuple[int, int]]:

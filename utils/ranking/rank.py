@@ -22,7 +22,7 @@ from utils.ranking.distance import Distances, feature_distances, matrix_distance
 from utils.ranking.expansion import expand_queries
 from utils.ranking.on_gpu import device_distances, device_positions
 from utils.ranking.protocol import Grouped, Protocol, SameIdentity, group, no_match
-from utils.ranking.reranking import re_ranking
+from utils.ranking.reranking import re_ranked_distances
 from utils.ranking.spectral import spectral_distances
 
 Array = np.ndarray | torch.Tensor
@@ -59,8 +59,8 @@ def make_distances(
     """Return the distances of query features [Q, D] to gallery features [G, D]: squared Euclidean unless re-ranked.
 
     `expand` is (k, alpha, times) of `expand_queries`, which comes first and L2-normalises both sides; `rerank` is
-    (k1, k2, lambda) of `re_ranking`, `spectral` (k, temperature) of `spectral_distances`, which L2-normalises, too; at
-    most one of them. None = off. Only `rerank` makes a [Q, G] matrix.
+    (k1, k2, lambda) of `re_ranked_distances`, `spectral` (k, temperature) of `spectral_distances`, which L2-normalises,
+    too; at most one of them. None = off. No [Q, G] matrix is made.
     Raises DataError for features that are empty, not finite or of different widths, ConfigError for other parameters.
     """
     if rerank is not None and spectral is not None:
@@ -70,7 +70,7 @@ def make_distances(
     if expand is not None:
         qf, gf = expand_queries(qf, gf, *expand), unit_features(gf, "gallery")
     if rerank is not None:
-        return matrix_distances(re_ranking(qf, gf, *rerank))
+        return re_ranked_distances(qf, gf, *rerank)
     if spectral is not None:
         return spectral_distances(qf, gf, *spectral)
     return device_distances(qf, gf) if on_gpu(qf) and on_gpu(gf) else feature_distances(qf, gf)

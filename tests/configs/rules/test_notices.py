@@ -29,6 +29,10 @@ def notices(*opts: object) -> list[str]:
         ((*PHASED, "LOSS.PHASED.BOUNDARIES", [1, 60]), "phase A has no epoch"),
         ((*PHASED, "MODEL.METRIC_LOSS_TYPE", "none"), "METRIC_SEQ is not used: MODEL.METRIC_LOSS_TYPE is none"),
         ((*ROUTED, "LOSS.BRIGHTNESS.K", 0.1), "LOSS.BRIGHTNESS.K 0.1 is not used"),
+        (
+            ("MODEL.RESIDUAL", "amp", "SOLVER.AMP", "off", "TEST.AMP", "off"),
+            "MODEL.RESIDUAL amp is not used: SOLVER.AMP",
+        ),
         (("TEST.QE.ALPHA", 3.0), "TEST.QE.ALPHA 3.0 is not used: TEST.QE.K 0"),
         (("TEST.RERANK.K1", 20), "TEST.RERANK.K1 20 is not used: TEST.RE_RANKING is False"),
         (("DATASETS.VAL_IDS", 0.1, "SOLVER.EVAL_PERIOD", 7), "EVAL_PERIOD 7) and kept (SOLVER.CHECKPOINT_PERIOD"),

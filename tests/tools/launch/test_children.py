@@ -193,3 +193,10 @@ def test_ctrl_c_lets_the_children_say_where_they_stopped(tmp_path, gpus):
     assert all((folder / "done").exists() for folder in folders) and "KeyboardInterrupt" in error
     said = "epoch 3\n" if len(folders) == 1 else "[gpu 0 | x] epoch 3\n"
     assert out == said * len(folders)
+
+
+def test_children_know_their_launch(capsys):
+    with Children(ROOT, "my_sweep") as children:
+        code = "import os; print(os.environ['REID_LAUNCH'])"
+        assert children.run([sys.executable, "-c", code], Place(), listener("")) == 0
+    assert capsys.readouterr().out == "my_sweep\n"

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ class Browser:
         self._messages: list[dict[str, Any]] = []  # events that came while an answer was awaited
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -53,10 +54,10 @@ class Browser:
         message, self._buffer = self._buffer.split(END, 1)
         return json.loads(message)
 
-    def open(self, path: Path) -> None:
-        """Load a file, to its end."""
+    def open(self, page: Path | str) -> None:
+        """Load a file, or a page by its address, to its end."""
         self._messages = [one for one in self._messages if one.get("method") != "Page.loadEventFired"]
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(one.get("method") == "Page.loadEventFired" for one in self._messages):
             self._messages.append(self._read())
 
@@ -66,6 +67,46 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
+
+    def until(self, condition: str, seconds: float = END_S) -> None:
+        """Wait until a JavaScript expression is true; TimeoutError where that takes longer."""
+        end = time.monotonic() + seconds
+        while not self.ask(f"Boolean({condition})"):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not true within {seconds} s: {condition}")
+            time.sleep(0.05)
+
+    def middle_of(self, selector: str) -> tuple[float, float]:
+        """Return the middle of the first element of a selector, scrolled into view, in CSS pixels of the window."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.ask(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        box = self.ask(f"(box => [box.x, box.y, box.width, box.height])({element}.getBoundingClientRect())")
+        return box[0] + box[2] / 2, box[1] + box[3] / 2
+
+    def click(self, selector: str) -> None:
+        """Press and release the mouse on an element."""
+        x, y = self.middle_of(selector)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def drop(self, file: Path, selector: str) -> None:
+        """Drag a file from outside the browser onto an element and drop it there."""
+        x, y = self.middle_of(selector)
+        data = {"items": [], "files": [str(file.resolve())], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self._call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def type(self, words: str) -> None:
+        """Type words, then Enter, where the caret is."""
+        self._call("Input.insertText", text=words)
+        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self._call("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **enter)
+
+    def addresses(self) -> list[str]:
+        """Return the address of every request so far."""
+        asked = (one["params"]["request"] for one in self._messages if one.get("method") == "Network.requestWillBeSent")
+        return [request["url"] for request in asked]
 
     def console(self) -> list[str]:
         """Return what the console has shown so far."""

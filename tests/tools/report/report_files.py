@@ -18,7 +18,7 @@ from tests.reference.slow_statistics import table_of
 from utils.ranking.slices import Slice, write_slices
 from utils.run_record import RunRecord, write_record
 
-PAGE_OF_A_TEST = r"[\w.-]+_test/epoch_\d+/([\w.-]+/)?report\.html"  # beside the page of a launch
+PAGE_OF_A_TEST = r"[\w.-]+_test/(ema/)?epoch_\d+/([\w.-]+/)?report\.html"  # beside the page of a launch
 ADDRESSES = ("href", "xlink:href", "src", "srcset", "action", "formaction", "data", "poster", "background")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 WEIGHT_SHA256 = "ab" * 32
@@ -200,7 +200,7 @@ class Page(HTMLParser):
 def make_launch(root: Path, configs: Sequence[str], seeds: Sequence[int], opts: Sequence[str] = ()) -> tuple:
     """Return experiments, summaries and results of a launch whose runs and tests are made up in `root`."""
     from tools.launch.arguments import parse_args
-    from tools.launch.launch import plan_launch
+    from tools.launch.plan import plan_launch
     from tools.study.results import summarise
 
     words = ["--config", *configs, "--seeds", *map(str, seeds), "--output-root", str(root)]

@@ -184,3 +184,9 @@ def test_a_loss_that_rested_for_some_epochs_leaves_a_gap():
     epochs, values = figures.with_gaps((np.array([1, 4]), np.array([0.5, 0.25])), np.array([1, 2, 3, 4]))
     np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
     np.testing.assert_array_equal(values, [0.5, np.nan, np.nan, 0.25])
+
+
+def test_where_each_run_was_tested_once_a_line_stands_for_charts_of_one_point(tmp_path):
+    page = report(make_launch(tmp_path / "logs", [BASELINE], [0], ["SOLVER.MAX_EPOCHS", "1"]), tmp_path / "page.html")
+    assert "Each run was tested at one epoch" in page.text
+    assert not any(drawing["aria-label"].startswith("mAP over epochs") for drawing in page.find("svg"))

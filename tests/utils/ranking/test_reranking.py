@@ -1,7 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.reference.reranking import re_rank
@@ -9,7 +11,7 @@ from tests.reference.retrieval import squared_euclidean
 from tests.tolerance import rounding
 from utils.errors import ConfigError, DataError
 from utils.ranking import distance, reranking
-from utils.ranking.reranking import re_ranking
+from utils.ranking.reranking import re_ranked_distances, re_ranking
 
 ATOL = rounding(32)  # of distances over the largest of their row; features have up to 32 values
 
@@ -87,11 +89,49 @@ def test_three_points_by_hand():
     np.testing.assert_allclose(result[0], expected, rtol=0, atol=ATOL)
 
 
-def test_block_size_changes_nothing(monkeypatch):
+@pytest.mark.parametrize(("least_rows", "block_rows"), [(1, 4), (16, 4), (75, 1), (40, 40)])
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (1, 1), (5, 70), (1000, 3)])
+def test_blocks_of_rows_and_columns_give_the_dense_result(monkeypatch, least_rows, block_rows, k1, k2):
     query, gallery = clusters(2)
-    whole = re_ranking(query, gallery, 20, 6, 0.3)
-    monkeypatch.setattr(distance, "BLOCK_BYTES", 9 * 75 * 4)  # 4 rows of 75 at a time
-    np.testing.assert_allclose(re_ranking(query, gallery, 20, 6, 0.3), whole, rtol=0, atol=ATOL)
+    monkeypatch.setattr(distance, "BLOCK_BYTES", block_rows * 9 * 75)
+    monkeypatch.setattr(reranking, "LEAST_ROWS", least_rows)
+    expected = re_rank(query, gallery, k1, k2, 0.3)
+    np.testing.assert_allclose(re_ranking(query, gallery, k1, k2, 0.3), expected, rtol=0, atol=ATOL)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), k1=st.integers(1, 20), columns=st.integers(1, 30), rows=st.integers(1, 40))
+def test_ties_over_the_edges_of_blocks_are_ordered_by_index(monkeypatch, seed, k1, columns, rows):
+    points = np.random.default_rng(seed).integers(-2, 3, size=(40, 3))  # few distances, all exact in float64
+    with monkeypatch.context() as patch:
+        patch.setattr(distance, "BLOCK_BYTES", columns * 9 * rows)
+        patch.setattr(reranking, "LEAST_ROWS", rows)
+        result = re_ranking(points[:8], points[8:], k1, 4, 0.3)
+    np.testing.assert_allclose(result, re_rank(points[:8], points[8:], k1, 4, 0.3), rtol=0, atol=ATOL)
+
+
+def test_rows_made_alone_are_those_of_the_whole():
+    query, gallery = clusters(3)
+    distances = re_ranked_distances(query, gallery, 20, 6, 0.3)
+    expected = re_rank(query, gallery, 20, 6, 0.3)
+    for start, stop in ((0, 1), (4, 9), (14, 15)):
+        np.testing.assert_allclose(distances.rows(start, stop), expected[start:stop], rtol=0, atol=ATOL)
+
+
+def test_neither_a_matrix_of_all_pairs_nor_a_copy_of_the_features_is_held(monkeypatch):
+    number, width = 3000, 256
+    feat = np.random.default_rng(0).standard_normal((number, width)).astype(np.float16)
+    monkeypatch.setattr(distance, "BLOCK_BYTES", 2**18)
+    monkeypatch.setattr(reranking, "LEAST_ROWS", 64)
+    tracemalloc.start()
+    try:
+        distances = re_ranked_distances(feat[:1500], feat[1500:], 5, 2, 0.3)
+        for _ in distances.blocks():
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < feat.astype(np.float32).nbytes < 4 * 1500 * 1500 < 4 * number**2
 
 
 def test_permuted_queries_permute_the_rows():
@@ -164,13 +204,19 @@ def test_features_that_cannot_be_compared_are_refused():
         re_ranking(query, gallery, 20, 6, 0.3)
 
 
-def test_blocks_hold_as_many_rows_as_distances_scaled_ones_and_a_mask_leave_room_for(monkeypatch):
+def test_blocks_hold_as_many_columns_as_distances_scaled_ones_and_a_mask_leave_room_for(monkeypatch):
     query, gallery = clusters(11)
     sizes, made = [], reranking.squared_distances
-    monkeypatch.setattr(reranking, "squared_distances", lambda x, *rest: sizes.append(len(x)) or made(x, *rest))
+
+    def noted(x: np.ndarray, y: np.ndarray, *norms: np.ndarray) -> np.ndarray:
+        sizes.append((len(x), len(y)))
+        return made(x, y, *norms)
+
+    monkeypatch.setattr(reranking, "squared_distances", noted)
     monkeypatch.setattr(distance, "BLOCK_BYTES", 40 * 9 * 75)
-    re_ranking(query, gallery, 10, 4, 0.3)
-    assert sizes == [40, 35]
+    monkeypatch.setattr(reranking, "LEAST_ROWS", 50)
+    re_ranked_distances(query, gallery, 10, 4, 0.3)
+    assert sizes == [(50, 60), (50, 15), (25, 75)]
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(1, 1, 0), (1, 1, 1), (1, 2, 0.5)])
