@@ -61,6 +61,7 @@ def _enter(rank: int, world_size: int, port: int, function: Callable[..., None],
 def _join(function: Callable[..., None], args: tuple) -> None:
     dist.init_process_group("gloo")
     function(*args)
+    dist.barrier()  # gloo's threads may still drop tensors, for which they need the lock that destroying holds
     dist.destroy_process_group()
 
 

@@ -70,6 +70,7 @@ def run_tiny(results: Path, capsys: pytest.CaptureFixture[str], recipe: str, *fl
     return capsys.readouterr().out, {row["step"]: row for row in facts["rows"]}, facts
 
 
+@pytest.mark.slow
 def test_plain_form_and_ours_are_measured_with_every_lever(results, capsys):
     said, rows, facts = run_tiny(results, capsys, "irra", "--levers", "--profile")
     assert said.startswith("CUHK-PEDES/irra.yml, tiny, batch 4, cpu\nequal, float64: loss to")

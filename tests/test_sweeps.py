@@ -190,13 +190,15 @@ def test_flags_of_sweeps_are_checked_as_others_are(runner, tmp_path, capsys, wor
     assert words[-1] in refusal(run_phased_loss.main, "--config", config, *words, capsys=capsys)
 
 
-def test_more_than_fifty_runs_start_with_yes(launch, runner):
+def test_more_runs_than_a_sweep_starts_by_itself_start_with_yes(launch, runner, monkeypatch):
+    monkeypatch.setattr("tools.launch.plan.MOST_RUNS", 2)
     runner.held_out = {3: 0.2}
-    assert launch("--grid", LR, *map(str, range(1, 52)), "--yes", *HELD_OUT) == 0
-    assert len(runner.trained()) == 51
+    assert launch("--grid", LR, "1", "2", "3", *HELD_OUT) == 2 and runner.trained() == []
+    assert launch("--grid", LR, "1", "2", "3", "--yes", *HELD_OUT) == 0 and len(runner.trained()) == 3
 
 
 def test_a_second_sweep_at_the_same_time_is_refused(sweep, runner, capsys, monkeypatch):
+    monkeypatch.setattr("utils.file_lock.CHILDREN_GRACE_S", 0.1)
     inner = []
     train = runner.train
 

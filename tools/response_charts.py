@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from tools.charts import FONT, HEIGHT, LINE_STYLES, legend_below, light_grid, new_figure, plain_text
 from tools.svg import CARD, DARK_LETTERS, EMPTY, GRID, LIGHT_LETTERS, PALETTE
@@ -131,6 +131,9 @@ def dots_chart(
         axes.plot(x[chosen], y[chosen], "D", color=PALETTE[1], markersize=6, label="chosen")
     if logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     _finish(axes, names)
     legend_below(figure, axes)
     return figure

@@ -17,6 +17,7 @@ from utils.precision import at_least_float32
 
 COLLECTIVE_TIMEOUT = timedelta(hours=3)  # the other processes wait while rank 0 ranks, or fills the image cache
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+OUTSIDE_INFERENCE = torch.inference_mode(False)  # gloo of torch 2.5 refuses inference tensors
 
 
 class Ranks(NamedTuple):
@@ -92,6 +93,7 @@ def own_rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+@OUTSIDE_INFERENCE
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of `tensor` over all processes, which all have it in the same shape."""
     if not dist.is_initialized():
@@ -113,6 +115,7 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
+@OUTSIDE_INFERENCE
 def gather_objects(value: Any) -> list[Any]:
     """Return the values of all processes in rank order."""
     if not dist.is_initialized():
@@ -221,12 +224,12 @@ class _WholeBatch(torch.autograd.Function):
         return grad[start : start + ctx.count] * num_processes()
 
 
+@OUTSIDE_INFERENCE
 def _all_rows(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows [n, ...] of all processes in rank order, on the device of `rows`."""
     own = rows.detach().to(_group_device(rows)).contiguous()
-    with torch.inference_mode(False):  # gloo of torch 2.5 writes in a thread, where an inference tensor is refused
-        everyone = torch.empty(num_processes() * len(own), *own.shape[1:], dtype=own.dtype, device=own.device)
-        dist.all_gather_into_tensor(everyone, own)
+    everyone = torch.empty(num_processes() * len(own), *own.shape[1:], dtype=own.dtype, device=own.device)
+    dist.all_gather_into_tensor(everyone, own)
     return everyone.to(rows.device)
 
 

@@ -11,6 +11,11 @@ from tests.faults.mistakes import refusal
 from utils.file_lock import locked
 
 
+@pytest.fixture(autouse=True)
+def no_children_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.file_lock.CHILDREN_GRACE_S", 0.1)
+
+
 @pytest.mark.fault("damaged results: two launches")
 def test_a_second_launch_on_the_same_seeds_is_refused_before_it_runs_anything(launch, runner, logs, capsys):
     assert launch(seeds=("0", "1")) == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.picking import picked_by
 from tools.launch.plan import Sweep, check_choice, check_resumable, plan_one
-from tools.launch.points import Point, spelt
+from tools.launch.points import Point, Span, spelt
 from tools.study.experiment import Experiment
 from tools.study.response import PointResult
 from utils.commands import is_installed
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+DIGITS = 4  # of a drawn value: more than any training can tell apart
 SEED = 776  # of the draws; with the number of a trial it makes them the same in a search that was killed
 CONFIG = "--config"  # the parameter that picks the recipe where there are several
 SPACE = "space"  # what a study knows of itself
@@ -100,7 +101,12 @@ class Search:
     def _planned(self, trial: "FrozenTrial") -> tuple[Experiment, Point]:
         """Return the experiment and the point of a trial; ConfigError where its folders hold another one."""
         config = trial.params.get(CONFIG, self._args.configs[0])
-        point = {key: _text(value) for key, value in trial.params.items() if key != CONFIG}
+        spans = {span.key: span for span in self._sweep.spans}
+        point = {
+            key: value if isinstance(value, str) else spelt(rounded(value, spans[key]))
+            for key, value in trial.params.items()
+            if key != CONFIG
+        }
         experiment, cfg = plan_one(self._args, config, self._sweep, point, trial.number)
         check_resumable(experiment, self._args.seeds)
         check_choice([(experiment, cfg)])
@@ -127,5 +133,6 @@ class Search:
         return json.dumps(space | configs | {"--seeds": self._args.seeds})
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else spelt(value)
+def rounded(value: float, span: Span) -> float:
+    """Return a drawn value with DIGITS significant digits, within its range; whole numbers stay as they are."""
+    return value if span.whole else min(max(float(f"{value:.{DIGITS}g}"), float(span.low)), float(span.high))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tools.launch.points import (
     Axis,
+    Span,
     count_points,
     name_words,
     points_of,
@@ -17,6 +18,7 @@ from tools.launch.points import (
     spelt,
     value_word,
 )
+from tools.launch.search import rounded
 from utils.errors import ConfigError
 
 LR, MARGIN, NAME = "SOLVER.BASE_LR", "SOLVER.MARGIN", "SOLVER.OPTIMIZER_NAME"
@@ -121,3 +123,20 @@ def test_a_range_that_cannot_be_is_one_clear_line(words, said):
     with pytest.raises(ConfigError, match="^--range") as caught:
         read_spans([words], [Axis(MARGIN, ("0.3",))])
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "low", "high", "expected"),
+    [
+        (0.003238025806737733, 1e-4, 1e-2, 0.003238),
+        (123456.7, 1.0, 1e6, 123500.0),
+        (0.00012345, 0.00012345, 1.0, 0.00012345),  # rounding leads out of the range
+        (0.99996, 0.1, 0.99996, 0.99996),
+    ],
+)
+def test_a_drawn_number_has_four_digits_and_stays_in_its_range(drawn, low, high, expected):
+    assert rounded(drawn, Span("SOLVER.BASE_LR", low, high, log=False, whole=False)) == expected
+
+
+def test_a_drawn_whole_number_keeps_its_digits():
+    assert rounded(123456, Span("SOLVER.MAX_EPOCHS", 1, 10**6, log=False, whole=True)) == 123456
