@@ -177,10 +177,14 @@ def keep(name: str, facts: Mapping[str, Any], variant: str = "") -> Path:
     """
     path = RESULTS / f"{name}{'-' + variant if variant else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"benchmark": name, "variant": variant, **_circumstances(), "facts": dict(facts)}
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    print(f"kept in {path}")
+    write_result(path, {"benchmark": name, "variant": variant, **_circumstances(), "facts": dict(facts)})
     return path
+
+
+def write_result(path: Path, kept: Mapping[str, Any]) -> None:
+    """Write what is kept of a benchmark and say where."""
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(f"kept in {path}", flush=True)
 
 
 def keep_size(name: str, facts: Mapping[str, Any], size: tuple[int, ...], sizes: Mapping[str, tuple[int, ...]]) -> None:

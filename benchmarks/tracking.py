@@ -74,7 +74,8 @@ def compare(appearance: Appearance, count: int, repeats: int) -> dict[str, float
     times = alternate(functions, repeats, threads=None)  # onnxruntime has a thread of its own
     single, together = (1e3 * statistics.median(seconds) / max(count, 1) for seconds in times.values())
     ours = 1e3 * statistics.median(times[f"{count} boxes, at once"])
-    return {"boxes": count, "ms a crop, one by one": single, "ms a crop, at once": together, "ms a frame": ours}
+    row = {"boxes": count, "ms a crop, one by one": single, "ms a crop, at once": together}
+    return row | {"times faster": single / together, "ms a frame": ours}
 
 
 def main(argv: list[str] | None = None) -> None:

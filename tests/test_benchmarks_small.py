@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import clip_reid, extraction, measure, mining, saving, startup, tables
+from benchmarks import clip_reid, extraction, measure, mining, saving, startup, tables, thrice
 from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads
 from model import ModelOutput
 from tests.model.clip_reids import assert_near, in_float64
@@ -20,7 +20,7 @@ from utils.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (measure, tables):
+    for module in (measure, tables, thrice):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     return tmp_path
 
@@ -186,6 +186,46 @@ def test_tables_show_results_between_their_markers(results):
     assert "| ratio | 1.5 x | at least 1 | 2 | pass |" in lines and "width 8" in lines
     assert "old" not in lines and "Not measured yet." in lines and lines[0] == "Title" and lines[-1] == "rest"
     assert tables.fill("\n".join(lines)) == "\n".join(lines)
+
+
+SPEED = """import json, sys
+from pathlib import Path
+results = Path(sys.argv[1])
+number = len((results / "count").read_text()) if (results / "count").exists() else 0
+(results / "count").write_text("x" * (number + 1))
+value = [3.0, 1.0, 2.0][number]
+bar = {"value": value, "title": "speed", "must": 1.5, "goal": 9, "unit": "x", "at_least": True, "verdict": "?"}
+rows = [{"way": "ours", "seconds": value, "times faster": value}]
+hardware = {"cpu": "c", "cores": "1 cores", "gpu": None, "load": None}
+kept = {"benchmark": "speed", "variant": "", "command": f"run {number}", "date": "d", "hardware": hardware}
+kept |= {"versions": {}, "facts": {"rows": rows, "bars": [bar]}}
+(results / f"{sys.argv[2]}.json").write_text(json.dumps(kept))
+"""
+
+
+def test_three_runs_are_kept_as_the_middle_one_with_all_they_found(results, tmp_path_factory, monkeypatch):
+    scripts = tmp_path_factory.mktemp("scripts")
+    (scripts / "speed.py").write_text(SPEED)
+    monkeypatch.setattr(thrice, "FOLDER", scripts)
+    thrice.main(["speed", str(results), "speed"])
+    kept = json.loads((results / "speed.json").read_text())
+    assert kept["command"] == "run 2" and [run["rows"][0]["seconds"] for run in kept["runs"]] == [3, 1, 2]
+    lines = tables.render(kept).splitlines()
+    assert "| ours | 2 | 2 (1 to 3) |" in lines  # seconds are of the middle run, ratios have their spread
+    assert "| speed | 2 (1 to 3) x | at least 1.5 | 9 | MISS |" in lines  # the worst run misses
+    assert "3 runs" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("raise SystemExit(3)", "speed.py ended with code 3"), ("pass", "speed.py kept no result with these arguments")],
+)
+def test_a_run_that_keeps_nothing_ends_the_three(tmp_path_factory, monkeypatch, code, message):
+    scripts = tmp_path_factory.mktemp("scripts")
+    (scripts / "speed.py").write_text(code)
+    monkeypatch.setattr(thrice, "FOLDER", scripts)
+    with pytest.raises(ConfigError, match=message):
+        thrice.main(["speed"])
 
 
 def test_section_without_an_end_is_refused():
