@@ -13,6 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from configs.modalities import GREY, TEXT, VIS
 from datasets.batch import Batch
 from datasets.loader import Loader
 from datasets.torch_datasets import NUM_EXAMPLES, damage_line
+from model.layers.packed import packed_linears
 from model.layers.sie import NEUTRAL_ROWS
 from processor.evaluation.embed import embed_batch, fuse_by_model, in_precision, make_embedding, precision_name
 from processor.trained import Trained, find_weight, load_trained
@@ -175,9 +177,10 @@ class FeatureExtractor:
         given = zip(("camids", "viewids"), (camids, viewids), SIDES, self._counts, strict=True)
         all_labels = {key: self._labels(values, side, count, len(images)) for key, values, side, count in given}
         labels = {key: ids for key, ids in all_labels.items() if ids is not None}
-        for rows, pixels in self._pixels(images, self.modality, skip_broken):
-            batch = self._batch(self.modality, pixels) | {key: ids[rows] for key, ids in labels.items()}
-            yield rows, self._finished(self._encode(batch)[:, None])
+        with self._packed():
+            for rows, pixels in self._pixels(images, self.modality, skip_broken):
+                batch = self._batch(self.modality, pixels) | {key: ids[rows] for key, ids in labels.items()}
+                yield rows, self._finished(self._encode(batch)[:, None])
 
     def embed_texts(self, texts: str | Sequence[str]) -> torch.Tensor:
         """Return the L2-normalised embeddings float32 [N, D], on the CPU, of one sentence or of a sequence of N.
@@ -240,8 +243,9 @@ class FeatureExtractor:
         """Yield (rows of `items`, what the model makes of them, [B, D]) before it fuses: images, or sentences."""
         size, length = self.cfg.TEST.IMS_PER_BATCH, self.cfg.INPUT.TEXT.LENGTH
         batches = token_batches(items, length, size) if modality == TEXT else self._pixels(items, modality)
-        for rows, values in batches:
-            yield rows, self._encode(self._batch(modality, values))
+        with self._packed():
+            for rows, values in batches:
+                yield rows, self._encode(self._batch(modality, values))
 
     def _pixels(
         self, images: Sequence[ImageLike], modality: str, skip_broken: bool = False
@@ -281,6 +285,10 @@ class FeatureExtractor:
         if self.cfg.MODEL.NAME == MULTIMODAL:
             return {"modalities": {modality: values}}
         return {"caption_ids": values} if modality == TEXT else {"images": values}
+
+    def _packed(self) -> AbstractContextManager[None]:
+        """Return the context in which batches are encoded: linear layers as TEST.LINEAR says."""
+        return packed_linears(self.model, self.device, self._how.amp, self._how.linear)
 
     def _encode(self, batch: Batch) -> torch.Tensor:
         """Return what the model makes of a batch, float32 [B, D], before it fuses."""

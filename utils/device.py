@@ -91,6 +91,16 @@ def bf16_unit() -> str:
     return next((name for name in BF16_UNITS if found.get(name)), "")
 
 
+def mkl_is_slow() -> bool:
+    """Return whether oneDNN multiplies float32 matrices on this CPU twice as fast as MKL, which torch takes for them.
+
+    On AMD's CPUs MKL multiplies no faster than by AVX2. Their AVX-512 units are twice as wide from Zen 5 on, with which
+    avx_vnni came; sse4a tells AMD's CPUs from others. False from a torch that cannot say.
+    """
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.backends.mkl.is_available() and all(found.get(name) for name in ("sse4a", "avx512_f", "avx_vnni"))
+
+
 def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
     """Return the autocast context of a run; a no-op when `amp` is None."""
     return torch.autocast(device.type, dtype=amp, enabled=amp is not None)

@@ -45,6 +45,12 @@ KEYS = {
         choices=("float32", "float16", "disk"),
         affects=("ranking",),
     ),
+    "TEST.LINEAR": Key(
+        "auto",
+        "linear layers in float32 on a CPU, equal to rounding; packed: by oneDNN; auto: where MKL is slow (AMD Zen 5)",
+        choices=("auto", "plain", "packed"),
+        affects=(),
+    ),
     "TEST.QE.K": Key(
         0,
         "nearest gallery images that join the query, 0 = off",

@@ -49,6 +49,7 @@ def _idle_keys(cfg: CfgNode) -> Iterator[str]:
         (("MODEL.LORA.ALPHA", "MODEL.LORA.TARGETS"), cfg.MODEL.LORA.RANK == 0, "MODEL.LORA.RANK 0 adds no adapter"),
         (("MODEL.ATTENTION",), cfg.MODEL.NAME != "transformer", "only the blocks of MODEL.NAME transformer read it"),
         (("MODEL.RESIDUAL",), cfg.SOLVER.AMP == cfg.TEST.AMP == "off", "SOLVER.AMP and TEST.AMP off are float32"),
+        (("TEST.LINEAR",), cfg.TEST.AMP in ("bf16", "fp16"), f"TEST.AMP {cfg.TEST.AMP} is not float32"),
         (("TEST.QE.ALPHA", "TEST.QE.TIMES"), cfg.TEST.QE.K == 0, "TEST.QE.K 0 expands no query"),
         (("TEST.TRACKLETS", "TEST.TRACKLET_FRAMES"), not _has_tracklets(cfg), "no data set here is of tracklets"),
         (("TEST.SPECTRAL.T",), cfg.TEST.SPECTRAL.K == 0, "TEST.SPECTRAL.K 0 blurs nothing"),

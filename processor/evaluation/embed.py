@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,9 @@ from datasets.batch import Batch
 from datasets.make_transforms import make_modality_transforms, make_transforms
 from datasets.test_set import TestSet
 from datasets.transforms import BatchTransform, brightness
+from model.layers import packed
 from model.layers.kernel import AUTO, choose_attention
+from model.layers.packed import packed_linears
 from processor.evaluation.cautions import image_sets, kind_of_rows
 from processor.evaluation.store import FLOAT32, room_for, rows_of
 from utils.device import announce_amp, autocast, resolve_amp
@@ -51,6 +53,7 @@ class Embedding(NamedTuple):
     store: str = FLOAT32  # one of STORES: how the embeddings of all rows are kept
     folder: str = ""  # of the file of store disk
     attention: str = AUTO  # of MODEL.ATTENTION
+    linear: str = packed.AUTO  # of TEST.LINEAR
 
 
 class Embedded(NamedTuple):
@@ -87,6 +90,7 @@ def make_embedding(cfg: CfgNode, device: torch.device, exact: bool = False) -> E
         store=cfg.TEST.FEATURES,
         folder=cfg.OUTPUT_DIR,
         attention=cfg.MODEL.ATTENTION,
+        linear=cfg.TEST.LINEAR,
     )
 
 
@@ -204,10 +208,8 @@ def embed(model: nn.Module, loaders: Sequence[DataLoader], how: Embedding) -> Em
     total = sum(len(loader.sampler) for loader in loaders)
     luma = torch.full((total,), torch.nan, device=device)
     feat, stop = None, 0
-    for loader in loaders:
-        for batch in over(loader, "embed"):
-            check()
-            prepared = how.prepare(batch)
+    with packed_linears(model, device, how.amp, how.linear):
+        for prepared in _prepared(loaders, how):
             part = embed_batch(model, prepared, how)
             start, stop = stop, stop + len(part)
             feat = room_for(part, total, how.store, how.folder) if feat is None else feat
@@ -261,6 +263,14 @@ def pool_images(embedded: Embedded, lengths: np.ndarray, pool: str) -> Embedded:
     feat = torch.segment_reduce(embedded.feat.float(), pool, lengths=counts.to(embedded.feat.device))
     luma = torch.segment_reduce(torch.from_numpy(embedded.luma), "mean", lengths=counts).numpy()
     return embedded._replace(feat=feat.to(embedded.feat.dtype), luma=luma)
+
+
+def _prepared(loaders: Sequence[DataLoader], how: Embedding) -> Iterator[Batch]:
+    """Yield the batches of all loaders as `how` prepares them."""
+    for loader in loaders:
+        for batch in over(loader, "embed"):
+            check()
+            yield how.prepare(batch)
 
 
 def _gather(values: torch.Tensor, loaders: Sequence[DataLoader]) -> torch.Tensor:

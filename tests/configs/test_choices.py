@@ -15,7 +15,7 @@ from losses.margin_softmax import MARGINS
 from model import transreid
 from model.backbones import resnet, tiny_cnn, vit_types
 from model.families.clip_fusion import FUSIONS
-from model.layers import kernel, map_pooling
+from model.layers import kernel, map_pooling, packed
 from model.layers.heads import HEADS
 from model.make_model import FAMILIES
 from model.outputs import ModelOutput
@@ -37,6 +37,7 @@ TABLES = [
     ("MODEL.NAME", LAYOUTS),
     ("LOSS.TRIPLET.BRANCHES", branches.VIEWS),
     ("MODEL.RESNET_STEM", resnet.STEMS),
+    ("TEST.LINEAR", (packed.AUTO, packed.PLAIN, packed.PACKED)),
     ("MODEL.ATTENTION", (kernel.AUTO, kernel.FUSED, kernel.WRITTEN_OUT)),
     ("MODEL.PRETRAIN_CHOICE", pretrained.CHOICES),
     ("MODEL.PCB.TRUNK", (*resnet.KINDS, tiny_cnn.KIND)),

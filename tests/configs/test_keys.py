@@ -24,7 +24,7 @@ FREE = (  # where things lie, how often something is written, how it is tested: 
     *(f"SOLVER.STAGE2.{name}" for name in ("CHECKPOINT_PERIOD", "EVAL_PERIOD", "LOG_PERIOD")),
 )
 NO_RESULT = tuple(  # keys of TEST without effect on it
-    f"TEST.{name}" for name in ("WEIGHT", "IMS_PER_BATCH", "REFERENCE", "REPORT", "BRANCHES")
+    f"TEST.{name}" for name in ("WEIGHT", "IMS_PER_BATCH", "REFERENCE", "REPORT", "BRANCHES", "LINEAR")
 )
 NO_EMBEDDING = tuple(  # of MODEL: where and how the weights were trained, which a checkpoint brings
     f"MODEL.{name}"

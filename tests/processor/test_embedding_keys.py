@@ -51,7 +51,7 @@ ON_VIT = {  # key -> another value than in VIT or the defaults
     **{"INPUT.SSL.JITTER_PROB": 0.1, "INPUT.SSL.GREY_PROB": 0.1, "TEST.IMS_PER_BATCH": 7, "TEST.NECK_FEAT": "after"},
     **{"TEST.FEAT_NORM": "no", "TEST.FLIP": True, "TEST.AMP": "bf16", "TEST.WEIGHT": "x.pth", "TEST.REPORT": False},
     **{"TEST.PART_WEIGHTS": (1.0, 0.5, 0.0), "TEST.BRANCHES": True},
-    **{"MODEL.ATTENTION": "written_out", "MODEL.PATCHES": "product"},
+    **{"MODEL.ATTENTION": "written_out", "MODEL.PATCHES": "product", "TEST.LINEAR": "packed"},
 }
 ON_VIT_IN_BF16 = {"MODEL.RESIDUAL": "amp"}
 ON_RESNET = {"MODEL.LAST_STRIDE": 2, "MODEL.RESNET_STEM": "transreid", "MODEL.NECK": "no"}
