@@ -25,7 +25,7 @@ TRAINED_ON = 48  # embeddings per list; FAISS asks for 39
 LEAST_TRAINED = 256  # the values of a byte: FAISS needs an embedding for each
 SAMPLED = 39 * LEAST_TRAINED  # embeddings at least where there are so many
 STEPS, POINTS = 10, 64  # of k-means for the codes: its steps, and embeddings for each of the 256 values of a byte
-PROBED = 1 / 16  # share of the lists that a search reads, at least LEAST_PROBED of them
+PROBED = 1 / 4  # share of the lists that a search reads, at least LEAST_PROBED of them
 LEAST_PROBED = 64
 SEED = 0
 
