@@ -92,9 +92,10 @@ def _test(cfg, weight: Path, folder: TestFolder, origin: dict, device) -> None:
 def _report(folder: TestFolder) -> None:
     """Write the page of one test; the result stands without it."""
     from tools.report import write_test_report
+    from tools.report.places import ANYWHERE
 
     try:
-        write_test_report(folder)
+        write_test_report(folder, ANYWHERE)
     except (OSError, ConfigError, RunError) as error:
         logger.warning("no whole report in '%s': %s", folder.path, error)
 

@@ -25,8 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Bar, keep_size, read_size
-from tools.lists import lists_file, make_lists
-from tools.shards import Shards, Writer, new_meta, next_number, write_meta
+from tools.search.lists import make_lists
+from tools.search.shards import Shards, new_meta, write_meta
+from tools.search.writer import Writer
 from utils.errors import run_command
 
 SIZES = {"small": (50_000, 768, 100), "million": (1_000_000, 768, 200)}
@@ -78,7 +79,7 @@ def build(folder: Path, centres: np.ndarray, count: int) -> tuple[Shards, float]
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
     index = writer.flush()
-    lists = make_lists(index, lists_file(folder, next_number(folder)))
+    lists = make_lists(index)
     index = write_meta(folder, index.meta | {"lists": lists, "whole": True})
     return index, seconds + time.perf_counter() - begun
 

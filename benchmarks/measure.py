@@ -72,13 +72,15 @@ def read_size(
 ) -> tuple[int, ...]:
     """Return the size that the command line names: a preset of `sizes`, or numbers, of which `meaning` says what."""
     parser = make_parser(prog, description)
-    parser.add_argument("--size", choices=sizes, default="small", help="preset (default: small)")
+    parser.add_argument("--size", choices=sizes, help="preset (default: small)")
     parser.add_argument("numbers", nargs="*", type=int, metavar="N", help=meaning)
     args = parser.parse_args(argv)
     count = len(sizes["small"])
     if args.numbers and (len(args.numbers) != count or min(args.numbers) < 1):
         raise ConfigError(f"got the numbers {args.numbers}; give {count}, each at least 1: {meaning}")
-    return tuple(args.numbers) or sizes[args.size]
+    if args.numbers and args.size:
+        raise ConfigError(f"got --size {args.size} and the numbers {args.numbers}; give one of the two")
+    return tuple(args.numbers) or sizes[args.size or "small"]
 
 
 def cores() -> str:

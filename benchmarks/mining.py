@@ -28,6 +28,7 @@ from utils.commands import whole_number
 from utils.errors import ConfigError, run_command
 
 SIZES = (64, 256, 512)
+REPEATS = 21
 WIDTH, PER_IDENTITY, CAMERAS = 768, 4, 6
 TEMPERATURE = 0.07
 BAR_SIZE = 64
@@ -159,7 +160,9 @@ def _row(name: str, size: int, kind: str, times: dict[str, list[float]]) -> dict
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("benchmarks/mining.py", __doc__)
     parser.add_argument("--sizes", type=whole_number, nargs="+", default=SIZES, metavar="N", help="batch sizes")
-    parser.add_argument("--repeats", type=whole_number, default=21, metavar="N", help="timed calls (default: 21)")
+    parser.add_argument(
+        "--repeats", type=whole_number, default=REPEATS, metavar="N", help=f"timed calls (default: {REPEATS})"
+    )
     args = parser.parse_args(argv)
     strange = [size for size in args.sizes if size % PER_IDENTITY or size < 2 * PER_IDENTITY]
     if strange:
@@ -172,7 +175,9 @@ def main(argv: list[str] | None = None) -> None:
         value = ours[0]["forward and backward, times the loop"]
         print(BAR.judge(value))
         facts["bars"] = [BAR.facts(value)]
-    keep("mining", facts, "" if tuple(args.sizes) == SIZES else "N" + "-".join(map(str, args.sizes)))
+    sizes = [] if tuple(args.sizes) == SIZES else ["N" + "-".join(map(str, args.sizes))]
+    repeats = [] if args.repeats == REPEATS else [f"repeats{args.repeats}"]
+    keep("mining", facts, "-".join(sizes + repeats))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     value = rows[-1]["times nothing saved"]
     print(BAR.judge(value))
-    if (args.config, args.epochs) == (RECIPE, EPOCHS):
+    if (args.config, args.epochs, args.repeats) == (RECIPE, EPOCHS, REPEATS):
         keep("saving", {"clock": "wall-clock seconds", "state MiB": size, "rows": rows, "bars": [BAR.facts(value)]})
 
 

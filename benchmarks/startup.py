@@ -18,6 +18,7 @@ from utils.errors import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "import torch"
+REPEATS = 5
 BAR = Bar("slowest --help", 1, 0.5, "s")
 TOOLS = ("tools",)  # packages whose modules may be commands
 ENTRY = "sys.exit(run_command("  # how every command ends
@@ -43,7 +44,9 @@ def run_python(arguments: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("benchmarks/startup.py", __doc__)
-    parser.add_argument("--repeats", type=whole_number, default=5, metavar="N", help="runs of each (default: 5)")
+    parser.add_argument(
+        "--repeats", type=whole_number, default=REPEATS, metavar="N", help=f"of each (default: {REPEATS})"
+    )
     args = parser.parse_args(argv)
     functions = {BASELINE: partial(run_python, ["-c", BASELINE])}
     functions |= {name: partial(run_python, [*call, "--help"]) for name, call in find_commands().items()}
@@ -54,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     ]
     slowest = max(row["seconds"] for row in rows if row["command"] != BASELINE)
     print(BAR.judge(slowest))
-    keep("startup", {"rows": rows, "bars": [BAR.facts(slowest)]})
+    facts = {"rows": rows, "bars": [BAR.facts(slowest)]}
+    keep("startup", facts, "" if args.repeats == REPEATS else f"repeats{args.repeats}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from utils.errors import ConfigError, run_command
 
 FOLDER = Path(__file__).resolve().parent
 RUNS = 3
+NO_BENCHMARKS = ("measure", "tables", "thrice")
 
 
 def run_once(script: Path, arguments: list[str]) -> Path:
@@ -49,7 +50,7 @@ def join(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("benchmarks/thrice.py", __doc__)
-    names = [path.stem for path in sorted(FOLDER.glob("*.py"))]
+    names = [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem not in NO_BENCHMARKS]
     parser.add_argument("benchmark", choices=names, metavar="NAME", help="of a script of this folder, without .py")
     args, rest = parser.parse_known_args(argv)
     runs = []

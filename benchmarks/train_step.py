@@ -50,6 +50,8 @@ H200_BARS = {
 }
 DATA_SHARE = Bar("share of the step that waits for data", 0.01, 0.01, "")
 CHECKED_BATCH = 8
+REPEATS = 7
+PER_IDENTITY = 4  # images, in a batch
 CPU_BATCHES, GPU_BATCHES = (8,), (64, 128)
 FILE_IDS, FILE_COPIES = 575, 8  # identities of the generated files, links to each: 36,800 images, as many as VeRi's
 
@@ -61,12 +63,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", choices=(*RECIPES, *systems.SYSTEMS), default="veri")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--batch", type=whole_number, nargs="+", metavar="B", help="batch sizes, multiples of 4")
-    parser.add_argument("--repeats", type=whole_number, default=7, metavar="N", help="timed calls of each (default: 7)")
+    parser.add_argument(
+        "--repeats", type=whole_number, default=REPEATS, metavar="N", help=f"timed calls (default: {REPEATS})"
+    )
     parser.add_argument("--steps", type=whole_number, metavar="N", help="steps in a timed call (CPU 1, GPU 20)")
     parser.add_argument("--levers", action="store_true", help="each lever in turn and what it brings, also on a CPU")
     parser.add_argument("--compile", action="store_true", help="the compiled steps too, also on a CPU")
     parser.add_argument("--profile", action="store_true", help="where the time of our step goes")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    strange = [size for size in args.batch or () if size % PER_IDENTITY]
+    if strange:
+        raise ConfigError(f"--batch got {strange[0]}, give multiples of {PER_IDENTITY}")
+    return args
 
 
 def measure_batch(bench: Bench, profiled: bool) -> dict:
@@ -171,13 +179,16 @@ def judge(bench: Bench, rows: list[dict]) -> list[tuple[Bar, float]]:
     return bars + [(DATA_SHARE, row["data share"]) for row in fed]
 
 
-def place_of(bench: Bench, levers: bool) -> tuple[str, str]:
-    """Return the benchmark and the variant under which figures are kept; each system is a benchmark of its own."""
+def place_of(bench: Bench, levers: bool, standard: bool = True) -> tuple[str, str]:
+    """Return the benchmark and the variant under which figures are kept; each system is a benchmark of its own.
+
+    `standard` is a run whose figures compare with those that the README shows.
+    """
     cpu = bench.device.type == "cpu"
     name, default = (
         ("train_step", bench.recipe == "veri") if bench.recipe in RECIPES else (f"step_{bench.recipe}", True)
     )
-    official = cpu and default and (bench.size, bench.batch_size) == ("small", *CPU_BATCHES) and not levers
+    official = cpu and default and (bench.size, bench.batch_size) == ("small", *CPU_BATCHES) and not levers and standard
     place = (*([bench.recipe] if name == "train_step" else []), bench.size, bench.device.type, f"b{bench.batch_size}")
     return name, "" if official else "-".join([*place, *(["levers"] if cpu and levers else [])])
 
@@ -207,7 +218,8 @@ def main(argv: list[str] | None = None) -> None:
         bench = Bench(args.recipe, size, device, batch_size, steps, args.repeats, args.levers or not cpu, compiles)
         print(f"{file_of(args.recipe)}, {size}, batch {batch_size}, {device}")
         facts = (measure_batch if args.recipe in RECIPES else measure_system)(bench, args.profile)
-        name, variant = place_of(bench, args.levers)
+        standard = (args.repeats, args.steps, args.compile, args.profile) == (REPEATS, None, False, False)
+        name, variant = place_of(bench, args.levers, standard)
         keep(name, facts, variant)
         torch.compiler.reset()  # compiled graphs keep their models
 

@@ -1,6 +1,6 @@
 """In which keys two sets of settings differ, and which of them may change when a run continues."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
@@ -39,10 +39,18 @@ def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]
     return [change for change in changes if change.old != change.new]
 
 
-def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def shapes_training(key: str) -> bool:
+    """Return whether another value of a key makes another training."""
+    return affects(key, "training")
+
+
+def find_differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], counts: Callable[[str], bool] = shapes_training
+) -> list[str]:
     """Return `KEY old -> new` for each setting that makes `now` another training than the recorded `saved`.
 
-    Both are nested sections. A key that `saved` lacks is younger than that run and counts with its default.
+    Both are nested sections. A key that `saved` lacks is younger than that run and counts with its default. `counts`
+    says which keys are compared.
     """
     new_values = flatten(now)
     name = new_values["MODEL.NAME"]
@@ -51,7 +59,7 @@ def find_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     last_epoch_key = solver_key(CfgNode(now), "MAX_EPOCHS")  # may grow: the run goes on
     differing = []
     for key, old, new in find_changes(old_values, new_values):
-        if not affects(key, "training"):
+        if not counts(key):
             continue
         choices = (old_values.get(CHOICE_KEY), new_values[CHOICE_KEY])
         if key == PATH_KEY and not all(choice in PATH_COUNTS_FOR for choice in choices):

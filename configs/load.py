@@ -7,6 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from configs.guess import did_you_mean
 from configs.keys import KEYS, get_cfg_defaults
 from configs.keys.clip_reid import NAMES as CLIP_REID
 from configs.own_values import fill_in
@@ -158,13 +159,6 @@ def _read_opts(opts: Sequence[Any]) -> list[Setting]:
         hint = f"; write '{joined.replace('=', ' ', 1)}', without '='" if joined else ""
         raise ConfigError(f"{COMMAND_LINE}: expected KEY VALUE pairs, got {len(opts)} words: {' '.join(words)}{hint}")
     return [Setting(str(key), value, COMMAND_LINE) for key, value in zip(opts[::2], opts[1::2], strict=True)]
-
-
-def did_you_mean(word: str) -> str:
-    """Return, with a semicolon, which key an unknown one may mean, or where all of them stand."""
-    near = [name for name in KEYS if name.lower() == word.lower()]
-    near += difflib.get_close_matches(word, KEYS, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; docs/config.md lists all keys"
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,12 +1,14 @@
 """The configuration of a published model: nothing in it names a file, or a device, of one machine."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from yacs.config import CfgNode
 
-from configs.keys import get_cfg_defaults
+from configs.compare import Change, find_changes, flatten
+from configs.keys import affects, get_cfg_defaults
 from configs.values import set_value, value_of
 
 CLIP_FILE = "clip.json"  # in the folder of the model, the description of the CLIP that it is made of
@@ -63,6 +65,17 @@ def places_in(cfg: CfgNode) -> dict[str, Any]:
     """Return the values, by key, that name a place or device in a configuration: none in a published one."""
     public = without_places(cfg)
     return {key: value_of(cfg, key) for key in PATH_KEYS if _plain(cfg, key) != _plain(public, key)}
+
+
+def embedding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return the keys of two configurations on which an embedding depends and that differ, but those of places.
+
+    What a configuration of another version lacks is left out; so is the tag of first weights, which a checkpoint has.
+    """
+    before, after = flatten(old), flatten(new)
+    kept = [key for key in before.keys() & after.keys() if affects(key, "embedding")]
+    kept = [key for key in kept if key not in (*PATH_KEYS, TAG_KEY)]
+    return find_changes({key: before[key] for key in kept}, {key: after[key] for key in kept})
 
 
 def file_name(path: str) -> str:

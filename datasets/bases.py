@@ -61,6 +61,7 @@ class ReIDDataset:
     searches_itself: bool = False  # queries stand in the gallery, too, and are embedded once; `junk` takes them out
     trains_on_gallery: bool = False  # by its protocol: new images of known identities are searched for
     has_cameras: bool = True
+    tests_new_ids: bool = False  # by its protocol no identity of the query is trained on; train and test number alike
     num_cameras: int = 0  # of the whole data set, as published; 0 = not known
     no_train: str = ""  # why `train` is empty; '' = it is not. Such a data set serves tests alone
     more: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # what else is known: by name {path: number}
@@ -153,6 +154,25 @@ def published_findings(dataset: ReIDDataset) -> list[str]:
                 f"{len(other):,} identities have another number, e.g. {_examples(other)}; {way_out}"
             )
     return [*findings, *dataset.findings]
+
+
+def split_findings(dataset: ReIDDataset) -> list[str]:
+    """Return a line for each split in which images stand twice, and one where identities are trained and tested on."""
+    findings = []
+    for split in SPLITS:
+        twice = [sample.path for sample, count in Counter(getattr(dataset, split)).items() if count > 1]
+        if twice:
+            findings.append(
+                f"{dataset.name} {split}: {len(twice):,} images stand there twice, e.g. '{twice[0]}'; correct its list"
+            )
+    tested = {sample.pid for sample in dataset.query}
+    shared = {sample.pid for sample in dataset.train} & tested if dataset.tests_new_ids else set()
+    if shared:
+        findings.append(
+            f"{dataset.name}: {len(shared):,} of the {len(tested):,} identities of the query are trained on, e.g. "
+            f"{_examples(shared)}, so the scores say little about new ones; correct the split"
+        )
+    return findings
 
 
 def valid_queries(query: Sequence[Sample], gallery: Sequence[Sample]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from configs.modalities import IMAGES, TEXT, VIS
 from datasets.archives.annotation import is_text, kind_of, read_json
 from datasets.archives.common import missing_files, quoted
-from datasets.archives.find import LEFT_BY_MACOS, does_not_exist, find_folder, has_entries, is_image_name, names_in
+from datasets.archives.find import does_not_exist, find_folder, folders_in, has_entries, is_image_name, names_in
 from datasets.labels import MAX_PID, whole_number
 from datasets.multimodal import IDS, MultiModalDataset, Record
 from datasets.orbench_queries import Persons, Searched, place_of, read_queries
@@ -104,10 +104,8 @@ def images_of_persons(folder: Path) -> dict[int, tuple[str, ...]]:
     if not folder.is_dir():
         return {}
     found: dict[int, tuple[str, ...]] = {}
-    for name in names_in(folder):
+    for name in folders_in(folder):
         place = os.path.join(folder, name)
-        if name.startswith(".") or name in LEFT_BY_MACOS or not os.path.isdir(place):
-            continue
         person = whole_number(name, MAX_PID, f"'{folder}': the person folder")
         if person in found:
             raise DataError(f"'{folder}' has two folders of person {person}; join them in '{person:04d}'")

@@ -24,7 +24,15 @@ from datasets.archives.vehicleid import load_vehicleid
 from datasets.archives.veri import load_veri
 from datasets.archives.veri_wild import load_veri_wild
 from datasets.archives.wildlife import load_wildlife
-from datasets.bases import ReIDDataset, Sample, fingerprint, match_findings, published_findings, statistics_table
+from datasets.bases import (
+    ReIDDataset,
+    Sample,
+    fingerprint,
+    match_findings,
+    published_findings,
+    split_findings,
+    statistics_table,
+)
 from datasets.held_out import HeldOut, hold_out
 from datasets.join import camera_ranges, join_training_sets, known_of_all, relabelled
 from datasets.labels import check_side_rows
@@ -183,7 +191,7 @@ def hold_out_ids(cfg: CfgNode, datasets: Sequence[ReIDDataset], joined: Sequence
 def _log_findings(datasets: Sequence[ReIDDataset], test: ReIDDataset) -> None:
     shown = [*datasets, *([] if any(test is dataset for dataset in datasets) else [test])]
     log_data_sets(shown, statistics_table, published_findings)
-    for finding in match_findings(test):
+    for finding in (*(line for dataset in shown for line in split_findings(dataset)), *match_findings(test)):
         logger.warning("%s", finding)
 
 

@@ -1,4 +1,4 @@
-"""What mkdocs does beside building docs/: it takes in linked files from outside; headings get the anchors of GitHub.
+"""What mkdocs does beside building docs/: it takes in linked files from outside; headings and code are as on GitHub.
 
 The pages are read on GitHub too, so they link to each other as the repository lies: `../README.md`, `docs/data.md`. On
 the site a file of docs/ keeps its place and any other one lies below project/.
@@ -19,6 +19,8 @@ START = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "README.md", "README.
 LINK = re.compile(r"\]\(([^)\s#]+)((?:#[^)\s]*)?)\)")
 CONTENTS = re.compile(r"^(?:- \[[^\]\n]+\]\(#[^)\n]+\)\n)+\n", re.MULTILINE)  # the site has its own beside each page
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"(?<!<span></span>)<code>(.*?)</code>", re.DOTALL)  # that of a block follows an empty span
+FLAG = re.compile(r"--\w[\w-]*")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -45,6 +47,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Write the links of a page as its place on the site wants them, and leave out its list of sections."""
     return rewritten(CONTENTS.sub("", markdown, count=1), repository_of(page.file.src_uri))
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Show code in a sentence or a table as GitHub does: `\\|` of a cell is a bar, and no line ends within a flag."""
+    return INLINE_CODE.sub(lambda match: f"<code>{shown(match[1])}</code>", html)
+
+
+def shown(code: str) -> str:
+    """Return the HTML of inline code with the bars of tables taken back and each flag in one piece."""
+    return FLAG.sub(r'<span class="flag">\g<0></span>', code.replace("\\|", "|"))
 
 
 def site_of(path: str) -> str:

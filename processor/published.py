@@ -14,7 +14,7 @@ from configs.values import set_value, value_of
 from utils.checkpoint import read_provenance
 from utils.errors import DataError
 from utils.file_kinds import is_safetensors
-from utils.published_folder import PublishedFolder, check_whole
+from utils.published_folder import COPY_AGAIN, PublishedFolder, check_whole
 
 
 def is_published(weight: Path) -> bool:
@@ -30,10 +30,14 @@ def check_published(weight: Path, provenance: dict[str, Any] | None) -> None:
 
     `provenance` is that of `read_run`. Raises ConfigError for a configuration with problems, as `load_cfg`.
     """
-    check_whole(PublishedFolder(weight.parent))
+    folder = PublishedFolder(weight.parent)
+    files = check_whole(folder)
     if provenance is None or not is_safetensors(weight):
         raise DataError(f"'{weight}' is no weight file of a published model: it tells nothing of its training")
-    named = places_in(restore_cfg(provenance["config"], f"the configuration in '{weight}'"))
+    cfg = restore_cfg(provenance["config"], f"the configuration in '{weight}'")
+    if value_of(cfg, BACKBONE_KEY) == CLIP_FILE and folder.clip.name not in files:
+        raise DataError(f"'{folder.path}' is no whole published model: it has no {folder.clip.name}; {COPY_AGAIN}")
+    named = places_in(cfg)
     if named:
         told = ", ".join(f"{key} {value!r}" for key, value in named.items())
         raise DataError(f"'{weight}': its configuration names a place or a device, which no published one does: {told}")

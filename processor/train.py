@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -108,15 +109,11 @@ def _identify(cfg: CfgNode, state: dict[str, Any] | None) -> str:
 
 def _train(run: Run, is_first: bool) -> dict[str, Any]:
     """Train the run's stage to its last epoch and return the progress."""
-    try:
+    with run.background, closing(run.recorder) if run.recorder else nullcontext():
         if is_first and run.progress["epoch"] == 0 and run.cfg.TEST.REFERENCE:
             evaluate_references(run)
         _train_stage(run)
         _send_epochs(run, final=True)
-    finally:
-        if run.recorder:
-            run.recorder.close()
-        run.background.close()
     return run.progress
 
 
@@ -211,6 +208,7 @@ def _train_one(run: Run, trained: nn.Module, epoch: int) -> int:
     dark_shares: list[float] = []
 
     def on_log(step: int, means: dict[str, float]) -> None:
+        run.background.check()  # a disk that refuses the state shows before the epoch ends
         dark_shares.append(means.get("dark", 0.5))
         _log_step(run, phase, step, means)
 

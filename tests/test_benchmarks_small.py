@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import clip_reid, extraction, measure, mining, saving, startup, tables, thrice
-from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads
+from benchmarks.measure import Bar, alternate, keep, keep_size, limited_threads, read_size
 from model import ModelOutput
 from tests.model.clip_reids import assert_near, in_float64
 from tests.reference import slow_clip_reid
@@ -28,7 +28,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_mining_compares_equal_losses_and_prints_every_ratio(results, capsys):
     mining.main(["--sizes", "16", "--repeats", "1"])
     assert "equal: values and gradients" in capsys.readouterr().out
-    rows = json.loads((results / "mining-N16.json").read_text())["facts"]["rows"]
+    rows = json.loads((results / "mining-N16-repeats1.json").read_text())["facts"]["rows"]
     assert [(row["loss"], row["way"]) for row in rows] == [
         *(("triplet", "loop"), ("triplet", "boolean gather"), ("triplet", "ours")),
         *(("tripletx", "loop"), ("tripletx", "ours"), ("supcon", "loop"), ("supcon", "ours")),
@@ -104,7 +104,7 @@ def test_sizes_without_whole_identities_are_refused(size):
 def test_startup_times_every_command(results, monkeypatch, capsys):
     monkeypatch.setattr(startup, "run_python", lambda arguments: None)
     startup.main(["--repeats", "1"])
-    rows = json.loads((results / "startup.json").read_text())["facts"]["rows"]
+    rows = json.loads((results / "startup-repeats1.json").read_text())["facts"]["rows"]
     names = {row["command"] for row in rows}
     assert names >= {
         "import torch",
@@ -253,6 +253,13 @@ def test_only_presets_are_kept_and_the_small_one_is_the_default(results):
     for size in ((1, 2), (3, 4), (5, 6)):
         keep_size("speed", {}, size, sizes)
     assert {path.name for path in results.iterdir()} == {"speed.json", "speed-veri.json"}
+
+
+def test_a_size_and_numbers_are_one_too_many():
+    assert read_size(["3", "4"], "x.py", "", {"small": (1, 2)}, "a, b") == (3, 4)
+    assert read_size([], "x.py", "", {"small": (1, 2)}, "a, b") == (1, 2)
+    with pytest.raises(ConfigError, match=r"--size small and the numbers \[3, 4\]; give one"):
+        read_size(["--size", "small", "3", "4"], "x.py", "", {"small": (1, 2)}, "a, b")
 
 
 def test_arguments_are_written_out(capsys):

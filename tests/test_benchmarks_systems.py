@@ -127,6 +127,7 @@ def test_figures_of_the_default_size_of_each_system_stand_on_the_page():
     for name in systems.SYSTEMS:
         bench = Bench(name, "small", CPU, 8, 1, 1, False, False)
         assert train_step.place_of(bench, levers=False) == (f"step_{name}", "")
+        assert train_step.place_of(bench, levers=False, standard=False)[1]  # the kept figures stay
         assert f"<!-- results: step_{name} -->" in page
 
 

@@ -164,8 +164,8 @@ def test_gpu_staircase_adds_one_lever_after_the_other(monkeypatch):
 
 
 def test_batch_that_does_not_divide_into_identities_is_refused():
-    with pytest.raises(ConfigError):
-        train_step.main(["--size", "tiny", "--device", "cpu", "--batch", "9"])
+    with pytest.raises(ConfigError, match="--batch got 9, give multiples of 4"):
+        train_step.parse(["--batch", "8", "9"])
 
 
 def test_products_of_the_layers_are_counted_by_hand():

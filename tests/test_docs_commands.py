@@ -109,6 +109,7 @@ def workplace(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     draw_small_sets(monkeypatch)
+    runner.held_out = {10: 0.5}  # of the sweep that a page shows, at its last epoch
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "logs").mkdir()
     for name in ("synthetic_baseline", "table_baseline", "clip_reid_person_vit_clipreid"):

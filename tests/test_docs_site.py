@@ -74,6 +74,14 @@ def test_headings_have_the_anchors_of_github(page, site, pages):
     assert {anchor_of(text) for _, text in headings_of(page)} <= built.ids
 
 
+def test_code_in_sentences_and_tables_looks_as_on_github(pages):
+    texts = [re.sub(r"<pre>.*?</pre>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL) for path in pages]
+    codes = [code for text in texts for code in re.findall(r"<code>(.*?)</code>", text, re.DOTALL)]
+    assert [code for code in codes if "\\|" in code] == []
+    assert sum("worst|best|pid|random" in code for code in codes) == 1
+    assert [code for code in codes if re.search(r"(?<![>-])--\w", code)] == []  # a line may end after the dashes
+
+
 def test_every_page_has_its_place_in_the_navigation():
     text = re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     nav = yaml.safe_load(text)["nav"]

@@ -26,7 +26,7 @@ def search(
     elif not is_installed("optuna"):
         pytest.skip("optuna is not installed: pip install -r requirements-search.txt")
     runner.held_out = {3: 0.2}
-    runner.held_out_gains = {f"veri776_mine_trial{n:03d}": gain for n, gain in enumerate((0.01, 0.03, 0.02))}
+    runner.held_out_gains = {f"veri776_mine_point{n:03d}": gain for n, gain in enumerate((0.01, 0.03, 0.02), start=1)}
     return lambda count, *words, seeds=("0",): launch("--search", str(count), *SPACE, *HELD_OUT, *words, seeds=seeds)
 
 
@@ -40,12 +40,12 @@ def trained(runner: FakeRunner) -> list[tuple[str, str, str]]:
 
 def test_points_lie_within_the_ranges_and_the_best_on_held_out_identities_is_tested(search, runner, logs, capsys):
     assert search(4, seeds=("0", "1")) == 0
-    assert runner.trained() == [f"veri776_mine_trial{n:03d}_seed{seed}_run" for n in range(4) for seed in (0, 1)]
+    assert runner.trained() == [f"veri776_mine_point{n:03d}_seed{seed}_run" for n in range(1, 5) for seed in (0, 1)]
     points = points_of(logs)
     assert all(1e-5 <= float(point[LR]) <= 1e-2 for point in points) and len({point[LR] for point in points}) == 4
     assert {point[EPOCHS] for point in points} <= {*"012345"} and {point[NAME] for point in points} <= {"SGD", "AdamW"}
     assert [script for script, _ in runner.commands].count("test.py") == 2
-    assert json.loads((logs / f"{FILES}.json").read_text())["chosen"] == "veri776_mine_trial001"
+    assert json.loads((logs / f"{FILES}.json").read_text())["chosen"] == "veri776_mine_point002"
     assert "point 4 of 4" in capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_a_search_that_was_stopped_tries_the_points_of_the_unbroken_one(search, 
     assert search(4, "--output-root", str(tmp_path / "unbroken")) == 0
     unbroken = points_of(tmp_path / "unbroken")
     runner.commands.clear()
-    runner.train_code, runner.fails_in = 130, f"trial{stops_in:03d}_seed"
+    runner.train_code, runner.fails_in = 130, f"point{stops_in + 1:03d}_seed"
     assert search(4) == 130
     runner.train_code = 0
     assert search(4) == 0
@@ -73,16 +73,16 @@ def test_the_same_command_again_runs_nothing_and_a_larger_number_adds_points(sea
 
 
 def test_a_point_that_fails_counts_as_tried(search, runner, logs):
-    runner.train_code, runner.fails_in = 1, "trial001_seed"
+    runner.train_code, runner.fails_in = 1, "point002_seed"
     assert search(3) == 1
     assert len(trained(runner)) == 3
-    assert json.loads((logs / f"{FILES}.json").read_text())["chosen"] == "veri776_mine_trial002"
+    assert json.loads((logs / f"{FILES}.json").read_text())["chosen"] == "veri776_mine_point003"
 
 
 def test_a_mistake_of_the_users_ends_the_search_and_leaves_its_point_open(search, runner, logs):
-    runner.train_code, runner.fails_in, runner.says = 2, "trial001_seed", "error: no data"
+    runner.train_code, runner.fails_in, runner.says = 2, "point002_seed", "error: no data"
     assert search(3) == 2
-    assert len(trained(runner)) == 2
+    assert len(trained(runner)) == 2 and "test.py" not in [script for script, _ in runner.commands]
     runner.train_code = 0
     runner.commands.clear()
     assert search(3) == 0 and len(trained(runner)) == 2
@@ -103,6 +103,16 @@ def test_other_seeds_of_the_same_keys_are_another_search(search, launch, capsys)
     assert search(1, seeds=("0", "1")) == 2
     error = capsys.readouterr().err
     assert "holds a search of another space" in error and "--tag" in error and error.count("\n") == 1
+
+
+def test_no_point_is_trained_twice(search, launch, runner, logs, capsys):
+    few = ("--grid", NAME, "SGD", "AdamW", "--range", EPOCHS, "0", "2", *HELD_OUT)
+    for count in (4, 6):
+        launch("--search", str(count), *few)
+        points = points_of(logs, "veri776_mine_search_OPTIMIZER_NAME_WARMUP_EPOCHS")
+        out = capsys.readouterr().out
+        assert len(points) == count or f"draws: the search ends with {len(points)} points" in out
+        assert len({tuple(point.values()) for point in points}) == len(points) == len(runner.trained())
 
 
 def test_several_recipes_are_a_choice_of_the_search(search, launch, runner, tmp_path, logs):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,8 +93,10 @@ def test_a_point_that_fails_is_left_out_of_the_choice_and_tried_again(sweep, run
 
 def test_without_a_whole_point_nothing_is_chosen_and_nothing_tested(sweep, runner, logs, capsys):
     runner.held_out = {}
-    assert sweep() == 0
-    assert content_of(logs)["chosen"] is None and "no point is whole" in capsys.readouterr().out
+    assert sweep() == 1
+    out = capsys.readouterr().out
+    assert content_of(logs)["chosen"] is None and "no point is whole" in out
+    assert "BASE_LR 0.01, MARGIN 0.5: seed 0, 1 without a figure on held-out identities" in out
     assert "test.py" not in [script for script, _ in runner.commands]
 
 
@@ -167,8 +170,12 @@ def test_an_interval_is_that_of_the_mean_over_the_seeds_on_held_out_identities(s
         (("--grid", LR, "1", "2", *HELD_OUT, LR, "3"), "SOLVER.BASE_LR 3 contradicts the sweep over SOLVER.BASE_LR"),
         (("--grid", "SOLVER.MAX_EPOCHS", "1", "2", "--epochs", "3", *HELD_OUT), "--epochs 3 contradicts the sweep"),
         (("--grid", "LOSS.SUPCON.T", "1", "2", "--supcon", "--T", "3", *HELD_OUT), "--T 3.0 contradicts the sweep"),
-        (("--grid", "DATASETS.VAL_IDS", "0.1", "0.2"), "DATASETS.VAL_IDS 0.1 / 0.2; sweep them apart"),
-        (("--grid", "TEST.AP", "standard", "trapezoid", *HELD_OUT), "TEST.AP"),
+        (("--grid", "DATASETS.VAL_IDS", "0.1", "0.2"), "DATASETS.VAL_IDS says on what points are compared"),
+        (("--grid", "TEST.AP", "standard", "trapezoid", *HELD_OUT), "TEST.AP says on what points are compared"),
+        (("--search", "2", "--range", "DATASETS.VAL_IDS", "0.1", "0.2"), "DATASETS.VAL_IDS says on what points are"),
+        (("--search", "2", "--grid", "TEST.AP", "standard", "trapezoid", *HELD_OUT), "TEST.AP says on what points"),
+        (("--search", "5", "--range", "SOLVER.WARMUP_EPOCHS", "0", "3", *HELD_OUT), "only 4 points; --grid"),
+        (("--grid", LR, *map(str, range(1, 1002)), "--yes", *HELD_OUT), "1,001 points, at most 1,000"),
         (("--grid", LR, *map(str, range(1, 52)), *HELD_OUT), "51 runs (51 points x 1 seeds), more than 50; add --yes"),
         (("--grid", "SOLVER.SEED", "1", "2", *HELD_OUT), "SOLVER.SEED is set by the launcher itself, so it cannot be"),
         (("--range", LR, "1", "2", *HELD_OUT), "give --search N"),
@@ -195,6 +202,55 @@ def test_more_runs_than_a_sweep_starts_by_itself_start_with_yes(launch, runner, 
     runner.held_out = {3: 0.2}
     assert launch("--grid", LR, "1", "2", "3", *HELD_OUT) == 2 and runner.trained() == []
     assert launch("--grid", LR, "1", "2", "3", "--yes", *HELD_OUT) == 0 and len(runner.trained()) == 3
+
+
+def test_recipes_of_other_images_are_refused(launch, runner, tmp_path, capsys):
+    configs = [write_config(tmp_path, "a"), write_config(tmp_path, "b", "TEST: {AP: trapezoid}\n")]
+    assert launch("--grid", LR, "1", "2", *HELD_OUT, configs=configs) == 2 and not runner.commands
+    assert "cannot be chosen among on the same held-out identities: TEST.AP standard / trapezoid" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (("SOLVER.GAMMA", "0.5"), "was trained with other settings: SOLVER.GAMMA 0.1 -> 0.5"),
+        (("TEST.NECK_FEAT", "before"), "was evaluated with other settings: TEST.NECK_FEAT after -> before"),
+        (("TEST.FLIP", "True"), "was evaluated with other settings: TEST.FLIP False -> True"),
+        (("DATASETS.ROOT_DIR", "elsewhere", "DATASETS.TESTS", "['veri', 'market1501']"), ""),
+        (("--epochs", "4"), ""),  # all points go on
+    ],
+)
+def test_points_that_are_done_are_compared_with_new_ones_of_the_same_settings_alone(
+    launch, runner, capsys, words, said
+):
+    runner.held_out = {3: 0.2, 4: 0.2}
+    assert launch("--grid", LR, "1", *HELD_OUT) == 0
+    assert launch("--grid", LR, "1", "2", *HELD_OUT, *words) == (2 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+def test_points_that_saw_other_held_out_images_are_not_compared(launch, runner, logs):
+    runner.held_out = {3: 0.2}
+    runner.held_out_gains = {"veri776_mine_BASE_LR2p0": 0.1}
+    launch("--grid", LR, "1", "2", *HELD_OUT)
+    table = logs / "veri776_mine_BASE_LR2p0_seed0_run" / "held_out_3.npz"
+    content = dict(np.load(table))
+    for path, chosen in ((np.char.add("/moved", content["path"]), "2p0"), (content["path"][::-1], "1p0")):
+        np.savez(table, **(content | {"path": path}))
+        assert launch("--grid", LR, "1", "2", *HELD_OUT) == 0
+        assert content_of(logs, "veri776_mine_grid_BASE_LR")["chosen"] == f"veri776_mine_BASE_LR{chosen}"
+
+
+def test_a_key_that_changes_nothing_and_points_alike_are_said(launch, runner, capsys):
+    runner.held_out = {3: 0.2}
+    runner.held_out_gains = {f"veri776_mine_BASE_LR2p0_GAMMA{value}": 0.1 for value in ("0p1", "0p2")}
+    launch("--grid", LR, "1", "2", "--grid", "SOLVER.GAMMA", "0.1", "0.2", *HELD_OUT)
+    out = capsys.readouterr().out
+    assert "SOLVER.GAMMA changed no figure" in out and "SOLVER.BASE_LR changed no figure" not in out
+    assert "equalled by 1 of 3 others" in out
 
 
 def test_a_second_sweep_at_the_same_time_is_refused(sweep, runner, capsys, monkeypatch):

@@ -38,7 +38,7 @@ def examine(cfg: CfgNode) -> Examined:
 def examine_samples(cfg: CfgNode) -> Examined:
     """Load the images of `cfg`, print table and notes, and return what their labels show; errors as `do_check`."""
     from configs.titles import names_of_tests
-    from datasets.bases import match_findings, published_findings, statistics_table
+    from datasets.bases import match_findings, published_findings, split_findings, statistics_table
     from datasets.read import make_datasets, names_to_read
 
     names = names_to_read(cfg, names_of_tests(cfg))
@@ -47,7 +47,7 @@ def examine_samples(cfg: CfgNode) -> Examined:
     findings = untrainable(trained) or training_findings(cfg, trained)
     datasets = list(known.values())
     print_data(statistics_table(datasets), datasets)
-    findings += [line for dataset in datasets for line in published_findings(dataset)]
+    findings += [line for dataset in datasets for line in (*published_findings(dataset), *split_findings(dataset))]
     for name in names_of_tests(cfg):
         tested = known[name]
         findings += match_findings(tested)

@@ -56,10 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--out '{args.out}' must name a file that ends in .npz")
     paths = find_images(args.images, "--images") if args.images else []
     captions = read_captions(args.texts) if args.texts else {}
-    make_folder(str(file.parent), "--out")
     from tools.feature_extractor import BrokenImageError, FeatureExtractor
 
     extractor = FeatureExtractor(load_source(args), args.modality or VIS)
+    make_folder(str(file.parent), "--out")
     try:
         written = (
             extract_images(file, extractor, paths, args.skip_broken)

@@ -13,7 +13,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -177,7 +176,7 @@ class FeatureExtractor:
         given = zip(("camids", "viewids"), (camids, viewids), SIDES, self._counts, strict=True)
         all_labels = {key: self._labels(values, side, count, len(images)) for key, values, side, count in given}
         labels = {key: ids for key, ids in all_labels.items() if ids is not None}
-        with self._packed():
+        with packed_linears(self.model, self.device, self._how.amp, self._how.linear):
             for rows, pixels in self._pixels(images, self.modality, skip_broken):
                 batch = self._batch(self.modality, pixels) | {key: ids[rows] for key, ids in labels.items()}
                 yield rows, self._finished(self._encode(batch)[:, None])
@@ -243,7 +242,7 @@ class FeatureExtractor:
         """Yield (rows of `items`, what the model makes of them, [B, D]) before it fuses: images, or sentences."""
         size, length = self.cfg.TEST.IMS_PER_BATCH, self.cfg.INPUT.TEXT.LENGTH
         batches = token_batches(items, length, size) if modality == TEXT else self._pixels(items, modality)
-        with self._packed():
+        with packed_linears(self.model, self.device, self._how.amp, self._how.linear):
             for rows, values in batches:
                 yield rows, self._encode(self._batch(modality, values))
 
@@ -285,10 +284,6 @@ class FeatureExtractor:
         if self.cfg.MODEL.NAME == MULTIMODAL:
             return {"modalities": {modality: values}}
         return {"caption_ids": values} if modality == TEXT else {"images": values}
-
-    def _packed(self) -> AbstractContextManager[None]:
-        """Return the context in which batches are encoded: linear layers as TEST.LINEAR says."""
-        return packed_linears(self.model, self.device, self._how.amp, self._how.linear)
 
     def _encode(self, batch: Batch) -> torch.Tensor:
         """Return what the model makes of a batch, float32 [B, D], before it fuses."""

@@ -1,13 +1,12 @@
 """Published models on the Hugging Face hub: where one is fetched from, and how one gets there."""
 
-import re
 from pathlib import Path
 
 from utils.errors import ConfigError
 from utils.paths import user_path
 from utils.published_folder import PublishedFolder
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NAME_RULE = "letters, digits, '_', '.' and '-', the last two neither first, last nor twice; 96 at most"
 TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 
 
@@ -24,40 +23,60 @@ def find_published(source: str | Path, revision: str | None = None) -> Published
         return PublishedFolder(path)
     if path.exists():
         raise ConfigError(f"published model '{source}' is a file; name its folder, or use from_checkpoint")
-    if not REPOSITORY.fullmatch(str(source)):
-        raise ConfigError(f"published model '{source}': no such folder, and no 'user/name' of the hub")
+    if not _is_repository(str(source)):
+        raise ConfigError(f"published model '{source}': no such folder, and no 'user/name' of the hub ({NAME_RULE})")
     return PublishedFolder(_fetch(str(source), revision))
 
 
 def push(folder: PublishedFolder, repository: str, private: bool) -> str:
     """Upload a published folder as one commit of a repository of the hub, which is made where needed; return its URL.
 
-    The hub's own login counts. Raises ConfigError naming the reason when the hub is out of reach or refuses.
+    A file of an earlier model there that this one lacks goes with the same commit. The hub's own login counts. Raises
+    ConfigError naming the reason when the hub is out of reach or refuses, and where `private` meets a public one.
     """
     from huggingface_hub import HfApi
 
+    here = [path.name for path in folder.files if path.is_file()]
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        names = [path.name for path in folder.files if path.is_file()]
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=folder.path,
-            allow_patterns=names,
-            commit_message="Publish the model",
-        )
+        is_public = private and not api.model_info(repository).private
+        if not is_public:
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder.path,
+                allow_patterns=here,
+                delete_patterns=[path.name for path in folder.files if path.name not in here],
+                commit_message="Publish the model",
+            )
     except Exception as error:  # the hub's client raises what its HTTP library does, which differs by version
         raise ConfigError(
             f"--push {repository}: not uploaded ({_reason(error)}); '{folder.path}' is whole: connect to the network, "
             f"log in with 'hf auth login', then --out {folder.path} --push {repository} without --run"
         ) from error
+    if is_public:
+        raise ConfigError(
+            f"--push {repository}: not uploaded, it is there already and is public, which --private does not change; "
+            "name another one, make it private on its page, or leave --private out"
+        )
     return f"{api.endpoint}/{repository}"
 
 
 def check_repository(repository: str) -> None:
     """Raise ConfigError for a name that is no `user/name`."""
-    if not REPOSITORY.fullmatch(repository):
-        raise ConfigError(f"--push got '{repository}', expected user/name, letters, digits, '.', '_' and '-'")
+    if not _is_repository(repository):
+        raise ConfigError(f"--push got '{repository}', expected user/name: {NAME_RULE}")
+
+
+def _is_repository(name: str) -> bool:
+    """Return whether a name is a `user/name` by the hub's rules."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
 
 
 def _fetch(repository: str, revision: str | None) -> Path:

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def open_rows(index: Path) -> tuple[dict[str, Any], Iterator[Rows]]:
     """Return what an index says of itself, and its rows in parts. ConfigError for what is no index, or no whole one."""
-    from tools.large_index import read_large
-    from tools.shards import SHARDS_SUFFIX
+    from tools.search.large_index import read_large
+    from tools.search.shards import SHARDS_SUFFIX
 
     if index.suffix == SHARDS_SUFFIX and index.is_dir():
         large = read_large(index)
@@ -79,7 +79,7 @@ def small_rows(file: Path) -> tuple[dict[str, Any], Iterator[Rows]]:
     """Return what `open_rows` does of the index of a small gallery."""
     import numpy as np
 
-    from tools.index import KIND
+    from tools.search.index import KIND
     from utils.paths import check_readable
 
     if not file.is_file():
@@ -99,7 +99,7 @@ def small_rows(file: Path) -> tuple[dict[str, Any], Iterator[Rows]]:
 
 
 def large_rows(index: Any) -> Iterator[Rows]:
-    """Yield the rows of a `tools.shards.Shards` that are not gone."""
+    """Yield the rows of a `tools.search.shards.Shards` that are not gone."""
     import numpy as np
 
     lost = np.zeros(len(index), dtype=bool)
@@ -114,7 +114,7 @@ def write_points(parts: Iterator[Rows], meta: dict[str, Any], out: Path) -> tupl
     """Write the files, collection.json last, and return the numbers of points and of values of each."""
     import numpy as np
 
-    from tools.shards import write_array
+    from tools.search.shards import write_array
     from utils.atomic import replacing, write_text_atomic
 
     total = width = 0

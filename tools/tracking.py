@@ -34,7 +34,8 @@ class Appearance:
     `path` is the ONNX file of an image model, with --normalise or without. Frames and crops are uint8 [h, w, 3], BGR as
     OpenCV reads them and trackers hand them over, RGB with `bgr` False; of a model of infrared images or drawings they
     are taken as grey. At most `batch` crops run at once. `providers` are onnxruntime's, `threads` those of one
-    operation, 0 = its own choice. Raises ValueError for a file that is none of these.
+    operation, 0 = its own choice. Raises ValueError for a file that is none of these, and for a provider that does not
+    start.
     """
 
     def __init__(
@@ -64,9 +65,7 @@ class Appearance:
     def of_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Return the vectors of crops uint8 [h, w, 3] of any sizes; an empty one counts as the mean colour."""
         for crop in crops:
-            if getattr(crop, "dtype", None) != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3:
-                what = f"{crop.dtype} {list(crop.shape)}" if isinstance(crop, np.ndarray) else type(crop).__name__
-                raise ValueError(f"a crop is {what}, expected uint8 [h, w, 3]")
+            _check_pixels(crop, "a crop")
         parts = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(crops), self.batch):
             parts.append(self._run(self._pixels(crops[start : start + self.batch])))
@@ -114,7 +113,7 @@ class UltralyticsEncoder(Appearance):
 
     def __call__(self, img: np.ndarray, dets: np.ndarray) -> list[np.ndarray | None]:
         """Return a vector for each detection x, y (of its centre), width, height, ...; None where the crop is empty."""
-        boxes = np.asarray(dets, dtype=np.float64)[:, :4].reshape(-1, 4)
+        boxes = boxes_of(dets, more=True)[:, :4]
         half = boxes[:, 2:] / 2
         crops = crops_of(img, np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1))
         feat = iter(self.of_crops([crop for crop in crops if crop.size]))
@@ -134,26 +133,44 @@ class DeepSortEncoder(Appearance):
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the vectors of boxes x, y (of the upper left corner), width, height of a frame."""
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        boxes = boxes_of(boxes)
         return self.of_boxes(image, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
 
 
 def crops_of(frame: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
-    """Return the part of a frame [H, W, 3] in each box x1, y1, x2, y2: all pixels that it touches, perhaps none."""
-    boxes = np.asarray(boxes, dtype=np.float64)
-    boxes = boxes.reshape(-1, 4) if boxes.size in (0, 4) else boxes  # none, or one without a dimension of its own
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes are {list(boxes.shape)}, expected [N, 4], x1, y1, x2, y2; oriented boxes have no crop")
-    if not np.isfinite(boxes).all():
-        raise ValueError("boxes hold NaN or infinity")
+    """Return the part of a frame uint8 [H, W, 3] in each box x1, y1, x2, y2: all pixels it touches, perhaps none."""
+    _check_pixels(frame, "the frame")
+    boxes = boxes_of(boxes)
     height, width = frame.shape[:2]
     low = np.clip(np.floor(boxes[:, :2]), 0, (width, height)).astype(int)
     high = np.clip(np.ceil(boxes[:, 2:]), 0, (width, height)).astype(int)
     return [frame[y1:y2, x1:x2] for (x1, y1), (x2, y2) in zip(low.tolist(), high.tolist(), strict=True)]
 
 
+def boxes_of(boxes: np.ndarray, more: bool = False) -> np.ndarray:
+    """Return boxes float64 [N, 4], or with `more` columns behind them; one may lack the dimension N, none any.
+
+    Raises ValueError for any other form, and for NaN or infinity.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    boxes = np.empty((0, 4)) if not boxes.size else boxes[None] if boxes.ndim == 1 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] < 4 or (boxes.shape[1] > 4 and not more):
+        columns = "4 or more columns" if more else "4"
+        raise ValueError(f"boxes are {list(boxes.shape)}, expected [N, {columns}]; oriented boxes have no crop")
+    if not np.isfinite(boxes).all():
+        raise ValueError("boxes hold NaN or infinity")
+    return boxes
+
+
+def _check_pixels(pixels: np.ndarray, what: str) -> None:
+    """Raise ValueError for `what` that is not uint8 [h, w, 3]."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        given = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise ValueError(f"{what} is {given}, expected uint8 [h, w, 3]")
+
+
 def _load(path: str, options: Any, providers: Sequence[str]) -> tuple[onnxruntime.InferenceSession, dict[str, Any]]:
-    """Return the model and its metadata."""
+    """Return the model and its metadata, which are in agreement."""
     if not os.path.isfile(path):
         raise ValueError(f"no file '{path}'; python -m tools.export --format onnx writes one")
     try:
@@ -161,6 +178,41 @@ def _load(path: str, options: Any, providers: Sequence[str]) -> tuple[onnxruntim
         facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     except Exception as error:  # onnxruntime has errors of its own
         raise ValueError(f"'{path}' is no file of python -m tools.export --format onnx ({error})") from error
-    if "size" not in facts or not facts.get("fused", True):
+    missing = [name for name in providers if name not in session.get_providers()]  # onnxruntime does without
+    if missing:
+        raise ValueError(
+            f"providers: {', '.join(missing)} did not start, onnxruntime has "
+            f"{', '.join(onnxruntime.get_available_providers())} here; a GPU needs the package onnxruntime-gpu and the "
+            "CUDA that it was built for"
+        )
+    if not isinstance(facts, dict) or "size" not in facts or facts.get("fused", True) is not True:
         raise ValueError(f"'{path}' makes no embeddings of images; export the tower of images, without --unfused")
+    wrong = _wrong_facts(facts)
+    if wrong:
+        raise ValueError(f"'{path}': its metadata is damaged ({', '.join(wrong)}); export the model again")
+    expected = [3, *facts["size"]]
+    shape = next((one.shape for one in session.get_inputs() if one.name == "images"), [])
+    if shape[1:] != expected or isinstance(shape[0], int) or session.get_outputs()[0].name != "embedding":
+        raise ValueError(
+            f"'{path}' does not embed images [N, {', '.join(map(str, expected))}] of any number N, as its metadata "
+            "says; export the model again"
+        )
     return session, facts
+
+
+def _wrong_facts(facts: dict[str, Any]) -> list[str]:
+    """Return the names of what is used of the metadata and cannot be true."""
+
+    def are_numbers(name: str, count: int) -> bool:
+        values = facts.get(name)
+        return isinstance(values, list) and len(values) == count and all(type(one) in (int, float) for one in values)
+
+    is_right = {
+        "size": are_numbers("size", 2) and all(type(one) is int and one > 0 for one in facts["size"]),
+        "resize_filter": facts.get("resize_filter") in list(FILTERS),
+        "mean": are_numbers("mean", 3) and np.isfinite(facts["mean"]).all(),
+        "std": are_numbers("std", 3) and np.isfinite(facts["std"]).all() and min(facts["std"]) > 0,
+        "normalised_inside": type(facts.get("normalised_inside")) is bool,
+        "grey": type(facts.get("grey", False)) is bool,
+    }
+    return [name for name, right in is_right.items() if not right]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from utils.interrupts import hidden_from_children
 
+logger = logging.getLogger(__name__)
+
 
 class Background:
     """Acts that run beside the caller, one after the other, at most one at a time.
 
-    What an act raises is raised to the caller by the next `start` or `wait`.
+    What an act raises is raised to the caller by the next `check`, `start` or `wait`.
     """
 
     def __init__(self) -> None:
@@ -30,9 +33,26 @@ class Background:
         if pending is not None:
             pending.result()
 
+    def check(self) -> None:
+        """Raise what the last act did where it has ended by an error; waits for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def close(self) -> None:
         """Wait as `wait` does, and end the thread."""
         try:
             self.wait()
         finally:
             self._threads.shutdown()
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Close; where the block ended by an error, that one goes on and the act's is logged."""
+        try:
+            self.close()
+        except Exception as error:
+            if kind is None:
+                raise
+            logger.error("%s", error)

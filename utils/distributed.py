@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 from utils.interrupts import bounded
 from utils.precision import at_least_float32
 
@@ -57,7 +57,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Be part of torchrun's process group (NCCL on CUDA, gloo on CPUs); nothing to do for a single process.
 
     Raises ConfigError where this machine has fewer GPUs than processes. After an exception the group is not taken down:
-    the others may wait in it for this process, whose end tells torchrun to stop them.
+    the others may wait in it for this process, whose end tells torchrun to stop them. Those that are through already
+    raise RunError.
     """
     if ranks.world_size == 1:
         yield
@@ -69,7 +70,18 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     with bounded():  # the others may wait here for one that Ctrl-C has ended
         dist.init_process_group(backend, init_method="env://", timeout=COLLECTIVE_TIMEOUT)
         yield
-        dist.destroy_process_group()
+        _leave(device)
+
+
+def _leave(device: torch.device) -> None:
+    """Take the group down when all processes have come here: before that, gloo's threads may still drop tensors, for
+    which they need the lock that destroying holds. RunError where another process has ended instead.
+    """
+    try:
+        dist.barrier(device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None)
+    except RuntimeError as error:
+        raise RunError("another process of this training ended before this one; its own error says why") from error
+    dist.destroy_process_group()
 
 
 def _check_device(ranks: Ranks, device: torch.device) -> None:

@@ -6,11 +6,13 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 from utils import interrupts
 from utils.progress import clear_bars
 
+ROOT = Path(__file__).parents[1]  # of the packages that are ours
 USER_ERROR_CODE = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ENDED_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? (\d+)")  # torch's words
@@ -98,6 +100,12 @@ def _outcome(main: Callable[[list[str] | None], int | None], argv: list[str] | N
             return main(argv) or 0
     except (ConfigError, DataError) as error:
         print_error(one_line(error))
+        return USER_ERROR_CODE
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or (ROOT / package).exists():
+            raise
+        print_error(f"no package '{package}' here; activate the environment, or pip install -r requirements.txt")
         return USER_ERROR_CODE
     except RunError as error:
         print_error(one_line(error))

@@ -71,8 +71,11 @@ def write_list(folder: PublishedFolder) -> None:
     write_text_atomic(folder.list, json.dumps({"schema": SCHEMA, "files": files}, indent=2) + "\n")
 
 
-def check_whole(folder: PublishedFolder) -> None:
-    """Raise DataError where a folder is not the whole of what was published: a file is missing, or is another one."""
+def check_whole(folder: PublishedFolder) -> set[str]:
+    """Return the names of the files of a published model.
+
+    Raises DataError where a folder is not the whole of what was published: a file is missing, or is another one.
+    """
     files = _read_list(folder)
     known = {path.name: path for path in (*folder.required, folder.clip)}
     if not files.keys() <= known.keys():
@@ -86,6 +89,7 @@ def check_whole(folder: PublishedFolder) -> None:
         raise DataError(
             f"'{folder.path}': {', '.join(other)} is not what was published; {COPY_AGAIN}, or publish the run anew"
         )
+    return set(files)
 
 
 def _read_list(folder: PublishedFolder) -> dict[str, str]:

@@ -12,8 +12,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.large_index import read_large
-from tools.nearest import nearest_in
+from tools.search.large_index import read_large
+from tools.search.nearest import nearest_in
 
 
 def memory(kind: str) -> float:

@@ -72,6 +72,7 @@ def load_atrw(root_dir: str | Path) -> ReIDDataset:
         junk=near_frames,
         searches_itself=True,
         has_cameras=False,  # of training images
+        tests_new_ids=True,
         num_cameras=82,
         no_train=f"'{folder}' has no {', '.join(absent)}" if absent else "",
         more={FRAME: {sample.path: one.frame for sample, one in zip(test, shown, strict=True)}},
@@ -107,9 +108,10 @@ def _entry(item: Any, where: str) -> Shown:
         frame = item.get("frame")
         if isinstance(frame, list) and len(frame) == 3:
             numbers += frame
-            if item.get("query") in KINDS and all(type(one) is int and 0 <= one <= MAX_PID for one in numbers):
+            kind = next((kind for kind in KINDS if kind == item.get("query")), "")
+            if kind and all(type(one) is int and 0 <= one <= MAX_PID for one in numbers):
                 number, pid, *place, at = numbers
-                return Shown(number, pid, item["query"], (place[0], place[1]), at)
+                return Shown(number, pid, kind, (place[0], place[1]), at)
     raise DataError(
         f"{where}: expected imgid and entityid, whole numbers, query sing or multi, and frame of three whole numbers; "
         "get the list again"

@@ -12,6 +12,7 @@ from datasets.archives.find import (
     OWN_LAYOUT,
     does_not_exist,
     entries,
+    folders_in,
     folders_of_images,
     is_image_name,
     names_in,
@@ -24,6 +25,7 @@ from utils.errors import DataError
 from utils.text_files import numbered_lines
 
 NAME_PATTERN = re.compile(r"(?P<pid>-?\d+)_c(?P<camera>\d+)", re.ASCII)
+LINES_OF_LABELS = "the image stands first in a line, then its label"  # of what `read_labelled_list` reads
 NUM_EXAMPLES = 3  # missing images that an error names
 
 
@@ -62,12 +64,11 @@ def list_images(folder: Path) -> list[str]:
 def list_nested_images(folder: Path) -> list[str]:
     """Return the sorted names of the images in `folder` and in the folders in it, these as "folder/name".
 
-    Hidden folders do not count. Raises DataError as `list_images`, where neither holds an image.
+    Which folders count: `folders_in`. Raises DataError as `list_images`, where neither holds an image.
     """
     if not folder.is_dir():
         raise DataError(f"image folder {does_not_exist(folder)}")
-    below = [name for name in names_in(folder) if (folder / name).is_dir() and not name.startswith(".")]
-    nested = [f"{name}/{image}" for name in below for image in list_images(folder / name)]
+    nested = [f"{name}/{image}" for name in folders_in(folder) for image in list_images(folder / name)]
     own = any(is_image_name(name) for name in names_in(folder)) or not nested
     return sorted(nested + (list_images(folder) if own else []))
 
@@ -159,17 +160,27 @@ def read_labelled_list(list_file: Path) -> tuple[list[tuple[str, int]], Counter[
     return rows, junk
 
 
-def check_listed(samples: Sequence[Sample], list_file: Path) -> None:
-    """Raise DataError where a list names no image, or images that are missing: an epoch or a test would end there."""
+def check_listed(samples: Sequence[Sample], list_file: Path, form: str = "") -> None:
+    """Raise DataError where a list names no image, images that are missing, or an image under two identities.
+
+    `form` tells how its lines are to be read.
+    """
     if not samples:
         raise DataError(f"'{list_file}' names no image; unpack the archive again")
+    pids: dict[str, int] = {}
+    for sample in samples:
+        if pids.setdefault(sample.path, sample.pid) != sample.pid:
+            raise DataError(
+                f"'{list_file}': image '{sample.path}' has label {sample.pid}, but {pids[sample.path]} earlier; get "
+                "the list again"
+            )
     missing = missing_files([sample.path for sample in samples])
     if missing:
         first = Path(missing[0])
         raise DataError(
             f"'{list_file}': {len(missing):,} of {len(samples):,} images do not exist: {quoted(missing)}; "
-            f"{renaming(first.parent, (first.name,)) or 'unpack the images again'}, or correct the list (the image "
-            "stands first in a line, then its label)"
+            f"{renaming(first.parent, (first.name,)) or 'unpack the images again'}, or correct the "
+            f"list{f' ({form})' * bool(form)}"
         )
 
 

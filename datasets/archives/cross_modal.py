@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from configs.modalities import VIS
-from datasets.archives.common import NUM_EXAMPLES, check_listed, list_images, read_labelled_list
+from datasets.archives.common import LINES_OF_LABELS, NUM_EXAMPLES, check_listed, list_images, read_labelled_list
 from datasets.archives.find import does_not_exist
 from datasets.bases import Sample
 from datasets.labels import MAX_PID, whole_number
@@ -106,7 +106,7 @@ def read_image_list(folder: Path, list_file: Path, below: str, labels_of: Labels
                 "persons are to be one to one; get the list again"
             )
         samples.append(Sample(f"{folder}/{image}", pid, camid, 0))
-    check_listed(samples, list_file)
+    check_listed(samples, list_file, LINES_OF_LABELS)
     return samples
 
 

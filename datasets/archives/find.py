@@ -1,15 +1,15 @@
 """Where a data set lies below DATASETS.ROOT_DIR, and what to do where it does not lie as expected."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from utils.errors import DataError
 from utils.paths import user_path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-LEFT_BY_MACOS = ("__MACOSX",)  # beside what it unpacks: the same folders, of files ._*
+LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir")  # folders beside the data: of macOS, which unpacked it, of a NAS
 OWN_LAYOUT = "for another layout write a CSV and set DATASETS.NAMES table (docs/data.md, Your own labelled images)"
 MAX_NAMES = 10  # entries of a folder that an error quotes
 ABOVE = 3  # folders, from DATASETS.ROOT_DIR up, that may be the data set itself
@@ -34,7 +34,7 @@ def find_folder(root_dir: str | Path, names: Sequence[str], needed: Sequence[str
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"folder '{shown}' {what}; set DATASETS.ROOT_DIR to the folder that holds '{names[0]}'")
     expected = f"expected folder '{os.path.join(shown, names[0])}' with {', '.join(needed)}"
-    present = next((root / name for name in names if (root / name).is_dir()), root)
+    present = next((place for place in _places(root, names) if place.is_dir()), root)
     hint = _elsewhere(root, names, essential) or _other_case(root, names, essential) or _packed(present, names)
     if hint:
         raise DataError(f"{expected}; {hint}")
@@ -81,6 +81,15 @@ def names_in(folder: Path) -> list[str]:
         raise DataError(f"folder '{folder}' cannot be read ({error.strerror}); check its permissions") from error
 
 
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, without hidden ones and those that systems leave there."""
+    return [
+        name
+        for name in names_in(folder)
+        if not name.startswith(".") and name not in LEFT_BY_SYSTEMS and os.path.isdir(folder / name)
+    ]
+
+
 def is_image_name(name: str) -> bool:
     """Return whether a file is called as an image; hidden files are none, macOS leaves ._* beside each image."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
@@ -88,8 +97,7 @@ def is_image_name(name: str) -> bool:
 
 def folders_of_images(folder: Path) -> bool:
     """Return whether the first folders in `folder` hold images, as where each identity has a folder of its own."""
-    folders = [folder / name for name in names_in(folder)[:MAX_NAMES] if (folder / name).is_dir()]
-    return any(is_image_name(name) for place in folders for name in names_in(place))
+    return any(is_image_name(name) for place in folders_in(folder)[:MAX_NAMES] for name in names_in(folder / place))
 
 
 def packed_in(folder: Path) -> str:
@@ -101,14 +109,32 @@ def _elsewhere(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
     """Return where the data set lies instead, one folder up or down, and what to set; '' for nowhere."""
     shown = os.path.abspath(root)
     for own in (Path(shown), *Path(shown).parents)[:ABOVE]:
+        whole = next((path for path in _around(own, names) if has_entries(path[0] / path[1], needed)), None)
+        if whole is not None:
+            place = f"{'its parent ' * (own.parent == whole[0])}'{whole[0]}'"
+            return f"'{whole[0] / whole[1]}' is the data set itself: set DATASETS.ROOT_DIR to {place}"
         if has_entries(own, needed):
-            rename = "" if own.name in names else f" and name the folder '{names[0]}'"
-            return f"'{own}' is the data set itself: set DATASETS.ROOT_DIR to its parent '{own.parent}'{rename}"
-    for name in (name for name in names_in(root) if name not in LEFT_BY_MACOS):
+            rename = f"to its parent '{own.parent}' and name the folder '{names[0]}'"
+            return f"'{own}' is the data set itself: set DATASETS.ROOT_DIR {rename}"
+    for name in folders_in(root):
         for deeper in names:
             if has_entries(root / name / deeper, needed):
                 return f"it lies in '{os.path.join(shown, name, deeper)}': set DATASETS.ROOT_DIR {shown}/{name}"
     return ""
+
+
+def _around(own: Path, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Yield (root, name) of the data sets that `own` is, or lies in the way to: their folder may be in another one."""
+    for name in names:  # cuhk03-np/labeled
+        for root in own.parents[: len(Path(name).parts)]:
+            if own in (root / name, *(root / name).parents):
+                yield root, name
+
+
+def _places(root: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders in which a data set may lie, as far as they lead to it, `root` last."""
+    whole = [root / name for name in names]
+    return [*whole, *(place for path in whole for place in path.parents if place.is_relative_to(root))]
 
 
 def _other_case(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
@@ -116,8 +142,8 @@ def _other_case(root: Path, names: Sequence[str], needed: Sequence[str]) -> str:
     known = [_plain(name) for name in names]
     for name in names_in(root):
         plain = _plain(name)
-        is_one = plain in known or (len(plain) >= SHORTEST and any(one.startswith(plain) for one in known))
-        if not is_one or not (root / name).is_dir():
+        begins = [plain.startswith(one) or (len(plain) >= SHORTEST and one.startswith(plain)) for one in known]
+        if not any(begins) or not (root / name).is_dir():
             continue
         if name not in names and has_entries(root / name, needed):
             return f"'{os.path.abspath(root / name)}' is it by another name: rename it to '{names[0]}'"

@@ -60,6 +60,7 @@ def load_archive(root_dir: str | Path, archive: Archive) -> ReIDDataset:
         notes=(*notes, *archive.notes),
         junk=same_camera if has_cameras else None,
         has_cameras=has_cameras,
+        tests_new_ids=True,
         num_cameras=archive.num_cameras,
         no_train=no_train,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.archives.common import list_images
-from datasets.archives.find import find_folder, names_in
+from datasets.archives.find import find_folder, folders_in
 from datasets.archives.matlab import read_whole_numbers
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import MAX_PID, whole_number
@@ -50,6 +50,7 @@ def load_ilids_vid(root_dir: str | Path, trial: int = 1) -> ReIDDataset:
             f"{NAME}: trial {trial} of {TRIALS}; published scores are means over a model for each (DATASETS.TRIAL)",
         ),
         junk=None,
+        tests_new_ids=True,
         num_cameras=len(CAMERAS),
         frames={sample.path: paths for sample, paths in (*query, *gallery)},
     )
@@ -68,7 +69,7 @@ def read_splits(file: Path, persons: int) -> np.ndarray:
 
 def _persons(folder: Path) -> list[str]:
     """Return the sorted names of the persons' folders, which both cameras have alike."""
-    found = [[name for name in names_in(folder / camera) if (folder / camera / name).is_dir()] for camera in CAMERAS]
+    found = [folders_in(folder / camera) for camera in CAMERAS]
     odd = sorted({*found[0]} ^ {*found[1]})
     if odd or len(found[0]) <= TESTED:
         why = f"one camera lacks {odd[0]}" if odd else f"there are {len(found[0])} persons, expected {PERSONS}"

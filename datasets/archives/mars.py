@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from datasets.archives.common import check_listed
-from datasets.archives.find import find_folder
+from datasets.archives.find import does_not_exist, find_folder
 from datasets.archives.matlab import read_whole_numbers
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import JUNK_PID
@@ -19,6 +19,7 @@ from utils.text_files import lines_of
 
 NAME, FOLDERS = "mars", ("mars", "MARS")
 TRAIN, TEST, INFO = "bbox_train", "bbox_test", "info"
+DISTRACTOR_PID = 0
 PID_LENGTH = 4  # characters of a name, as of its folder
 NUM_CAMERAS = 6
 TRACKLETS = {"train": 8_298, "test": 12_180}
@@ -37,13 +38,20 @@ def load_mars(root_dir: str | Path) -> ReIDDataset:
     """
     folder = find_folder(root_dir, FOLDERS, (TRAIN, TEST, INFO), spare=(TRAIN,))
     tables = {split: folder / INFO / f"tracks_{split}_info.mat" for split in TRACKLETS}
-    absent = [str(path) for path in (folder / TRAIN, tables["train"]) if not path.exists()]
+    names = folder / INFO / _names_file("train")
+    absent = [str(path) for path in (folder / TRAIN, tables["train"], names) if not path.exists()]
     train, train_frames = ([], {}) if absent else _read(folder, TRAIN, "train", tables["train"])
     test, frames = _read(folder, TEST, "test", tables["test"])
     query = read_whole_numbers(folder / INFO / "query_IDX.mat", "query_IDX").ravel() - 1
     if query.min() < 0 or query.max() >= len(test) or len({*query.tolist()}) < len(query):
         raise DataError(
             f"'{folder / INFO / 'query_IDX.mat'}' names other tracklets than those of the test; get it again"
+        )
+    nobody = [row for row in query.tolist() if test[row].pid in (JUNK_PID, DISTRACTOR_PID)]
+    if nobody:
+        raise DataError(
+            f"'{folder / INFO / 'query_IDX.mat'}' asks for tracklet {nobody[0] + 1}, which is junk or a distractor "
+            f"(pid {test[nobody[0]].pid}); get it again"
         )
     known = [sample for sample in test if sample.pid != JUNK_PID]
     found = {"train": train_frames, "test": frames}
@@ -54,17 +62,20 @@ def load_mars(root_dir: str | Path) -> ReIDDataset:
         gallery=known,
         published=PUBLISHED,
         findings=tuple(line for split, own in found.items() for line in _findings(split, own)),
-        notes=(f"{NAME} gallery: {len(test) - len(known):,} junk tracklets (pid -1) are ignored",),
+        notes=(f"{NAME} gallery: {len(test) - len(known):,} junk tracklets (pid -1) are ignored",) * (known != test),
         searches_itself=True,
+        tests_new_ids=True,
         num_cameras=NUM_CAMERAS,
-        no_train=f"{' and '.join(absent)} do not exist" if absent else "",
+        no_train=f"there is no {' and no '.join(absent)}" if absent else "",
         frames={sample.path: frames[sample.path] for sample in known},
     )
 
 
 def _read(folder: Path, below: str, split: str, table: Path) -> tuple[list[Sample], dict[str, tuple[str, ...]]]:
     """Return the tracklets of a part by their first frames, and the frames of each."""
-    names_file = folder / INFO / f"{split}_name.txt"
+    names_file = folder / INFO / _names_file(split)
+    if not names_file.exists():
+        raise DataError(f"list {does_not_exist(names_file)}")
     names = [line.strip() for line in lines_of(names_file) if line.strip()]
     samples, frames = [], {}
     for first, last, pid, camera in read_whole_numbers(table, f"track_{split}_info", columns=4).tolist():
@@ -80,6 +91,10 @@ def _read(folder: Path, below: str, split: str, table: Path) -> tuple[list[Sampl
         raise DataError(f"'{table}': tracklets share their first frame; get it again")
     check_listed([Sample(path, 0, 0, 0) for own in frames.values() for path in own], names_file)
     return samples, frames
+
+
+def _names_file(split: str) -> str:
+    return f"{split}_name.txt"
 
 
 def _check_names(names: Sequence[str], begin: str, where: str) -> None:

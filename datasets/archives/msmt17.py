@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.archives.common import camid_of, check_listed, read_labelled_list
+from datasets.archives.common import LINES_OF_LABELS, camid_of, check_listed, read_labelled_list
 from datasets.archives.find import find_folder, has_entries, renaming
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import junk_notes
@@ -100,5 +100,5 @@ def _read_list(folder: Path, image_folder: str, list_name: str) -> tuple[list[Sa
             )
         path = os.path.join(folder, image_folder, image)
         samples.append(Sample(path, pid, camid_of(match[1], path), 0))
-    check_listed(samples, folder / list_name)
+    check_listed(samples, folder / list_name, LINES_OF_LABELS)
     return samples, junk

@@ -43,22 +43,28 @@ def load_prai1581(root_dir: str | Path) -> ReIDDataset:
     Raises DataError where neither lies there, saying how to write the lists, and for lists that do not fit.
     """
     root = user_path(root_dir, "DATASETS.ROOT_DIR", DataError)
-    for name in ARCHIVE.folders:
-        if (root / name / LISTS).exists():
-            return _load_lists(root_dir)
-        if has_entries(root / name, (IMAGES, PICKLE)):
+    for folder in (root / name for name in ARCHIVE.folders if not (root / name / LISTS).exists()):
+        if has_entries(folder, (IMAGES, PICKLE)):
             raise DataError(
-                f"'{root / name}' tells its parts in {PICKLE}, which is never opened: a pickle runs whatever code it "
-                f"holds; write its lists to {LISTS} (docs/datasets.md, PRAI-1581)"
+                f"'{folder}' tells its parts in {PICKLE}, which is never opened: a pickle runs whatever code it holds; "
+                f"write its lists to {LISTS} (docs/datasets.md, PRAI-1581)"
             )
-    return load_archive(root_dir, ARCHIVE)
+        if has_entries(folder, MARKET_LAYOUT["query"]):
+            return load_archive(root_dir, ARCHIVE)
+    return _load_lists(root_dir)
 
 
 def _load_lists(root_dir: str | Path) -> ReIDDataset:
     folder = find_folder(root_dir, ARCHIVE.folders, (IMAGES, LISTS))
     content = read_json(folder / LISTS)
     samples = {split: _samples(content, split, folder) for split in SPLITS}
-    return ReIDDataset(ARCHIVE.name, **samples, published=dict(ARCHIVE.published), num_cameras=ARCHIVE.num_cameras)
+    return ReIDDataset(
+        ARCHIVE.name,
+        **samples,
+        published=dict(ARCHIVE.published),
+        tests_new_ids=True,
+        num_cameras=ARCHIVE.num_cameras,
+    )
 
 
 def _samples(content: Any, split: str, folder: Path) -> list[Sample]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.archives.common import check_listed, read_labelled_list
+from datasets.archives.common import LINES_OF_LABELS, check_listed, read_labelled_list
 from datasets.archives.find import does_not_exist, find_folder, is_image_name
 from datasets.bases import Published, ReIDDataset, Sample
 from datasets.labels import junk_notes
@@ -57,6 +57,7 @@ def load_vehicleid(root_dir: str | Path, test_size: int = 800, trials: int = 10,
             for draw, drawn in enumerate(is_gallery)
         ),
         junk=None,
+        tests_new_ids=True,
         notes=(*notes, *test_notes),
         has_cameras=False,
         no_train=no_train,
@@ -82,5 +83,5 @@ def _read_list(folder: Path, list_name: str, split: str) -> tuple[list[Sample], 
         Sample(os.path.join(images, name if is_image_name(name) else f"{name}.jpg"), pid, QUERY_CAMID, 0)
         for name, pid in rows
     ]
-    check_listed(samples, folder / LISTS / list_name)
+    check_listed(samples, folder / LISTS / list_name, LINES_OF_LABELS)
     return sorted(samples), junk_notes(f"VehicleID {split}", junk)

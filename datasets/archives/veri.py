@@ -79,7 +79,7 @@ def load_veri_folder(
         for split in (split for split in samples if samples[split]):
             samples[split], note = _with_views(samples[split], views, unlabelled_view, f"{name} {split}")
             notes += note
-    figures = {"published": dict(published or {}), "num_cameras": num_cameras}
+    figures = {"published": dict(published or {}), "num_cameras": num_cameras, "tests_new_ids": True}
     return ReIDDataset(name=name, **samples, **figures, notes=tuple(notes), no_train=no_train)
 
 

@@ -44,6 +44,7 @@ def load_veri_wild(root_dir: str | Path, test_size: int) -> ReIDDataset:
             "gallery": Published(images=(total - test_size, total), ids=(test_size,)),  # sources differ on the queries
         },
         notes=(f"{name}: the query's vehicle under the query's camera is junk; some published figures keep it",),
+        tests_new_ids=True,
         num_cameras=NUM_CAMERAS,
         no_train=absent,
     )
@@ -52,7 +53,7 @@ def load_veri_wild(root_dir: str | Path, test_size: int) -> ReIDDataset:
 def read_cameras(file: Path) -> dict[str, int]:
     """Return {"<vehicle>/<image>": camid} of lines "<vehicle>/<image>;<camera from 1>;...", with or without a header.
 
-    Raises DataError with file and line for another line.
+    Raises DataError with file and line for another line, and for an image of two cameras.
     """
     if not file.exists():
         raise DataError(f"list {does_not_exist(file)}")
@@ -65,7 +66,9 @@ def read_cameras(file: Path) -> dict[str, int]:
             raise DataError(
                 f"{where}: expected '<vehicle>/<image>;<camera>;...', got '{line.strip()[:60]}'; correct it"
             )
-        cameras[_key(image)] = camid_of(fields[0].strip(), where)
+        camid = camid_of(fields[0].strip(), where)
+        if cameras.setdefault(_key(image), camid) != camid:
+            raise DataError(f"{where}: image '{_key(image)}' has another camera than before; correct one of the lines")
     return cameras
 
 
@@ -77,8 +80,10 @@ def _read_list(folder: Path, list_file: Path, cameras: Mapping[str, int]) -> lis
     for where, line in numbered_lines(list_file):
         image = _key(line)
         vehicle, _, name = image.partition("/")
-        if not name or "/" in name:
-            raise DataError(f"{where}: expected '<vehicle>/<image>', got '{line.strip()[:60]}'; get the list again")
+        if not name or "/" in name or " " in name:  # other projects append labels of their own
+            raise DataError(
+                f"{where}: expected '<vehicle>/<image>', got '{line.strip()[:60]}'; take the list of the archive itself"
+            )
         if image not in cameras:
             raise DataError(f"{where}: image '{image}' has no line in '{list_file.parent / CAMERAS}'; get it again")
         pid = whole_number(vehicle, MAX_PID, f"{where}: vehicle")

@@ -28,6 +28,7 @@ from utils.text_files import read_text
 NAME, KEY = "wildlife", "DATASETS.WILDLIFE"
 REQUIRED = ("identity", "path")  # image_id is missing in the metadata of WildlifeReID-10k
 SPLIT_COLUMNS = ("split", "original_split")  # the first of them that is there counts
+READ = (*REQUIRED, *SPLIT_COLUMNS, "image_id", "bbox", "date")
 PARTS = {"train": "train", "test": "test", "query": "query", "database": "gallery", "gallery": "gallery", "val": "val"}
 DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?(?![\d-])", re.ASCII)  # how one begins that sorts as text
 SEED = 2024  # of the draws
@@ -38,7 +39,7 @@ class Row(NamedTuple):
     """One line of the CSV whose animal is known."""
 
     where: str
-    path: str  # as written
+    path: str  # without ./ and the like
     identity: str
     date: str
     split: str  # of PARTS' values, "" where the CSV has no such column
@@ -55,7 +56,7 @@ def load_wildlife(csv_path: str | Path, root_dir: str | Path, rule: str = "colum
     """
     root, file = user_path(root_dir, "DATASETS.ROOT_DIR", DataError), user_path(csv_path, KEY, DataError)
     columns, rows, unknown = read_rows(file)
-    rows, repeated = _without_repeats(rows)
+    rows, repeated = _without_repeats(rows, rule)
     parts = split_rows(rows, rule, columns, file)
     paths = _paths(rows, file, root)
     pids = {name: pid for pid, name in enumerate(sorted({row.identity for row in rows}))}
@@ -85,10 +86,14 @@ def load_wildlife(csv_path: str | Path, root_dir: str | Path, rule: str = "colum
 def read_rows(file: Path) -> tuple[list[str], list[Row], int]:
     """Return the names of the columns, the rows of known animals, and how many others there are."""
     lines = fields_of_lines(file, read_text(file, KEY))
-    where, columns = next(lines, (f"{file}:1", []))
+    where, names = next(lines, (f"{file}:1", []))
+    columns = [name.casefold() for name in names]
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise DataError(f"{where}: column {', '.join(missing)} is missing, got '{','.join(columns)[:100]}'; correct it")
+        raise DataError(f"{where}: column {', '.join(missing)} is missing, got '{','.join(names)[:100]}'; correct it")
+    doubled = [name for name in READ if columns.count(name) > 1]
+    if doubled:
+        raise DataError(f"{where}: column {', '.join(doubled)} stands there twice; remove one")
     split_column = next((name for name in SPLIT_COLUMNS if name in columns), "")
     rows, ids, unknown = [], {}, 0
     for where, fields in lines:
@@ -103,10 +108,20 @@ def read_rows(file: Path) -> tuple[list[str], list[Row], int]:
             continue
         part = texts.get(split_column, "").casefold()
         box = box_of(texts.get("bbox", ""), where)
-        rows.append(Row(where, texts["path"], texts["identity"], texts.get("date", ""), part, box))
+        rows.append(
+            Row(where, _checked_path(texts["path"], where), texts["identity"], texts.get("date", ""), part, box)
+        )
     if not rows:
         raise DataError(f"'{file}' names no image of a known animal; correct it")
     return columns, rows, unknown
+
+
+def _checked_path(path: str, where: str) -> str:
+    """Return a path below the data set, normalised; DataError for one that leads elsewhere, or to no file."""
+    plain = os.path.normpath(path)
+    if not path or plain == os.curdir or os.path.isabs(plain) or plain.split(os.sep)[0] == os.pardir:
+        raise DataError(f"{where}: path '{path[:60]}' is not that of an image below the data set's folder; correct it")
+    return plain
 
 
 def split_rows(rows: Sequence[Row], rule: str, columns: Sequence[str], file: Path) -> list[str]:
@@ -174,8 +189,11 @@ def _sides(samples: Mapping[str, list[Sample]], file: Path) -> tuple[list[Sample
     return test, train, f"the training images are the gallery, {len(known):,} of the test animals are among them"
 
 
-def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """Return the rows without those that say nothing new; DataError where an image has two animals and no box."""
+def _without_repeats(rows: Sequence[Row], rule: str) -> tuple[list[Row], int]:
+    """Return the rows without those that say nothing new, and how many those are.
+
+    Raises DataError where an image has two animals and no box, or two splits that count.
+    """
     first: dict[tuple[str, Box | None], Row] = {}
     for row in rows:
         other = first.setdefault((row.path, row.box), row)
@@ -184,19 +202,27 @@ def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], int]:
                 f"{row.where}: '{row.path}' shows '{row.identity}', but '{other.identity}' in {other.where}; several "
                 "animals in an image need a bbox each"
             )
+        if rule == "column" and other.split != row.split:
+            raise DataError(
+                f"{row.where}: '{row.path}' has split '{row.split}', but '{other.split}' in {other.where}; correct one "
+                "of them"
+            )
     return list(first.values()), len(rows) - len(first)
 
 
 def _paths(rows: Sequence[Row], file: Path, root: Path) -> list[str]:
     """Return the path of each row's image, of a box that of its crop."""
-    folder = next((place for place in (file.parent, root) if (place / rows[0].path).is_file()), file.parent)
+    folder = next((place for place in (file.parent, root) if os.path.isfile(place / rows[0].path)), file.parent)
     paths = [os.path.join(folder, row.path) for row in rows]
     missing = missing_files(paths)
     if missing:
         raise DataError(
             f"'{file}': {len(missing):,} of {len(rows):,} images do not exist: {quoted(missing)}; paths are relative "
-            "to its folder or to DATASETS.ROOT_DIR"
+            "to its folder or to DATASETS.ROOT_DIR, with / between folders"
         )
+    place = next((path for path in paths if os.path.isdir(path)), None)
+    if place is not None:
+        raise DataError(f"'{file}': '{place}' is a folder, expected an image; correct the path column")
     if all(row.box is None for row in rows):
         return paths
     return make_crops(root / f"{file.stem}_crops", [(path, row.box) for path, row in zip(paths, rows, strict=True)])

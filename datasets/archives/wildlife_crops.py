@@ -19,8 +19,10 @@ def box_of(text: str, where: str) -> Box | None:
         return None
     try:
         values = json.loads(text)
-        x, y, width, height = (float(value) for value in values)
-    except (ValueError, TypeError, RecursionError) as error:
+        if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+            raise TypeError("no list of numbers")
+        x, y, width, height = map(float, values)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: bbox '{text[:40]}' is not [x, y, width, height]; correct it") from error
     if not (width > 0 and height > 0 and abs(x) < 1e9 and abs(y) < 1e9 and width < 1e9 and height < 1e9):
         raise DataError(f"{where}: bbox '{text[:40]}' holds no pixel; correct it")

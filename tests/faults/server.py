@@ -15,8 +15,15 @@ from typing import Any, NoReturn
 IMPORTED = (
     *("train", "test", "run_phased_loss", "datasets", "processor", "processor.evaluation.outcome", "model"),
     *("processor.provenance", "utils.logger", "solver.update", "tests.faults.events", "datasets.pixel_cache"),
-    *("tools.search", "tools.extract", "tools.export.__main__", "tools.export.exporter", "tools.visualize.__main__"),
-    *("tools.report", "tools.report.tested", "tools.charts", "tools.index", "tools.compare", "tools.report.__main__"),
+    *(
+        "tools.search.__main__",
+        "tools.extract",
+        "tools.export.__main__",
+        "tools.export.exporter",
+        "tools.visualize.__main__",
+    ),
+    *("tools.report", "tools.report.tested", "tools.charts", "tools.search.index", "tools.compare"),
+    "tools.report.__main__",
     *("torch.utils.tensorboard.summary", "tensorboard.summary.writer.record_writer"),
 )
 

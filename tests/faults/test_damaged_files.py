@@ -16,8 +16,8 @@ from tests.commands import args_for
 from tests.faults.damage import damaged, outcome
 from tests.faults.runs import equal
 from tests.faults.tally import Count
-from tools.index import Index, read_index, save_index
 from tools.report.files import read_tested
+from tools.search.index import Index, read_index, save_index
 from utils.checkpoint import load_file, read_weights
 from utils.errors import DataError
 from utils.run_folder import RunFolder, locked, open_run, read_metrics

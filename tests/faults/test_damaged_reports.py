@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.tools.report.report_files import make_analysis, make_slices, make_summary
-from tools.index import KIND, SCHEMA, Index, read_index, save_index
 from tools.report.files import read_tested
+from tools.search.index import KIND, SCHEMA, Index, read_index, save_index
 from utils.digest import sha256_of
 from utils.errors import ConfigError
 from utils.ranking.slices import write_slices

@@ -6,8 +6,9 @@ import run_phased_loss
 import test as test_command
 import train
 from tests.faults.mistakes import refusal
-from tools import check, compare, config_docs, extract, search, synthetic
+from tools import check, compare, config_docs, extract, synthetic
 from tools.export import __main__ as export
+from tools.search import __main__ as search
 from tools.visualize import __main__ as visualize
 
 pytestmark = pytest.mark.fault("bad input: flags")

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import TINY_YAML
 from tests.faults.storm import ROOT, STARTED_S, Stopped, interrupt
 from tests.tools.photos import NAMES, write_photos
-from tests.tools.test_index import BATCH, FakeExtractor, assert_whole
-from tools.index import read_index
+from tests.tools.search.test_index import BATCH, FakeExtractor, assert_whole
+from tools.search.index import read_index
 from utils.checkpoint import load_file
 from utils.run_folder import read_metrics
 from utils.test_folder import TestFolder, read_result
@@ -258,8 +258,8 @@ def test_a_bounded_block_that_has_ended_ends_nothing(tmp_path):
 def test_what_a_search_has_embedded_before_ctrl_c_is_kept(tmp_path):
     write_photos(tmp_path / "photos")
     done = run_child(
-        "from pathlib import Path\nfrom tests.tools.test_index import FakeExtractor\n"
-        "from tools.index import update_index\nfolder = Path(os.environ['FOLDER'])\n"
+        "from pathlib import Path\nfrom tests.tools.search.test_index import FakeExtractor\n"
+        "from tools.search.index import update_index\nfolder = Path(os.environ['FOLDER'])\n"
         "class Interrupted(FakeExtractor):\n"
         "    def stream(self, paths, skip_broken=False):\n"
         "        for batch in super().stream(paths, skip_broken):\n"

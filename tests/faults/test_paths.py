@@ -23,9 +23,10 @@ from datasets.synthetic_text import load_synthetic_text
 from processor.trained import find_weight, load_trained
 from tests.commands import run
 from tests.faults.mistakes import refusal
-from tools import check, compare, config_docs, extract, search, synthetic
+from tools import check, compare, config_docs, extract, synthetic
 from tools.export import __main__ as export
 from tools.report import __main__ as report
+from tools.search import __main__ as search
 from tools.visualize import __main__ as visualize
 from utils.atomic import write_text_atomic
 from utils.checkpoint import load_file

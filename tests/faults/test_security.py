@@ -24,8 +24,8 @@ from datasets.bases import Sample
 from tests.commands import args_for
 from tests.faults.mistakes import refusal
 from tests.pages import ROOT
-from tools.index import read_index
 from tools.report.page import table, text
+from tools.search.index import read_index
 from tools.visualize.embedding import coordinates
 from tools.visualize.grid import file_stem
 from utils.errors import ConfigError, shown

@@ -1,6 +1,7 @@
 """Two processes on one output: the second is told who has it, and nothing of the first is touched."""
 
 import os
+import resource
 
 import pytest
 
@@ -8,6 +9,7 @@ import test as test_command
 from tests.commands import args_for
 from tests.faults.launched import NAME, epochs_in
 from tests.faults.mistakes import refusal
+from tools.launch.claims import Claim, claimed
 from utils.file_lock import locked
 
 
@@ -31,6 +33,17 @@ def test_a_second_launch_on_the_same_seeds_is_refused_before_it_runs_anything(la
 
 
 @pytest.mark.fault("damaged results: two launches")
+def test_a_launch_may_hold_more_locks_than_files_are_open_at_first(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 64
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, limits[1]))
+        with claimed([Claim(tmp_path, f"point{number}", "a point") for number in range(60)]):
+            assert len(list((tmp_path / ".locks").glob("*.lock"))) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_a_second_test_in_the_same_folder_is_refused(tiny_config, tmp_path, capsys):
     (tmp_path / "x_1.pth").touch()
     (tmp_path / "out").mkdir()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.large_galleries import NUMBER, settle, write_files
 from tests.tools.photos import write_photos
-from tests.tools.test_index import FakeExtractor
-from tools import index as small
-from tools import large_index, shards
-from tools.index import Index, choose_file, read_kept, up_to_date
-from tools.large_index import Update
-from tools.shards import Shards
+from tests.tools.search.large_galleries import NUMBER, settle, write_files
+from tests.tools.search.test_index import FakeExtractor
+from tools.search import index as small
+from tools.search import large_index, writer
+from tools.search.index import Index, choose_file, read_kept, up_to_date
+from tools.search.large_index import Update
+from tools.search.shards import Shards
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def photos(tmp_path: Path) -> list[str]:
 def large_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A gallery that counts as a large one; its index has parts of 8 rows."""
     monkeypatch.setattr(small, "LARGE_FROM", NUMBER // 2)
-    monkeypatch.setattr(shards, "PART_BYTES", 8 * 2 * FakeExtractor.feat_dim)
-    monkeypatch.setattr(large_index, "PART_BYTES", shards.PART_BYTES)
+    monkeypatch.setattr(writer, "PART_BYTES", 8 * 2 * FakeExtractor.feat_dim)
+    monkeypatch.setattr(large_index, "PART_BYTES", writer.PART_BYTES)
     monkeypatch.setattr(large_index, "MOST_PARTS", 100)
     folder = tmp_path / "photos"
     write_files(folder, 0, NUMBER)

@@ -19,7 +19,8 @@ from tests.model.clip_reids import (
 )
 from tests.reference import slow_clip_reid as slow
 from tests.tools.test_feature_extractor import naive_pixels
-from tools import extract, search
+from tools import extract
+from tools.search import __main__ as search
 from tools.visualize import attention
 from utils.checkpoint import read_weights, save_weights
 

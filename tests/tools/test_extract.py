@@ -91,7 +91,7 @@ def test_a_folder_of_broken_images_is_an_error(trained_run, tmp_path, capsys):
     [
         (["--run", "RUN", "--images", "nowhere"], "--images: no file 'nowhere'"),
         (["--run", "RUN", "--images", "PHOTOS", "TEST.FLIP", "True"], "KEY VALUE pairs stand before --images"),
-        (["--run", "RUN", "--images", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif)"),
+        (["--run", "RUN", "--images", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff)"),
         (["--run", "RUN", "--weights", "w.pth", "--images", "PHOTOS"], "one of the two"),
         (["--images", "PHOTOS"], "--run OUTPUT_DIR or by --weights"),
         (["--run", "no_run", "--images", "PHOTOS"], "run folder 'no_run': no such folder"),
@@ -114,8 +114,8 @@ def test_mistakes_are_one_line_and_code_2(trained_run, photos, folder, tmp_path,
 
 def test_help_waits_for_no_heavy_library():
     code = (
-        "import sys, tools.extract, tools.search\n"
-        "for tool in (tools.extract, tools.search):\n"
+        "import sys, tools.extract, tools.search.__main__\n"
+        "for tool in (tools.extract, tools.search.__main__):\n"
         "    try: tool.main(['--help'])\n"
         "    except SystemExit: pass\n"
         "print([name for name in ('torch', 'numpy', 'PIL', 'matplotlib') if name in sys.modules])"

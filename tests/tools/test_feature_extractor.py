@@ -160,7 +160,7 @@ def test_images_are_embedded_in_the_precision_of_test_amp(trained_run, extractor
     assert (narrow.precision, extractor.precision) == ("bfloat16", "float32")
     assert feat.dtype == torch.float32 and not torch.equal(feat, plain)
     assert torch.nn.functional.cosine_similarity(feat, plain).min() > 0.999
-    assert narrow.fingerprint == extractor.fingerprint  # one index serves both, see tools.index
+    assert narrow.fingerprint == extractor.fingerprint  # one index serves both, see tools.search.index
     with pytest.raises(ConfigError, match="TEST.AMP fp16 needs a CUDA device"):
         FeatureExtractor.from_run(trained_run, opts=["TEST.AMP", "fp16", "MODEL.DEVICE", "cpu"])
 

@@ -40,7 +40,7 @@ def test_files_and_folders_mix_in_the_order_given_and_each_image_counts_once(tmp
 
 def test_mistakes_are_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"holds no image \(.jpg, .jpeg, .png, .bmp, .webp, .tif\)"):
+    with pytest.raises(DataError, match=r"holds no image \(.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff\)"):
         list_images(tmp_path / "empty", "--gallery")
     with pytest.raises(ConfigError, match=r"--gallery '.*nowhere' does not exist"):
         list_images(tmp_path / "nowhere", "--gallery")

@@ -14,11 +14,12 @@ from processor.trained import Trained, load_trained
 from tests import commands
 from tests.model.clip_reids import assert_near
 from tests.tools.modal_runs import NAME, embeddings_of, write_modal_run
-from tests.tools.test_search import printed
+from tests.tools.search.test_search import printed
 from tests.tools.test_words import refusal
-from tools import extract, search
+from tools import extract
 from tools.feature_extractor import FeatureExtractor
 from tools.queries import parse_queries, query_word
+from tools.search import __main__ as search
 from tools.visualize import grid
 from utils.errors import ConfigError, DataError
 

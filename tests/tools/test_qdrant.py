@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from tests import commands
-from tests.tools.test_index import FakeExtractor, embedding_of
-from tests.tools.test_large_index import settle, write_files
-from tools import index as small
+from tests.tools.search.test_index import FakeExtractor, embedding_of
+from tests.tools.search.test_large_index import settle, write_files
 from tools import qdrant, qdrant_example
-from tools.index import up_to_date
-from tools.large_index import Update
+from tools.search import index as small
+from tools.search.index import up_to_date
+from tools.search.large_index import Update
 
 LOCAL = os.environ.get("REID_QDRANT", "http://localhost:6333")
 

@@ -28,15 +28,21 @@ def matrix() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(VALUES, DIM)).astype(np.float32)
 
 
-def write_model(path: Path, weights: np.ndarray | None = None, **facts: object) -> Path:
+def write_model(
+    path: Path,
+    weights: np.ndarray | None = None,
+    batch: int | str = "batch",
+    output: str = "embedding",
+    **facts: object,
+) -> Path:
     """Write a graph `embedding = pixels @ matrix` of any batch size, with the metadata of an export."""
     weights = matrix() if weights is None else weights
     nodes = [
         helper.make_node("Flatten", ["images"], ["pixels"]),
-        helper.make_node("MatMul", ["pixels", "weights"], ["embedding"]),
+        helper.make_node("MatMul", ["pixels", "weights"], [output]),
     ]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, *SIZE])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIM])
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, *SIZE])
+    embedding = helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, DIM])
     table = helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())
     model = helper.make_model(
         helper.make_graph(nodes, "g", [images], [embedding], [table]),
@@ -155,14 +161,44 @@ def test_boxes_of_another_form_are_refused(frame, boxes, message):
         crops_of(frame, boxes)
 
 
-def test_one_box_needs_no_dimension_of_its_own(frame):
-    assert [crop.shape for crop in crops_of(frame, np.array([0, 0, 5, 7]))] == [(7, 5, 3)]
+CALLS = {  # of boxes of a frame
+    "boxmot": lambda path, boxes, frame: BoxMotModel(path).get_features(boxes, frame),
+    "ultralytics": lambda path, boxes, frame: UltralyticsEncoder(path)(frame, boxes),
+    "deep_sort": lambda path, boxes, frame: DeepSortEncoder(path)(frame, boxes),
+}
 
 
-@pytest.mark.parametrize("crop", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "a.jpg"])
-def test_what_is_no_crop_is_refused(path, crop):
-    with pytest.raises(ValueError, match=r"expected uint8 \[h, w, 3\]"):
-        Appearance(path).of_crops([crop])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_box_and_one_box_need_no_dimension_of_their_own(path, frame, call):
+    for none in ([], np.empty(0), np.empty((0, 4)), np.empty((0, 6))):
+        assert len(call(path, none, frame)) == 0
+    one = np.array([10.0, 10.0, 14.0, 16.0])
+    np.testing.assert_array_equal(call(path, one, frame), call(path, one[None], frame))
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_boxes_that_are_no_rows_of_four_are_refused_and_not_read_as_others(path, frame, call):
+    for boxes in (np.ones((4, 3)), np.ones((2, 2, 4)), None, 5, [[0, 0, np.inf, 3]]):
+        with pytest.raises(ValueError, match="boxes "):
+            call(path, boxes, frame)
+    if call is not CALLS["ultralytics"]:  # whose rows go on
+        with pytest.raises(ValueError, match=r"boxes are \[4, 5\]"):
+            call(path, np.ones((4, 5)), frame)
+
+
+PICTURE = np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "pixels", [PICTURE / 255, PICTURE[..., 0], PICTURE.repeat(2, axis=2)[..., :4], PICTURE[None], None, "a.jpg"]
+)
+def test_what_is_no_picture_is_refused(path, pixels):
+    with pytest.raises(ValueError, match=r"a crop is .*, expected uint8 \[h, w, 3\]"):
+        Appearance(path).of_crops([pixels])
+    for call in CALLS.values():
+        for boxes in ([], [[0, 0, 2, 2]]):
+            with pytest.raises(ValueError, match=r"the frame is .*, expected uint8 \[h, w, 3\]"):
+                call(path, boxes, pixels)
 
 
 def test_files_that_are_no_image_tower_are_refused(tmp_path):
@@ -173,6 +209,34 @@ def test_files_that_are_no_image_tower_are_refused(tmp_path):
             Appearance(tmp_path / name)
     with pytest.raises(ValueError, match="batch got 0"):
         Appearance(unfused, batch=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("size", value) for value in (None, "8", [8], [8, 6, 3], [8, -6], [8.0, 6.0])],
+        *[("resize_filter", value) for value in ("nearest", None, [])],
+        *[("mean", value) for value in ([0.5, 0.5], [float("nan")] * 3, "grey", ["a", "b", "c"])],
+        *[("std", value) for value in ([0, 1, 1], [-1.0] * 3, None)],
+        *[("normalised_inside", value) for value in ("no", None)],
+        ("grey", "False"),
+    ],
+)
+def test_metadata_that_cannot_be_true_is_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"its metadata is damaged \\({name}\\)"):
+        Appearance(write_model(tmp_path / "other.onnx", **{name: value}))
+
+
+@pytest.mark.parametrize("other", [{"size": [9, 6]}, {"batch": 2}, {"output": "logits"}])
+def test_a_graph_that_is_not_what_its_metadata_says_is_refused(tmp_path, other):
+    with pytest.raises(ValueError, match="does not embed images .* of any number N"):
+        Appearance(write_model(tmp_path / "other.onnx", **other))
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_onnxruntime_lacks_is_refused(path):
+    with pytest.raises(ValueError, match="MoonExecutionProvider did not start, .*onnxruntime-gpu"):
+        Appearance(path, providers=["MoonExecutionProvider", "CPUExecutionProvider"])
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tmp_path, frame):

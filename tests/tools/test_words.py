@@ -13,9 +13,10 @@ from datasets.tokens import tokenize
 from tests import commands
 from tests.model.clip_reids import EMBED, assert_near
 from tests.tools.irra_runs import NAME, image_features, text_features, write_irra_run
-from tests.tools.test_search import printed
-from tools import extract, search
+from tests.tools.search.test_search import printed
+from tools import extract
 from tools.feature_extractor import FeatureExtractor
+from tools.search import __main__ as search
 from tools.visualize import grid
 from utils.digest import sha256_of
 from utils.errors import ConfigError, DataError

@@ -1,6 +1,7 @@
 """Work beside the training: in order, one at a time, and its errors reach the caller."""
 
 import threading
+import time
 
 import pytest
 
@@ -43,3 +44,35 @@ def test_an_error_is_raised_to_the_caller_once(method):
     with pytest.raises(RunError, match="no room"):
         getattr(background, method)(*[lambda: None] * (method == "start"))
     background.close()
+
+
+def test_an_error_shows_as_soon_as_the_act_has_ended():
+    background, release = Background(), threading.Event()
+
+    def refuse() -> None:
+        release.wait(10)
+        raise RunError("no room")
+
+    background.start(refuse)
+    background.check()  # it runs still
+    release.set()
+    with pytest.raises(RunError, match="no room"):
+        for _ in range(10_000):
+            background.check()
+            time.sleep(0.001)
+    background.close()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_the_error_of_a_block_goes_before_that_of_an_act(error, caplog):
+    release = threading.Event()
+
+    def refuse() -> None:
+        release.wait(10)
+        raise RunError("no room")
+
+    with pytest.raises(error), Background() as background:
+        background.start(refuse)
+        release.set()
+        raise error
+    assert "no room" in caplog.text

@@ -5,8 +5,8 @@ import importlib.util
 
 import pytest
 
-from tools import search
 from tools.report import __main__ as report
+from tools.search import __main__ as search
 from tools.visualize import __main__ as visualize
 from utils.commands import whole_number
 from utils.errors import run_command

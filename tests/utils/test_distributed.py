@@ -2,15 +2,16 @@
 
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from datasets.sampler import ShardSampler
-from tests.ranks import run_in_group
+from tests.ranks import run_in_group, run_on_ranks
 from utils import distributed
 from utils.distributed import Ranks, find_ranks, gather_shards, joined, whole_batch
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 
 ROWS, WIDTH, WORLD = 5, 4, 2  # rows in all; 5 do not divide by 2
 
@@ -153,3 +154,23 @@ def test_several_processes_on_mps_are_refused(torchrun):
     torchrun(2)
     with pytest.raises(ConfigError, match="mps trains in one process"), joined(find_ranks(True), torch.device("mps")):
         pass
+
+
+def leave(folder: Path, failing: int | None) -> None:
+    """Train nothing; process `failing` ends by an error, and each one writes how it left."""
+    ranks, outcome = find_ranks(True), "whole"
+    try:
+        with joined(ranks, torch.device("cpu")):
+            if ranks.rank == failing:
+                raise ZeroDivisionError
+    except (ZeroDivisionError, RunError) as error:
+        outcome = type(error).__name__
+    (folder / str(ranks.rank)).write_text(f"{outcome} {torch.distributed.is_initialized()}")
+
+
+@pytest.mark.parametrize(
+    ("failing", "outcomes"), [(None, ["whole False"] * 2), (1, ["RunError True", "ZeroDivisionError True"])]
+)
+def test_processes_leave_together_and_none_waits_for_one_that_failed(tmp_path, failing, outcomes):
+    run_on_ranks(leave, tmp_path, failing)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == outcomes

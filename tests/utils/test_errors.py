@@ -69,6 +69,17 @@ def test_a_programming_error_keeps_its_traceback():
         run_command(main)
 
 
+def test_a_missing_package_is_one_line_and_a_missing_module_of_ours_keeps_its_traceback(capsys):
+    def main(argv: list[str]) -> None:
+        raise ModuleNotFoundError(name=argv[0])
+
+    assert run_command(main, ["yacs.config"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: no package 'yacs' here; activate the environment, or pip install -r requirements.txt\n"
+    with pytest.raises(ModuleNotFoundError):
+        run_command(main, ["utils.gone"])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_message_survives_a_loader_worker(workers):
     with pytest.raises(DataError) as caught:

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from tools.demo.guard import check_address, is_local
 from tools.loose_images import add_skip_broken, list_images
 from tools.source import load_source, source_parser
 from utils.commands import GRADIO, need_packages, path_flag, whole_number
@@ -31,6 +32,7 @@ from utils.errors import ConfigError, run_command
 logger = logging.getLogger(__name__)
 
 PORT, LAST_PORT = 7860, 65535
+ENDS = ("SIGTERM", "SIGHUP")  # the latter where the terminal is closed
 OLDEST = (6, 31)  # gradio, the first numbers of its version
 
 
@@ -44,18 +46,18 @@ def main(argv: list[str] | None = None) -> int:
 
     log_to_stderr()
     list_images(args.gallery, "--gallery")
-    place = make_folder(args.uploads, "--uploads")
     from tools.demo.engine import Engine
     from tools.demo.gallery import open_gallery
-    from tools.demo.guard import is_local
     from tools.feature_extractor import FeatureExtractor
-    from tools.index import check_file
     from tools.modalities import gallery_modality
+    from tools.search.index import check_file
 
     if args.index is not None:
         check_file(args.index)  # before the gallery is embedded
     trained = load_source(args)
+    check_address(args.host, args.port)  # before the gallery is embedded
     extractor = FeatureExtractor(trained, gallery_modality(trained.cfg))
+    place = make_folder(args.uploads, "--uploads")
     gallery = open_gallery(extractor, Path(args.gallery), args.index, args.skip_broken)
     engine = Engine(trained, extractor, gallery)
     if not is_local(args.host):
@@ -63,8 +65,10 @@ def main(argv: list[str] | None = None) -> int:
             "--host %s: everybody who reaches this machine may search '%s' and see its images; there is no password",
             *(args.host, args.gallery),
         )
+    for name in ENDS:
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # nohup
+            signal.signal(getattr(signal, name), _leave)
     uploads = tempfile.TemporaryDirectory(prefix="uploads_", dir=place, ignore_cleanup_errors=True)
-    signal.signal(signal.SIGTERM, _leave)
     with uploads as folder, at_end(uploads.cleanup):
         _set_up_gradio(folder)
         from tools.demo.page import serve
@@ -133,6 +137,7 @@ def _set_up_gradio(folder: str) -> None:
         "GRADIO_TEMP_DIR": folder,
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it is there
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ STYLE = """
 .gradio-container footer {display: none !important;}
 .reid p {margin: .25rem 0; overflow-wrap: anywhere;}
 .reid .note, .reid .absent {opacity: .75;}
+.reid .sentence {max-height: 7rem; overflow-y: auto;}
 .reid .error {color: var(--error-text-color, #b91c1c); font-weight: 600;}
 .reid ol {display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem; margin: 0;
     padding: 0; list-style: none;}
@@ -61,7 +62,8 @@ def query_of(pictures: Mapping[str, "Image.Image"], sentence: str) -> str:
         for name, picture in pictures.items()
     ]
     images = f'<ol class="query">{"".join(items)}</ol>' if items else ""
-    return _frame(images + (f"<p>“{text(sentence)}”</p>" if sentence else "")) if items or sentence else ""
+    words = f'<p class="sentence">“{text(sentence)}”</p>' if sentence else ""
+    return _frame(images + words) if images or words else ""
 
 
 def status_of(answer: Answer, total: int, cameras: Sequence[int]) -> str:

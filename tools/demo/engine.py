@@ -9,6 +9,7 @@ import torch
 from configs.keys.multimodal import NAME as MULTIMODAL
 from configs.modalities import GREY, MODALITIES, TEXT
 from datasets.decode import read_image
+from datasets.tokens import count_tokens
 from processor.trained import Trained
 from tools.demo.gallery import Gallery, Hit, file_inside, find
 from tools.demo.overlays import Overlays
@@ -71,10 +72,13 @@ class Engine:
             pictures = {name: item.picture for name, item in images.items()}
             if attention and not note:
                 pictures, results = self._with_maps(images, results, sentence)
-        damaged = [
+        notes = [
             f"'{item.name}' is damaged, what is missing counts as grey" for item in images.values() if item.is_damaged
         ]
-        return Answer(pictures, sentence, results, "; ".join([*damaged, *([note] if note else [])]))
+        length = self.settings.TEXT.LENGTH
+        if sentence and count_tokens(sentence) > length:
+            notes.append(f"the model reads {length} tokens of a sentence, so the last words of this one do not count")
+        return Answer(pictures, sentence, results, "; ".join(filter(None, (*notes, note))))
 
     def _result(self, hit: Hit) -> Result:
         try:

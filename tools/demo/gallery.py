@@ -1,4 +1,4 @@
-"""The gallery of the page: the index of `tools.index`, searched as `tools.search` does, and the files that may be read.
+"""The gallery of the page: the index of `tools.search`, searched as that does, and the files that may be read.
 
 All calls to the index and to the search stand here.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from datasets.archives.common import NAME_PATTERN
 from datasets.labels import MAX_LABEL
 from tools.feature_extractor import BrokenImageError, FeatureExtractor
-from tools.index import choose_file, read_kept, up_to_date
-from tools.large_index import Update
 from tools.loose_images import SKIP_HINT
-from tools.nearest import nearest
-from tools.shards import Shards
+from tools.search.index import choose_file, read_kept, up_to_date
+from tools.search.large_index import Update
+from tools.search.nearest import nearest
+from tools.search.shards import Shards
 from utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def open_gallery(
     """Return the gallery of a folder; only new and changed images are embedded.
 
     Links that lead out of the folder are left out, and counted in a warning. Raises ConfigError and DataError as
-    `tools.index` does, and DataError where no image is left.
+    `tools.search.index` does, and DataError where no image is left.
     """
     file = choose_file(folder, extractor, index_file)
     old = read_kept(file, folder, extractor)
@@ -87,7 +87,7 @@ def _read_whole(index: Shards) -> tuple[np.ndarray, np.ndarray]:
 def find(gallery: Gallery, query: np.ndarray, topk: int, cameras: Sequence[int] = ()) -> list[Hit]:
     """Return the `topk` images of `cameras`, () = of all, most similar to a query float32 [D], nearest first.
 
-    The ranking is that of `tools.nearest.nearest` among these images; fewer are returned where there are fewer.
+    The ranking is that of `tools.search.nearest.nearest` among these images; fewer are returned where there are fewer.
     """
     rows = np.flatnonzero(np.isin(gallery.cameras, cameras)) if cameras else np.arange(len(gallery.names))
     if not len(rows):

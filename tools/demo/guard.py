@@ -3,11 +3,15 @@
 Pictures are part of the page, so no address of the server has to give out a file.
 """
 
+import errno
 import ipaddress
 import re
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from utils.errors import ConfigError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,6 +35,23 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ConfigError where no page can be served: no host of this machine, or a port that is taken or not ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host or " ", port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own.bind(address)
+            own.listen()
+    except (OSError, UnicodeError) as error:
+        number = None if isinstance(error, (socket.gaierror, UnicodeError)) else error.errno
+        if number == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port} of '{host}' is taken; name another") from error
+        if number in (errno.EACCES, errno.EPERM):
+            raise ConfigError(f"--port {port} is not open to this user; name one above 1023") from error
+        raise ConfigError(f"--host '{host}' is no address of this machine; name one, such as 127.0.0.1") from error
 
 
 def is_local(host: str) -> bool:

@@ -1,5 +1,6 @@
 """The page itself, in gradio, and its server. Only the command imports it, once it has told gradio what holds."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -8,6 +9,7 @@ from time import sleep
 from typing import Any
 
 import gradio as gr
+from gradio import route_utils
 from starlette.middleware import Middleware
 
 from configs.modalities import GREY, TEXT
@@ -27,10 +29,21 @@ TICK_S = 0.2
 WAITING = 32  # requests
 
 
+class OwnUpload(route_utils.GradioUploadFile):
+    """An upload that lies in a folder of its own: gradio names it by the content, so equal images shared one file."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sha.update(os.urandom(16))
+
+
+route_utils.GradioUploadFile = OwnUpload
+
+
 def serve(engine: Engine, host: str, port: int, folder: Path, ready: Callable[[str], object]) -> None:
     """Serve the page until Ctrl-C; `ready` is called with its address. `folder` takes the uploads.
 
-    Raises ConfigError for a port that is taken, or a host that is not this machine's.
+    Raises ConfigError where it cannot be served there, see `check_address`.
     """
     page = make_page(engine, folder)
     try:
@@ -52,10 +65,7 @@ def serve(engine: Engine, host: str, port: int, folder: Path, ready: Callable[[s
         )
     except (OSError, ValueError) as error:
         page.close(verbose=False)
-        raise ConfigError(
-            f"--host {host} --port {port}: no page can be served there, the port is taken or the host is not this "
-            f"machine's ({error}); name others"
-        ) from error
+        raise ConfigError(f"--host {host} --port {port}: no page can be served there; name others") from error
     try:
         ready(address)
         with suppress(KeyboardInterrupt), deferred():

@@ -15,9 +15,9 @@ def make_launch(args: argparse.Namespace, command: str) -> Launch | SweepLaunch:
         return Launch(plan_launch(args), args, command)
     if not sweep.count:
         return SweepLaunch(args, sweep, plan_grid(args, sweep), command)
-    from tools.launch.search import Search, middle_of
+    from tools.launch.search import Search, corner_of
 
-    point = middle_of(sweep)  # of every config one is looked at before the storage is
+    point = corner_of(sweep)  # of every config one is looked at before the storage is
     planned = [plan_one(args, config, sweep, point) for config in args.configs]
     check_choice(planned)
     make_folder(args.output_root, "--output-root")

@@ -2,19 +2,22 @@
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from configs.guess import did_you_mean
 from configs.keys import KEYS
-from configs.load import did_you_mean, parse_setting
+from configs.load import parse_setting
 from configs.rules.problems import bounds
 from utils.errors import ConfigError
 
 Point = dict[str, str]  # values by key, as KEY VALUE pairs have them
 LOG = "log"
 MOST_WORD = 24  # characters of a value in a name
-MOST_POINTS = 1000
+NUMBER = r"-?\d+(\.\d+)?(e[+-]?\d+)?"
+TOLD_WHOLE = re.compile(rf"[A-Za-z_][A-Za-z0-9_-]*|{NUMBER}|\[{NUMBER}(, {NUMBER})*\]", re.ASCII)
 
 
 class Axis(NamedTuple):
@@ -22,6 +25,10 @@ class Axis(NamedTuple):
 
     key: str
     values: tuple[str, ...]  # in one spelling: 1e-3 is 0.001
+
+    @property
+    def size(self) -> int:
+        return len(self.values)
 
 
 class Span(NamedTuple):
@@ -33,6 +40,10 @@ class Span(NamedTuple):
     log: bool
     whole: bool  # whole numbers alone
 
+    @property
+    def size(self) -> float:
+        return self.high - self.low + 1 if self.whole else math.inf
+
 
 def read_axes(given: Iterable[Sequence[str]]) -> list[Axis]:
     """Return the axes of all --grid; ConfigError for a key or value that cannot be, or one that stands twice."""
@@ -41,17 +52,16 @@ def read_axes(given: Iterable[Sequence[str]]) -> list[Axis]:
         _check_key("--grid", key, [axis.key for axis in axes])
         if not texts:
             raise ConfigError(f"--grid {key}: names no value; give those to try, e.g. --grid {key} A B")
-        values = []
+        values: list[Any] = []
         for text in texts:
             try:
-                parsed = parse_setting(key, text)
+                value = parse_setting(key, text)
             except ValueError as error:
                 raise ConfigError(f"--grid {key} {error}") from error
-            value = spelt(parsed)
-            if value in values:
+            if value in values:  # by what they are: -0.0 is 0
                 raise ConfigError(f"--grid {key}: '{text}' stands there twice; drop one of the two")
             values.append(value)
-        axes.append(Axis(key, tuple(values)))
+        axes.append(Axis(key, tuple(map(spelt, values))))
     return axes
 
 
@@ -62,14 +72,14 @@ def read_spans(given: Iterable[Sequence[str]], axes: Sequence[Axis] = ()) -> lis
         flag = f"--range {' '.join([key, *words])}"
         _check_key(flag, key, [one.key for one in (*axes, *spans)])
         default = KEYS[key].default
-        if isinstance(default, bool) or not isinstance(default, (int, float)):
-            raise ConfigError(f"{flag}: {key} is no number; give the values to choose from with --grid {key} A B")
+        if isinstance(default, bool) or not isinstance(default, (int, float)) or KEYS[key].low is None:
+            raise ConfigError(f"{flag}: {key} is no number of a range; name its values with --grid {key} A B")
         if len(words) not in (2, 3) or words[2:] not in ([], [LOG]):
             raise ConfigError(f"{flag}: expected KEY LOW HIGH, and '{LOG}' behind it to draw by orders of magnitude")
         try:
             low, high = (parse_setting(key, word) for word in words[:2])
         except ValueError as error:
-            raise ConfigError(f"{flag}: {key} {error}") from error
+            raise ConfigError(f"{flag}: {error}") from error
         if not KEYS[key].low <= low <= high <= KEYS[key].high:  # NaN is in no range
             raise ConfigError(f"{flag}: expected LOW at most HIGH, both within {bounds(KEYS[key])}")
         if low == high:
@@ -103,46 +113,40 @@ def points_of(axes: Sequence[Axis]) -> list[Point]:
     return [dict(zip((axis.key for axis in axes), values, strict=True)) for values in combined]
 
 
-def count_points(axes: Sequence[Axis]) -> int:
-    """Return how many points the axes make, without making them."""
-    count = 1
-    for axis in axes:
-        count *= len(axis.values)
-    return count
+def count_points(swept: Iterable[Axis | Span]) -> float:
+    """Return how many points there are, without making them; infinity where a span has other than whole numbers."""
+    return math.prod(one.size for one in swept)
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return what each key is called in names and tables: its last part, or as much as tells it from the others."""
-    names = {}
-    for key in keys:
-        parts = key.split(".")
-        depth = 1
-        while depth < len(parts) and any(other != key and _tail(other, depth) == _tail(key, depth) for other in keys):
-            depth += 1
-        names[key] = _tail(key, depth)
-    return names
+def short_name(key: str) -> str:
+    """Return what a key is called in names and tables: its last part, or as much as tells it from all other keys.
+
+    A key of fewer parts keeps the shorter name: SOLVER.BASE_LR is BASE_LR beside STAGE1.BASE_LR.
+    """
+    parts = key.split(".")
+    others = [other for other in KEYS if other != key and other.count(".") <= key.count(".")]
+    tails = (".".join(parts[-depth:]) for depth in range(1, len(parts)))
+    return next((tail for tail in tails if not any(f".{other}".endswith(f".{tail}") for other in others)), key)
 
 
-def _tail(key: str, depth: int) -> str:
-    return ".".join(key.split(".")[-depth:])
+def name_words(point: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a point's words in the names of its folders, e.g. ('BASE_LR0p001', 'MARGIN0p3'); equal ones never meet.
 
-
-def name_words(point: Mapping[str, str], axes: Sequence[Axis]) -> tuple[str, ...]:
-    """Return a point's words in the names of its folders, e.g. ('BASE_LR0p001', 'MARGIN0p3'); equal ones never meet."""
-    names, words = short_names([axis.key for axis in axes]), []
-    for axis in axes:
-        own, value = [value_word(text) for text in axis.values], point[axis.key]
-        word = value_word(value)
-        if own.count(word) > 1:
-            word += f"_{hashlib.sha256(value.encode()).hexdigest()[:6]}"
-        words.append(f"{names[axis.key]}{word}")
-    return tuple(words)
+    They depend on nothing but the point: a sweep of more values finds its folders again.
+    """
+    return tuple(f"{short_name(key)}{value_word(value)}" for key, value in point.items())
 
 
 def value_word(text: str) -> str:
-    """Return a value as a part of a name: of letters, digits, '-' and '_', at most MOST_WORD of them."""
-    word = re.sub(r"[^A-Za-z0-9_-]+", "-", text.replace(".", "p").replace("+", "").strip("[]() "))
-    return word[:MOST_WORD].rstrip("-") or "none"
+    """Return a value as a part of a name: of letters, digits, '-' and '_'.
+
+    No other value of its key has the same: one that is longer than MOST_WORD, or has other characters than a number, a
+    list of numbers or a word, ends in a digest.
+    """
+    word = re.sub(r"[^A-Za-z0-9_-]+", "-", text.strip("[]() ").replace(".", "p").replace("+", ""))
+    if TOLD_WHOLE.fullmatch(text) and len(word) <= MOST_WORD:
+        return word
+    return f"{word[:MOST_WORD].strip('-') or 'none'}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def told(point: Mapping[str, str], names: Mapping[str, str]) -> str:

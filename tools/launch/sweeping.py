@@ -18,7 +18,14 @@ from tools.launch.shown import print_errors, print_problems, print_start, print_
 from tools.report import write_sweep_report
 from tools.study.experiment import Experiment
 from tools.study.names import config_label
-from tools.study.response import PointResult, Response, format_response, read_point, write_response
+from tools.study.response import (
+    PointResult,
+    Response,
+    format_response,
+    on_same_images,
+    read_point,
+    write_response,
+)
 from tools.study.results import summarise
 from tools.study.summary import SeedResults
 from tools.study.verdict import percent, verdict_on_sweep
@@ -81,9 +88,9 @@ class SweepLaunch:
 
     def _read(self, place: int) -> PointResult:
         progress = self.progress[place]
-        failed = [seed for seed, ended in progress.ended.items() if ended.exit_code]
+        ended = {seed: end.exit_code for seed, end in progress.ended.items()}
         recipe = config_label(progress.experiment.config) if self.several else ""
-        return read_point(progress.experiment, recipe, self.points[place], self.seeds, failed)
+        return read_point(progress.experiment, recipe, self.points[place], self.seeds, ended)
 
     @property
     def response(self) -> Response:
@@ -94,7 +101,7 @@ class SweepLaunch:
             picked_by(self.reference.model_name),
             self.reference.facts["dataset"],
             tuple(self.seeds),
-            tuple(self.results),
+            on_same_images(self.results),
             tuple(span.key for span in self.sweep.spans if span.log),
         )
 
@@ -140,10 +147,11 @@ class SweepLaunch:
             print_start(self.progress[place].experiment, self.seeds, heading)
 
     def _choose(self) -> None:
-        """Choose the point whose seeds are then tested, and say which."""
+        """Choose the point whose seeds are then tested, and say which; none before a search has come to its end."""
         place = self.response.chosen
-        if place is None:
-            say("\nno point is whole, so none is chosen and the test set stays unseen")
+        if place is None or (self.search and self.search.ended):
+            why = "no point is whole" if place is None else "the search has not come to its end"
+            say(f"\n{why}, so none is tested and the test set stays unseen")
             return
         self.testing = Progress(self.progress[place].experiment, self.seeds, ToTest.LAST)
         metric = self.response.metrics[0]
@@ -166,7 +174,8 @@ class SweepLaunch:
         place = self.progress.index(progress)
         self.results[place] = self._read(place)
         if ended.exit_code:
-            say(f"failed: {progress.experiment.name}, seed {seed}, exit code {ended.exit_code}; its error follows")
+            what = f"{progress.experiment.name} ({self.response.title(place)}), seed {seed}"
+            say(f"failed: {what}, exit code {ended.exit_code}; its error follows")
         if progress.over:
             if self.search:
                 self.search.tell(progress.experiment.name, self.results[place], progress.exit_code)
@@ -174,8 +183,11 @@ class SweepLaunch:
             self.save()
 
     def _print_over(self, place: int) -> None:
+        """Print what a point reached, or why it has nothing to show."""
         result, metric = self.results[place], self.response.metrics[0]
-        if result.held_out:
+        if result.why_not:
+            say(f"{self.response.title(place)}: {result.why_not}")
+        elif result.held_out:
             spread = f" +- {percent(result.sd[metric])}" if len(result.held_out) > 1 else ""
             say(f"{self.response.title(place)}: {percent(result.mean[metric])}{spread} {metric} on held-out identities")
 
@@ -240,5 +252,5 @@ class SweepLaunch:
 
     @property
     def exit_code(self) -> int:
-        """That of the first point that failed, or of the tests of the chosen one."""
-        return next((one.exit_code for one in self._all if one.exit_code), 0)
+        """That of the first point that failed, or of the tests of the chosen one; 1 where none could be chosen."""
+        return next((one.exit_code for one in self._all if one.exit_code), int(self.response.chosen is None))

@@ -28,12 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     if args.push is not None:
         check_repository(args.push)
     if args.run is not None:
+        from tools.publish.figures import title_of
         from tools.publish.write import Wanted, publish
 
         name = args.push or folder.path.resolve().name
         wanted = Wanted(args.run, args.epoch, args.averaged, tuple(args.tests), args.licence or "", name)
         trained, tests = publish(wanted, folder)
-        figures = ", ".join(f"{test['dataset']} {100 * test['mAP']:.2f} mAP" for test in tests) or "no test of it"
+        figures = ", ".join(f"{title_of(test)} {100 * test['mAP']:.2f} mAP" for test in tests) or "no test of it"
         print(f"{folder.path}: {trained.weight.name}, {figures}; {folder.card.name} describes it, edit it as you like")
     else:
         check_whole(folder)

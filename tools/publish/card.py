@@ -1,5 +1,7 @@
 """The card of a published model, README.md: what it is, its figures with intervals, data, command, licences, limits."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from configs.modalities import TEXT
 from configs.titles import TITLES
 from processor.trained import Trained
 from tools.modalities import read_by
+from tools.publish.figures import title_of
 from tools.publish.trunk import FirstWeights, first_weights_of
 from utils.atomic import write_text_atomic
 from utils.errors import printable
@@ -21,6 +24,7 @@ from utils.test_folder import METRICS
 
 PROJECT = "transreid-model-b"  # as pyproject.toml names it
 FENCE = "```"
+MARKS = re.compile(r"[\\`*<>\[\]]")  # of Markdown, within a line; tables escape their own
 WORDS = {"vis": "RGB images", "nir": "infrared images", "sk": "sketches", "cp": "coloured pencil drawings"}
 WORDS |= {TEXT: "sentences"}
 
@@ -35,12 +39,13 @@ def write_card(
     licence: str,
 ) -> None:
     """Write the card of a model called `name`; `licence` is that of its weights, '' = none is given."""
-    first = first_weights_of(trained.cfg)
+    name, first = one_line(name), first_weights_of(trained.cfg)
     head = yaml.safe_dump(front_matter(public, first, tests, name, licence), sort_keys=False, allow_unicode=True)
+    first, tests = [FirstWeights(*map(as_text, one)) for one in first], as_text(list(tests))
     reads = tuple(read_by(trained.cfg, trained.model))
     parts = [
         f"---\n{head}---",
-        f"# {name}",
+        f"# {as_text(name)}",
         _what(trained, public, origin),
         f"## Figures\n\n{figures_part(tests)}",
         f"## Use\n\n{_use(name, reads)}",
@@ -49,6 +54,20 @@ def write_card(
         f"## Limits\n\n{_limits(public, tests)}",
     ]
     write_text_atomic(path, printable("\n\n".join(parts)) + "\n")
+
+
+def one_line(text: str) -> str:
+    """Return text on one line: what a terminal would obey is escaped, runs of white space are one space."""
+    return printable(" ".join(text.split()))
+
+
+def as_text(value: Any) -> Any:
+    """Return plain values, also in lists and dicts, whose texts are one line without markup of Markdown or HTML."""
+    if isinstance(value, str):
+        return MARKS.sub(r"\\\g<0>", one_line(value))
+    if isinstance(value, dict):
+        return {as_text(name): as_text(one) for name, one in value.items()}
+    return [as_text(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def front_matter(
@@ -70,7 +89,7 @@ def _indexed(test: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of one test in the index of the hub, in percent."""
     return {
         "task": {"type": "image-retrieval", "name": "Object re-identification"},
-        "dataset": {"type": test["dataset"].lower().replace(" ", "-"), "name": test["dataset"]},
+        "dataset": {"type": test["dataset"].lower().replace(" ", "-"), "name": title_of(test)},
         "metrics": [{"type": metric, "name": metric, "value": round(100 * test[metric], 2)} for metric in METRICS],
     }
 
@@ -81,18 +100,16 @@ def figures_part(tests: Sequence[dict[str, Any]]) -> str:
         return "These weights were not tested, or the test was not at hand: there are no figures."
     rows = [("data", *METRICS, "queries")]
     for test in tests:
-        rows.append((test["dataset"], *(_cell(test, metric) for metric in METRICS), f"{test['num_valid_query']:,}"))
-        for title, part in {**test.get("groups", {}), **test.get("sets", {})}.items():
+        title = title_of(test)
+        rows.append((title, *(_cell(test, metric) for metric in METRICS), f"{test['num_valid_query']:,}"))
+        for which, part in {**test.get("groups", {}), **test.get("sets", {})}.items():
             cells = [percent(part[metric]) if metric in part else "-" for metric in METRICS]
-            rows.append((f"{test['dataset']}: {title}", *cells, f"{part.get('num_query', '-')}"))
+            rows.append((f"{title}: {which}", *cells, f"{part.get('num_query', '-')}"))
     lines = [markdown(rows), "", "In percent; in brackets the 95 % interval over identities."]
     for test in tests:
-        special = [f"{key} {value}" for key, value in test.get("ranking", {}).items()]
-        told = [f"ranked with {', '.join(special)}"] * bool(special) + [
-            *test.get("cautions", ()),
-            *test.get("notes", ()),
-        ]
-        lines += [f"- {test['dataset']}: {words}" for words in told]
+        lines += [f"- {title_of(test)}: {words}" for words in (*test.get("cautions", ()), *test.get("notes", ()))]
+        if "other_settings" in test:
+            lines.append(f"- {title_of(test)}: the settings in brackets are other ones than those of `config.yaml`")
     return "\n".join(lines[:3] + ([""] + lines[3:] if lines[3:] else []))
 
 
@@ -113,10 +130,11 @@ def _what(trained: Trained, public: CfgNode, origin: dict[str, Any]) -> str:
 
 
 def _use(name: str, reads: Sequence[str]) -> str:
+    quoted = json.dumps(name, ensure_ascii=False)
     lines = [
         "from tools.feature_extractor import FeatureExtractor",
         "",
-        f'extractor = FeatureExtractor.from_pretrained("{name}")  # this folder, or user/name on the hub',
+        f"extractor = FeatureExtractor.from_pretrained({quoted})  # this folder, or user/name on the hub",
         'feat = extractor(["a.jpg", "b.jpg"])  # [2, D], L2-normalised: similarities are feat @ feat.T',
     ]
     if TEXT in reads:
@@ -130,12 +148,12 @@ def _use(name: str, reads: Sequence[str]) -> str:
 
 
 def _training(origin: dict[str, Any], first: Sequence[FirstWeights]) -> str:
-    told = origin.get("environment", {})
-    names = ", ".join(TITLES.get(name, name) for name in origin.get("datasets", ())) or "unknown"
+    told = as_text(origin.get("environment", {}))
+    names = ", ".join(TITLES.get(name, as_text(name)) for name in origin.get("datasets", ())) or "unknown"
     rows = [
         ("", ""),
         ("data", f"{names}; {origin.get('num_classes', 0):,} identities, {origin.get('camera_num', 0):,} cameras"),
-        ("fingerprint of the training images", f"{origin.get('train_fingerprint', '')[:16] or 'unknown'}"),
+        ("fingerprint of the training images", as_text(origin.get("train_fingerprint", ""))[:16] or "unknown"),
         ("first weights", "; ".join(one.what for one in first)),
         ("commit of the code", str(told.get("git_commit") or "unknown")),
         (

@@ -14,6 +14,7 @@ from configs.values import value_of
 from processor.trained import Trained
 from utils.clean_text import without_secrets
 from utils.digest import sha256_of
+from utils.errors import printable
 from utils.run_folder import open_run, read_environment
 
 RECIPES = "configs"  # the folder of this repository
@@ -61,7 +62,7 @@ def public_command(words: Sequence[str], public: CfgNode) -> str:
             continue
         flag, joined, value = word.partition("=")
         kept.append(f"{flag}={_shown(value)}" if joined and flag.startswith("--") else _shown(word))
-    return without_secrets(f"python {shlex.join(kept)}")
+    return without_secrets(printable(f"python {shlex.join(kept)}").replace("\n", "\\n"))
 
 
 def without_paths(value: Any) -> Any:

@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from yacs.config import CfgNode
 
-from configs.compare import flatten
-from configs.keys import affects
-from configs.publishing import BACKBONE_KEY, TAG_KEY, without_places
+from configs.publishing import BACKBONE_KEY, embedding_changes, without_places
 from processor.trained import Trained, find_weight, load_trained
 from tools.export.metadata import describe_pixels
 from tools.publish.card import write_card
@@ -52,7 +49,7 @@ def publish(wanted: Wanted, folder: PublishedFolder) -> tuple[Trained, list[dict
     trained = load_trained(weight)
     if trained.provenance is None:
         raise ConfigError(f"'{weight}' tells nothing of its training, so nothing is known that a card could say")
-    tests = find_tests(weight, wanted.tests)
+    tests = find_tests(trained, wanted.tests)
     if not tests:
         logger.warning("no test of '%s' was found, so no figures are published; --tests names its folder", weight)
     make_folder(str(folder.path), "--out")
@@ -128,7 +125,8 @@ def _check_same(trained: Trained, folder: PublishedFolder) -> None:
     except (ConfigError, DataError) as error:
         problem = str(error)
     else:
-        differing = [*_other_weights(trained.model, again.model), *_other_settings(trained.cfg, again.cfg)]
+        settings = [change.key for change in embedding_changes(trained.cfg, again.cfg)]
+        differing = [*_other_weights(trained.model, again.model), *settings]
         problem = f"another {', '.join(differing[:3])}" if differing else ""
     if problem:
         folder.list.unlink(missing_ok=True)
@@ -144,10 +142,3 @@ def _other_weights(ours: nn.Module, theirs: nn.Module) -> list[str]:
 
 def _equal(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     return ours.dtype == theirs.dtype and torch.equal(ours.cpu(), theirs.cpu())
-
-
-def _other_settings(ours: CfgNode, theirs: CfgNode) -> list[str]:
-    """Return the keys of other values on which an embedding depends, but those of the weights that are in the file."""
-    named = ("MODEL.CLIP_LOCAL_PATH", BACKBONE_KEY, TAG_KEY)
-    before, after = flatten(ours), flatten(theirs)
-    return [key for key in before if affects(key, "embedding") and key not in named and before[key] != after[key]]

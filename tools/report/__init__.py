@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from tools.study.summary import SeedResults
 
 
-def write_test_report(folder: TestFolder) -> Path:
+def write_test_report(folder: TestFolder, pictures: Sequence[Path] | None = None) -> Path:
     """Write report.html and slices.png of a test from its summary.json, analysis.json and slices.csv.
 
+    It shows images below the folders `pictures`, None = below the data folders that the test's configuration names.
     Raises DataError where there is no whole summary.json, the errors of `replacing` where the page
     cannot be written.
     """
@@ -27,7 +28,7 @@ def write_test_report(folder: TestFolder) -> Path:
     from tools.report.tested import make_test_page
     from utils.atomic import write_text_atomic
 
-    tested = read_tested(folder)
+    tested = read_tested(folder, pictures)
     if tested.slices is not None:
         save_png(slices_chart(tested.slices, "mAP and Rank-1 of parts of the test"), folder.picture)
     write_text_atomic(folder.report, make_test_page(tested))
@@ -74,13 +75,13 @@ def write_sweep_report(
     return path
 
 
-def write_comparison(path: Path, runs: Sequence[str], command: str) -> Path:
-    """Write the report of runs of one test set side by side to `path`; returns the path.
+def write_comparison(path: Path, runs: Sequence[str], command: str, pictures: Sequence[Path] | None = None) -> Path:
+    """Write the report of runs of one test set side by side to `path`; returns the path. `pictures` as above.
 
     Raises the errors of `tools.study.tested_runs` where they do not compare, and those of `replacing`.
     """
     from tools.report.compared import load_systems, make_comparison_page
     from utils.atomic import write_text_atomic
 
-    write_text_atomic(path, make_comparison_page(load_systems(runs), command))
+    write_text_atomic(path, make_comparison_page(load_systems(runs, pictures), command))
     return path

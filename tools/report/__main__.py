@@ -27,15 +27,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=path_flag, help="the folder of a test, or several runs")
     parser.add_argument("--out", metavar="FILE", type=path_flag, help="the page to write of several runs")
+    what = "show images below these folders alone (default: the data folders that the test's configuration names)"
+    parser.add_argument("--pictures", metavar="FOLDER", nargs="+", type=path_flag, help=what)
     args = parser.parse_args(argv)
+    pictures = None if args.pictures is None else [*map(Path, args.pictures)]
     if (len(args.runs) > 1) != bool(args.out):
         parser.error("several runs need --out FILE" if not args.out else "--out is for several runs, got one")
     need_packages("matplotlib")
     if args.out:
         command = shlex.join(["python", "-m", "tools.report", *args.runs, "--out", args.out])
-        written = write_comparison(make_place(args.out, "--out"), args.runs, command)
+        written = write_comparison(make_place(args.out, "--out"), args.runs, command, pictures)
     else:
-        written = write_test_report(TestFolder(Path(args.runs[0])))
+        written = write_test_report(TestFolder(Path(args.runs[0])), pictures)
     print(f"written: {written}")
     return 0
 

@@ -75,7 +75,7 @@ class Pair(NamedTuple):
         return "yes" if self.comparison.p_seeds is not None else "over identities, one seed"
 
 
-def load_systems(names: Sequence[str]) -> list[System]:
+def load_systems(names: Sequence[str], pictures: Sequence[Path] | None = None) -> list[System]:
     """Return the runs that `names` name, as `tools.compare` reads them, each paired with the first.
 
     Raises the errors of `load_run` and `pair_runs`: other test sets, other rules of AP, damaged results.
@@ -84,7 +84,7 @@ def load_systems(names: Sequence[str]) -> list[System]:
     check_same_ap(runs)
     sides = [pair_runs([runs[0], other]) for other in runs[1:]]
     by_trial = [sides[0][0], *(second for _, second in sides)]
-    tested = [[read_tested(folder) for folder in run.folders] for run in runs]
+    tested = [[read_tested(folder, pictures) for folder in run.folders] for run in runs]
     return [System(*one) for one in zip(_short_names(names), runs, by_trial, tested, strict=True)]
 
 
@@ -265,7 +265,7 @@ def environment_part(systems: Sequence[System]) -> str:
         data += [
             (name.replace("_", " "), _distinct([known.get(name) for known in environments])) for name in ENVIRONMENT
         ]
-        parts.append(details(f"{number} {one.name}", result.facts(data, f"{number} {one.name}"), is_open=True))
+        parts.append(details(f"{number} {one.name}", result.facts(data, "What was tested, and where"), is_open=True))
     return join(parts)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tools.report.page import join, missing, paragraph, part
-from tools.report.thumbnails import LEGEND, rank_list, read_images
+from tools.report.thumbnails import LEGEND, absent_notes, rank_list, read_images
 from utils.statistics.bootstrap import PerQuery
 from utils.test_folder import ITEMS_JOINED_BY
 
@@ -32,10 +32,10 @@ def differing_part(systems: Sequence["System"], names: Sequence[str]) -> str:
             kept = [[kept_entry(one, row) for one in (systems[0], other)] for row in rows]
             shown.append((number, words, rows, kept))
             entries += [entry for pair in kept for entry in pair]
-    images = read_images(entries)
-    absent = sum(image is None for image in images.values())
+    pictures = tuple(dict.fromkeys(folder for one in systems for own in one.tested for folder in own.pictures))
+    images = read_images(entries, pictures)
     parts = [paragraph(LEGEND, "note"), paragraph(KEPT, "note")]
-    parts += [missing(f"{absent} of {len(images)} images cannot be read where the tests found them.")] if absent else []
+    parts += absent_notes(images, pictures)
     for number, words, rows, kept in shown:
         pair = (1, systems[0]), (number, systems[number - 1])
         title = f"{number} {names[number - 1]} finds {words} than 1 {names[0]}"

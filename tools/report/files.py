@@ -2,11 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.report.places import data_folders
 from utils.errors import DataError
 from utils.paths import check_readable
 from utils.ranking.branches import BranchScore, read_branches
@@ -28,10 +29,11 @@ class Tested(NamedTuple):
     gains: list[Gain] | None
     missing: list[MissingScore] | None
     absent: dict[str, str]
+    pictures: tuple[Path, ...]  # the folders whose images may be shown
 
 
-def read_tested(folder: TestFolder) -> Tested:
-    """Return the files of a test's folder.
+def read_tested(folder: TestFolder, pictures: Sequence[Path] | None = None) -> Tested:
+    """Return the files of a test's folder. Images below `pictures` may be shown, None = below its data folders.
 
     Raises DataError where there is no whole summary.json: without it there is no result to report; ConfigError where
     it may not be read.
@@ -56,7 +58,8 @@ def read_tested(folder: TestFolder) -> Tested:
         else None
         for path, kind in kinds.items()
     ]
-    return Tested(folder, summary, analysis, slices, branches, *scores, absent)
+    shown = data_folders(summary) if pictures is None else tuple(pictures)
+    return Tested(folder, summary, analysis, slices, branches, *scores, absent, shown)
 
 
 def _was_written(path: Path, summary: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from tools.report.page import (
     try_part,
     verdict,
 )
+from tools.report.places import ANYWHERE
 from tools.report.settings import base_changes, experiment_changes
 from tools.report.tested import ENVIRONMENT, branches_part, pairs_part, queries_part
 from tools.study.ablation import HEADER, TEXT_COLUMNS, recipe_names, table_note, table_rows
@@ -258,7 +259,7 @@ def last_epoch(one: Launched, num_experiments: int) -> str:
         return join([*parts, part("Pairs and queries", missing(any_test.absent[any_test.folder.analysis.name]))])
     seed, analysis = next(iter(analyses.items()))
     pairs = try_part("Distances and ROC", pairs_part, analysis, of)
-    queries = try_part("Queries", queries_part, analysis, num_experiments, 4)
+    queries = try_part("Queries", queries_part, analysis, ANYWHERE, num_experiments, 4)
     return join([*parts, part(f"Distances and ROC, seed {seed}", pairs), part(f"Queries, seed {seed}", queries)])
 
 

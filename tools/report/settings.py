@@ -1,5 +1,6 @@
 """What a configuration changes: against the recipe below it, and between experiments."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from configs.keys import affects, get_cfg_defaults
 from configs.own_values import with_own_values
 from tools.report.page import missing, paragraph, short_path, table
 from utils.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 ABSENT = "(no such key)"
 
@@ -36,8 +39,9 @@ def base_changes(config_file: str, config: Mapping[str, Any]) -> str:
         return missing(f"'{short_path(config_file)}' is gone, and with it the name of its base recipe: no comparison.")
     try:
         base = base_of(config_file)
-    except ConfigError as error:
-        return missing(f"No comparison with the base recipe: {error}")
+    except ConfigError as error:  # its words may quote the file, which the test of somebody else names
+        logger.warning("no comparison of '%s' with its base recipe: %s", config_file, error)
+        return missing(f"'{short_path(config_file)}' is no recipe now: no comparison with its base.")
     changes = [
         change for change in find_changes(base.settings, settings_of(config)) if not affects(change.key, "place")
     ]

@@ -1,7 +1,9 @@
 """The report of one test, made from the files in its folder."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tools.report import figures, result
@@ -37,7 +39,7 @@ def make_test_page(tested: Tested) -> str:
         make_section("slices", "Slices", slices_part, tested),
         make_section("cmc", "CMC curve", cmc_part, summary),
         make_section("pairs", "Distances and ROC", _from_analysis, tested, pairs_part),
-        make_section("queries", "Queries", _from_analysis, tested, queries_part),
+        make_section("queries", "Queries", _from_analysis, tested, partial(queries_part, pictures=tested.pictures)),
         make_section("data", "Data and environment", fingerprints_part, summary),
         make_section("reproduce", "Reproduce", reproduce_part, summary),
     ]
@@ -125,16 +127,18 @@ def pairs_part(analysis: dict[str, Any], of: str = "") -> str:
     return join([pictures(drawn), result.tpr_table(points, analysis.get("threshold", {}))])
 
 
-def queries_part(analysis: dict[str, Any], share: int = 1, level: int = 3) -> str:
+def queries_part(analysis: dict[str, Any], pictures: Sequence[Path], share: int = 1, level: int = 3) -> str:
     """Return the first of `share` equal parts of the worst and the best queries, with their rank lists.
 
-    At least FEWEST of each, if there are as many.
+    At least FEWEST of each, if there are as many. Images below the folders `pictures` are shown.
     """
     worst, best = (analysis[name] for name in ("worst", "best")) if "best" in analysis else (analysis["worst"], None)
-    parts = [part("Worst", query_rows(worst[: max(FEWEST, len(worst) // share)]), level)]
+    worst = worst[: max(FEWEST, len(worst) // share)]
+    parts = [part("Worst", query_rows(worst, pictures), level)]
     if best is None:
         return join([*parts, missing("The best queries are not shown: an older version ran this test.")])
-    return join([*parts, part("Best", query_rows(best[: max(FEWEST, len(best) // share)], legend=False), level)])
+    best = best[: max(FEWEST, len(best) // share)]
+    return join([*parts, part("Best", query_rows(best, pictures, legend=False), level)])
 
 
 def fingerprints_part(summary: dict[str, Any]) -> str:

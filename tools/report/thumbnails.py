@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.modalities import TEXT
 from tools.report.page import details, join, missing, paragraph, text
+from tools.report.places import is_below, outside_note
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,15 +58,16 @@ def data_uri(image: "Image.Image") -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def query_rows(queries: Sequence[Entry], legend: bool = True) -> str:
-    """Return entries of analysis.json's `worst` or `best`, the first half of them open; `legend`: what marks mean."""
+def query_rows(queries: Sequence[Entry], pictures: Sequence[Path], legend: bool = True) -> str:
+    """Return entries of analysis.json's `worst` or `best`, the first half of them open; `legend`: what marks mean.
+
+    Images below the folders `pictures` are shown.
+    """
     if not queries:
         return missing("No query has a match, so none can be ranked.")
     parts = [paragraph(line, "note") for line in _legend_of(queries)] if legend else []
-    images = read_images(queries)
-    absent = sum(image is None for image in images.values())
-    if absent:
-        parts.append(missing(f"{absent} of {len(images)} images cannot be read where the test found them."))
+    images = read_images(queries, pictures)
+    parts += absent_notes(images, pictures)
     rows = [_query_row(number, query, images) for number, query in enumerate(queries, start=1)]
     half = (len(rows) + 1) // 2
     parts += rows[:half]
@@ -74,11 +76,20 @@ def query_rows(queries: Sequence[Entry], legend: bool = True) -> str:
     return join(parts)
 
 
-def read_images(queries: Sequence[Entry]) -> dict[str, str | None]:
-    """Return a data URI, or None where it cannot be read, of each image that such queries show."""
+def read_images(queries: Sequence[Entry], pictures: Sequence[Path]) -> dict[str, str | None]:
+    """Return a data URI of each image that such queries show; None where it cannot be read, or lies elsewhere."""
     shown = [[*(entry for _, entry in _images_of(query)), *query["ranks"]] for query in queries]
     paths = [entry["path"] for entries in shown for entry in entries if not _is_caption(entry)]
-    return {path: thumbnail(path) for path in dict.fromkeys(paths) if path}  # one gallery image is near many queries
+    known = dict.fromkeys(path for path in paths if path)  # one gallery image is near many queries
+    return {path: thumbnail(path) if is_below(path, pictures) else None for path in known}
+
+
+def absent_notes(images: Images, pictures: Sequence[Path]) -> list[str]:
+    """Return what is to be said of images that are not shown."""
+    outside = outside_note(images, pictures)
+    absent = sum(image is None and is_below(path, pictures) for path, image in images.items())
+    lost = f"{absent} of {len(images)} images cannot be read where the test found them." if absent else ""
+    return [missing(note) for note in (lost, outside) if note]
 
 
 def _legend_of(queries: Sequence[Entry]) -> list[str]:

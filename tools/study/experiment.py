@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from configs import find_notices, load_cfg
-from configs.compare import find_differences, flatten, result_settings
+from configs.compare import find_differences, flatten, result_settings, shapes_training
+from configs.keys import affects
 from configs.phases import PhasePlan
 from configs.stages import solver_of, stages_of
 from configs.titles import dataset_title, names_of_tests
@@ -22,6 +23,8 @@ from utils.run_folder import RunFolder
 from utils.run_record import read_record
 from utils.test_folder import TestFolder, epoch_folder
 from utils.yaml_text import plain_tree
+
+TESTED_ALONE = ("DATASETS.TESTS",)  # keys of what is tested that held-out identities do not see
 
 
 class Experiment(NamedTuple):
@@ -119,8 +122,11 @@ def check_names(experiments: Sequence[Experiment]) -> None:
         configs[experiment.name] = experiment.config
 
 
-def check_same_settings(experiment: Experiment, seed: int) -> None:
-    """Refuse a run folder that other settings made, as config.yaml, or in its place a checkpoint, or run.json tells."""
+def check_same_settings(experiment: Experiment, seed: int, held_out: bool = False) -> None:
+    """Refuse a run folder that other settings made, as config.yaml, or in its place a checkpoint, or run.json tells.
+
+    With `held_out` so is a finished run that was evaluated with other settings: its figures are not measured again.
+    """
     run = experiment.run_folder(seed)
     nothing_learnt = not any(run.path.glob("*.pth")) and not experiment.tests_of(seed).exists()
     if nothing_learnt:  # a run that ended over a mistake may be put right
@@ -139,12 +145,22 @@ def check_same_settings(experiment: Experiment, seed: int) -> None:
     if not known:  # no checkpoint of this code: train.py says what it makes of the folder
         return
     now = plain_tree(load_cfg(experiment.config, [*experiment.opts, "SOLVER.SEED", str(seed)]).dump())
-    differing = next(filter(None, (find_differences(settings, now) for settings in known)), [])
-    if differing:
-        raise ConfigError(
-            f"'{run.path}' was trained with other settings: {'; '.join(differing)}; set them back, or give this "
-            "experiment its own --tag"
-        )
+    checks = [("trained", shapes_training, known)]
+    if held_out and run.checkpoint(experiment.last_epoch).exists():
+        checks.append(("evaluated", shapes_held_out, known[:1]))  # config.yaml is that of the last start
+    for what, counts, told in checks:
+        differing = next(filter(None, (find_differences(settings, now, counts) for settings in told)), [])
+        if differing:
+            raise ConfigError(
+                f"'{run.path}' was {what} with other settings: {'; '.join(differing)}; set them back, or give this "
+                "experiment its own --tag"
+            )
+
+
+def shapes_held_out(key: str) -> bool:
+    """Return whether what a trained model reaches on held-out identities depends on a key."""
+    own = affects(key, "embedding") or affects(key, "ranking")
+    return own and not affects(key, "place") and key not in TESTED_ALONE
 
 
 def _settings_in(path: Path) -> dict[str, Any] | None:

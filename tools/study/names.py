@@ -45,6 +45,7 @@ def experiment_name(prefix: str, stamp: str | None, tag: str | None, label: str 
     name = "_".join(part for part in parts.values() if part is not None)
     if len(name) > MAX_NAME:
         raise ConfigError(
-            f"the name '{name}' of the folders has {len(name)} characters, at most {MAX_NAME}; shorten --tag"
+            f"the name '{name}' of the folders has {len(name)} characters, at most {MAX_NAME}; give a shorter --tag"
+            + (", or sweep fewer keys" if words else "")
         )
     return name

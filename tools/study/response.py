@@ -1,5 +1,6 @@
 """What the points of a sweep have shown on held-out identities, and the one that these alone choose."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,13 @@ from tools.study.summary import (
     write_files,
 )
 from utils.run_folder import of_stage, read_metrics
+from utils.statistics.bootstrap import PerQuery
 from utils.tables import align, markdown
 from utils.test_folder import METRICS, has_metrics, read_table
 
 SCHEMA = 1
 CHOSEN = "*"  # marks the point that was chosen
-UNFINISHED = "not finished"
+OTHER_IMAGES = "other images held out"
 
 
 class PointResult(NamedTuple):
@@ -34,6 +36,7 @@ class PointResult(NamedTuple):
     held_out: dict[int, Metrics]  # by seed; one without a figure is left out
     interval: dict[str, list[float]]  # 95 %, over held-out identities of the mean over the seeds; {} = not known
     why_not: str  # why it cannot be chosen: a seed failed, or has not ended; "" = it can
+    images: frozenset[bytes] = frozenset()  # digests of the held-out queries of its seeds, as far as they are known
 
     @property
     def mean(self) -> Metrics:
@@ -81,11 +84,38 @@ def choose(points: Sequence[PointResult], metrics: tuple[str, str]) -> int | Non
     return max(whole, key=lambda place: [points[place].mean[name] for name in metrics], default=None)
 
 
+def idle_keys(response: Response) -> list[str]:
+    """Return the keys whose values changed no figure: points that differ in nothing else are equal for each seed.
+
+    Keys without such points are left out.
+    """
+    idle = []
+    for key in response.names:
+        groups: dict[tuple, list[dict[int, Metrics]]] = {}
+        for point in response.points:
+            others = (point.recipe, *(value for other, value in point.values.items() if other != key))
+            groups.setdefault(others, []).extend([point.held_out] if not point.why_not else [])
+        compared = [group for group in groups.values() if len(group) > 1]
+        if compared and all(one == group[0] for group in compared for one in group):
+            idle.append(key)
+    return idle
+
+
+def on_same_images(points: Sequence[PointResult]) -> tuple[PointResult, ...]:
+    """Return the points, those without a choice whose seeds did not see the held-out queries of the first that did."""
+    first = next((point.images for point in points if point.images), frozenset())
+    return tuple(
+        point._replace(why_not=OTHER_IMAGES) if not point.why_not and len(point.images | first) > 1 else point
+        for point in points
+    )
+
+
 def read_point(
-    experiment: Experiment, recipe: str, values: Mapping[str, str], seeds: Sequence[int], failed: Sequence[int]
+    experiment: Experiment, recipe: str, values: Mapping[str, str], seeds: Sequence[int], ended: Mapping[int, int]
 ) -> PointResult:
-    """Return what a point's runs have recorded at their last epoch; `failed` are the seeds whose training failed."""
+    """Return what a point's runs have recorded at their last epoch; `ended` are exit codes of trainings by seed."""
     held_out, tables = {}, []
+    failed = [seed for seed, code in ended.items() if code]
     for seed in seeds:
         run = experiment.run_folder(seed)
         lines = of_stage(read_metrics(run.metrics), experiment.stages, experiment.stages[-1])
@@ -93,14 +123,25 @@ def read_point(
         if own and has_metrics(own[-1]) and seed not in failed:
             held_out[seed] = {name: own[-1][name] for name in METRICS}
             tables.append(read_table(run.held_out(experiment.last_epoch)))
-    left = [str(seed) for seed in seeds if seed not in held_out]
-    words = [f"seed {', '.join(map(str, failed))} failed"] if failed else []
-    open_seeds = [seed for seed in left if int(seed) not in failed]
-    words += [f"seed {', '.join(open_seeds)} {UNFINISHED}"] if open_seeds else []
+    left = [seed for seed in seeds if seed not in held_out and seed not in failed]
+    lacking = {
+        "failed": failed,
+        "not finished": [seed for seed in left if seed not in ended],
+        "without a figure on held-out identities": [seed for seed in left if seed in ended],
+    }
+    why_not = "; ".join(f"seed {', '.join(map(str, own))} {what}" for what, own in lacking.items() if own)
     interval = find_intervals(pair_tables(tables)) if tables else {}
+    images = frozenset(_digest(table) for table in tables if table is not None)
     return PointResult(
-        experiment.name, recipe, dict(values), experiment.last_epoch, held_out, interval, "; ".join(words)
+        experiment.name, recipe, dict(values), experiment.last_epoch, held_out, interval, why_not, images
     )
+
+
+def _digest(table: PerQuery) -> bytes:
+    """Return a digest of the queries of a table, in whatever order, and wherever their folder lies."""
+    names = (str(path).rpartition("/")[2] for path in table["path"].tolist())
+    queries = sorted(f"{name}\0{pid}" for name, pid in zip(names, table["pid"].tolist(), strict=True))
+    return hashlib.sha256("\0".join(queries).encode(errors="surrogatepass")).digest()
 
 
 def response_rows(response: Response) -> list[list[str]]:
@@ -109,13 +150,14 @@ def response_rows(response: Response) -> list[list[str]]:
     metrics = dict.fromkeys((response.metrics[0], "mAP", "Rank-1", "mINP"))
     head = ["ID", *(["recipe"] if several else []), *response.names.values(), "epochs", "seeds"]
     rows = [[*head, response.metrics[0], "95 %", *[name for name in metrics if name != response.metrics[0]], "chosen"]]
+    chosen = response.chosen
     for place, point in enumerate(response.points):
         cells = dict(zip(METRICS, percents(point.mean, point.sd if len(point.held_out) > 1 else None), strict=True))
         values = [point.values.get(key, "") or repr("") for key in response.names]
         facts = [str(place + 1), *([point.recipe] if several else []), *values, str(point.epoch)]
         first, *others = (cells[name] for name in metrics)
         interval = percent_range(point.interval.get(response.metrics[0]))
-        mark = CHOSEN if place == response.chosen else point.why_not
+        mark = CHOSEN if place == chosen else point.why_not
         rows.append([*facts, str(len(point.held_out)), first, interval, *others, mark])
     return rows
 
@@ -132,7 +174,7 @@ def response_note(response: Response) -> str:
         "Percent on identities held out of training, at the last epoch, mean (+- sd) over the seeds; 95 %: bootstrap "
         f"interval over these identities. {CHOSEN}: chosen, the highest {response.metrics[0]}. No figure here has seen "
         "the test set."
-    )
+    ) + "".join(f" {key} changed no figure: nothing in this recipe seems to read it." for key in idle_keys(response))
 
 
 def format_response(response: Response) -> str:
@@ -174,4 +216,5 @@ def write_response(start: Path, response: Response, test: Mapping[str, Any], als
 
 def _as_dict(point: PointResult) -> dict[str, Any]:
     held_out = {str(seed): metrics for seed, metrics in point.held_out.items()}
-    return point._asdict() | {"held_out": held_out, "mean": point.mean, "sd": point.sd}
+    own = {name: value for name, value in point._asdict().items() if name != "images"}
+    return own | {"held_out": held_out, "mean": point.mean, "sd": point.sd}

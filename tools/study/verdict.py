@@ -180,7 +180,9 @@ def verdict_on_sweep(response: Response, summary: Summary, also_tested: Sequence
     point, total = response.points[place], len(response.points)
     held_out = f"{percent(point.mean[metric])} on held-out identities{_interval(point.interval.get(metric))}"
     whole = sum(not one.why_not for one in response.points)
-    of = f"the highest of {whole} points" + (f", {total - whole} more are not whole" if whole < total else "")
+    equal = sum(not one.why_not and one.mean[metric] == point.mean[metric] for one in response.points) - 1
+    rank = f"equalled by {equal} of {whole - 1} others" if equal else f"the highest of {whole} points"
+    of = rank + (f", {total - whole} more are not whole" if whole < total else "")
     chosen = f"{response.title(place)} chosen by {metric}: {held_out}, {of}"
     mean = summary.get("mean", {}).get("last", {}) if summary else {}
     if metric not in mean:

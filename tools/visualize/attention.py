@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.run_folder import make_folder
 
-    folder = make_folder(args.out, "--out")
     trained = load_source(args)
 
     from model.rollout import patches_of
 
     geometry = patches_of(trained.model)  # before any image is read
+    folder = make_folder(args.out, "--out")
     images, number = _choose(args, trained)
     with progress("draw", number, "image") as bar:
         for row, maps in enumerate(_roll_out(trained, images, number, args.head_fusion)):

@@ -53,8 +53,8 @@ def open_test_set(args: argparse.Namespace) -> Opened:
     from processor.trained import told_by
     from utils.run_folder import make_folder
 
-    folder = make_folder(args.out, "--out")
     trained = load_source(args)
+    folder = make_folder(args.out, "--out")
     return Opened(folder, trained, make_dataloader(trained.cfg, counts=partial(told_by, trained.cfg, trained.weight)))
 
 

@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.run_folder import make_folder
 
-    folder = make_folder(args.out, "--out")
     trained = load_source(args)
     check_model(trained)  # before any image is read
+    folder = make_folder(args.out, "--out")
     pairs = _choose(args, trained)
     for number, pair in enumerate(over(pairs, "draw", "caption"), start=1):
         maps = word_maps(trained, pair)

@@ -97,6 +97,7 @@ def test_a_list_in_full_has_its_published_counts_and_another_is_a_finding(tmp_pa
     ("change", "message"),
     [
         ({"query": "both"}, "entry 1: expected imgid"),
+        ({"query": ["sing"]}, "entry 1: expected imgid"),
         ({"frame": [1, 2]}, "entry 1: expected imgid"),
         ({"entityid": "4"}, "entry 1: expected imgid"),
         ({"imgid": True}, "entry 1: expected imgid"),
@@ -109,6 +110,13 @@ def test_an_entry_that_does_not_fit_is_named(tmp_path, change, message):
     entries[1] |= change
     write_text(folder / TEST_LIST, json.dumps(entries))
     with pytest.raises(DataError, match=message):
+        load_atrw(tmp_path)
+
+
+def test_a_training_image_of_two_tigers_is_an_error(tmp_path):
+    folder = write_atrw(tmp_path / "atrw", random_entries(0, {"sing": (4, 2)}))
+    write_text(folder / "atrw_anno_reid_train" / "reid_list_train.csv", "300,000000.jpg", "301,000000.jpg")
+    with pytest.raises(DataError, match="000000.jpg' has label 301, but 300 earlier"):
         load_atrw(tmp_path)
 
 

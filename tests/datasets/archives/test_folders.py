@@ -15,7 +15,7 @@ from datasets.archives.occluded_reid import load_occluded_reid
 from datasets.archives.p_dukemtmc import load_p_dukemtmc
 from datasets.archives.partial_reid import load_partial_reid, load_partial_reid_occluded
 from datasets.archives.prai1581 import load_prai1581
-from datasets.bases import ReIDDataset, match_findings, published_findings
+from datasets.bases import ReIDDataset, match_findings, published_findings, split_findings
 from datasets.loaders import make_test_set
 from datasets.read import Tested
 from datasets.test_set import same_camera
@@ -126,6 +126,58 @@ def test_last_takes_persons_from_the_names_of_files_and_keeps_its_distractors(tm
     ]
     assert match_findings(data) == match_findings(val) == [] and data.junk is None
     assert [sample.pid for sample in val.gallery] == [0, 101] and val.train == data.train
+
+
+@pytest.mark.parametrize("left", ["__MACOSX", "@eaDir", ".ipynb_checkpoints"])
+def test_what_systems_leave_beside_the_folders_of_persons_is_no_person(tmp_path, left):
+    folder = write_occluded_reid(tmp_path / "Occluded_REID", 2)
+    for place in (folder, folder / "whole_body_images", folder / "whole_body_images" / "001"):
+        touch(place, ["Thumbs.db", ".DS_Store", "._001_01.tif"])
+        touch(place / left, ["._001_01.tif", "001_01.tif@SynoEAStream"])
+    image = folder / "whole_body_images" / "001" / "001_01.tif"
+    image.rename(image.with_suffix(".TIFF"))
+    data = load_occluded_reid(tmp_path)
+    assert (len(data.query), len(data.gallery)) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("folder", "root", "hint"),
+    [
+        ("cuhk03-np/labeled", "cuhk03-np", "the data set itself: set DATASETS.ROOT_DIR to its parent '{top}'"),
+        ("cuhk03-np/labeled", "cuhk03-np/labeled", "the data set itself: set DATASETS.ROOT_DIR to '{top}'"),
+        ("cuhk03-np/labeled", "cuhk03-np/labeled/query", "the data set itself: set DATASETS.ROOT_DIR to '{top}'"),
+        ("cuhk03-np/cuhk03-np/labeled", ".", "set DATASETS.ROOT_DIR {top}/cuhk03-np"),
+        ("cuhk03_np_labeled_jpg", ".", "is it by another name: rename it to 'cuhk03-np/labeled'"),
+        ("cuhk03-np/detected", ".", "found in '{top}/cuhk03-np': detected"),
+    ],
+)
+def test_a_data_set_in_a_folder_of_a_folder_is_found_from_each_wrong_root(tmp_path, folder, root, hint):
+    write_folders(tmp_path / folder, CUHK03)
+    with pytest.raises(DataError) as error:
+        load_cuhk03_labelled(tmp_path / root)
+    assert str(error.value).endswith(hint.format(top=tmp_path))
+
+
+def test_images_that_stand_twice_and_identities_in_both_parts_are_findings(tmp_path):
+    folder = write_folders(tmp_path / "PRAI-1581", {"images": sum(PRAI_PARTS.values(), [])})
+    lists = {"train": sum(PRAI_PARTS.values(), []), "query": 2 * PRAI_PARTS["query"], "gallery": PRAI_PARTS["gallery"]}
+    write_text(folder / PARTITIONS, json.dumps(lists))
+    twice, shared = split_findings(load_prai1581(tmp_path))
+    assert "prai1581 query: 1 images stand there twice" in twice
+    assert "1 of the 1 identities of the query are trained on, e.g. 9" in shared
+    write_text(folder / PARTITIONS, json.dumps(PRAI_PARTS))
+    assert split_findings(load_prai1581(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "hint"),
+    [(".", "it lies in '.*': set DATASETS.ROOT_DIR .*/a"), ("a/PRAI-1581", "set DATASETS.ROOT_DIR to its parent")],
+)
+def test_the_lists_of_prai_1581_are_found_from_a_wrong_root(tmp_path, root, hint):
+    folder = write_folders(tmp_path / "a" / "PRAI-1581", {"images": sum(PRAI_PARTS.values(), [])})
+    write_text(folder / PARTITIONS, json.dumps(PRAI_PARTS))
+    with pytest.raises(DataError, match=hint):
+        load_prai1581(tmp_path / root)
 
 
 @pytest.mark.parametrize("gallery", ["bounding_box_test", "gallery"])

@@ -165,6 +165,13 @@ def damaged(folder: Path, change: str) -> None:
         write_text(info / "test_name.txt", *names[1:], names[0])
     elif change == "query":
         savemat(info / "query_IDX.mat", {"query_IDX": np.array([[14]])})
+    elif change == "distractor":
+        savemat(info / "query_IDX.mat", {"query_IDX": np.array([[4, 2]])})
+    elif change == "hdf5":
+        header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116)
+        (info / "query_IDX.mat").write_bytes(header + bytes(8) + b"\x00\x02IM" + bytes(400))
+    elif change == "list":
+        (info / "test_name.txt").unlink()
     elif change == "columns":
         savemat(info / "tracks_test_info.mat", {"track_test_info": np.ones((3, 3))})
     elif change == "damaged":
@@ -181,6 +188,9 @@ def damaged(folder: Path, change: str) -> None:
         ("range", "tracklet 13: frames 31 to 36 of 35 in"),
         ("names", "tracklet 1: frame '0000C3T0002F001.jpg' does not begin with 00-1C2"),
         ("query", "query_IDX.mat' names other tracklets"),
+        ("distractor", r"query_IDX.mat' asks for tracklet 2, which is junk or a distractor \(pid 0\)"),
+        ("hdf5", "query_IDX.mat' is a MATLAB file of version 7.3, which is not read; .* with -v7"),
+        ("list", "test_name.txt' does not exist; unpack the archive again"),
         ("columns", "no matrix track_test_info of 4 columns"),
         ("damaged", "cannot be read as a MATLAB file|holds no matrix"),
         ("absent", "query_IDX.mat' does not exist"),
@@ -193,6 +203,16 @@ def test_lists_and_tables_that_do_not_fit_are_one_error(tmp_path, change, messag
         load_mars(tmp_path)
 
 
+def test_hidden_folders_are_no_persons(ilids):
+    before = load_ilids_vid(ilids.root, 2)
+    place = ilids.root / "ilids-vid" / "i-LIDS-VID" / "sequences" / "cam1" / ".ipynb_checkpoints"
+    place.mkdir()
+    try:
+        assert load_ilids_vid(ilids.root, 2).query == before.query
+    finally:
+        place.rmdir()
+
+
 def test_other_splits_of_ilids_vid_are_refused(ilids, tmp_path):
     savemat(tmp_path / "a.mat", {"ls_set": np.where(ilids.order == 1, 2, ilids.order)})
     with pytest.raises(DataError, match="is no order of 152 persons in each of 10 trials"):
@@ -201,8 +221,9 @@ def test_other_splits_of_ilids_vid_are_refused(ilids, tmp_path):
         load_ilids_vid(ilids.root, 11)
 
 
-def test_a_matrix_of_fractions_is_no_table(tmp_path):
-    savemat(tmp_path / "a.mat", {"a": np.array([[1.0, 2.5]])})
+@pytest.mark.parametrize("value", [2.5, np.nan, np.inf, 1e300])
+def test_a_matrix_of_other_than_whole_numbers_is_no_table(tmp_path, value):
+    savemat(tmp_path / "a.mat", {"a": np.array([[1.0, value]])})
     with pytest.raises(DataError, match="no matrix a of whole numbers"):
         read_whole_numbers(tmp_path / "a.mat", "a")
 

@@ -59,6 +59,8 @@ def test_another_size_needs_its_own_lists(tmp_path):
         ("test_3000.txt", ["00007/000099"], "test_3000.txt:1: image '00007/000099' has no line in"),
         ("vehicle_info.txt", [HEADER, "00001/000001,3"], "vehicle_info.txt:2: expected '<vehicle>/<image>;<camera>"),
         ("vehicle_info.txt", ["00001/000001;0;a"], "camera"),
+        ("vehicle_info.txt", ["00001/000001;3;a", "00001/000001.jpg;4;a"], "vehicle_info.txt:2: .* another camera"),
+        ("test_3000.txt", ["00007/000012.jpg 0 5"], "take the list of the archive itself"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(tmp_path, name, lines, message):

@@ -69,6 +69,13 @@ def test_a_disjoint_set_searches_itself_without_the_query(tmp_path):
     assert "1 of 8 queries have no match in the gallery" in line and "one_0.jpg" in line
 
 
+def test_the_names_of_columns_may_be_written_in_any_case(tmp_path):
+    file = write_csv(tmp_path, CLOSED)
+    data = load_wildlife(file, tmp_path)
+    write_text(file, file.read_text().replace(HEADER, HEADER.title()))
+    assert load_wildlife(file, tmp_path).query == data.query
+
+
 def test_query_and_database_are_sides_of_their_own(tmp_path):
     counts = {"bo": ["train", "query", "database"], "abu": ["database", "query", "val"]}
     data = load_wildlife(write_csv(tmp_path, counts), tmp_path)
@@ -131,9 +138,19 @@ def test_boxes_are_cut_out_once(tmp_path):
         (["identity,path,bbox", 'a,x.jpg,"[1, 2, 0, 4]"'], "closed", "holds no pixel"),
         (["identity,path,bbox", 'a,x.jpg,"[1, 2, nan]"'], "closed", r"is not \[x, y, width, height\]"),
         (["identity,path,split", "unknown,x.jpg,test"], "column", "names no image of a known animal"),
+        (["identity,path,bbox", f'a,x.jpg,"[1{"0" * 400}, 2, 3, 4]"'], "closed", r"is not \[x, y, width, height\]"),
+        (["identity,path,bbox", 'a,x.jpg,"""1234"""'], "closed", r"is not \[x, y, width, height\]"),
+        (["identity,path,Path", "a,x.jpg,y.jpg"], "closed", "column path stands there twice"),
+        (["identity,path", "a,/etc/x.jpg"], "closed", "w.csv:2: path '/etc/x.jpg' is not that of an image below"),
+        (["identity,path", "a,b/../../x.jpg"], "closed", "is not that of an image below"),
+        (["identity,path", "a,"], "closed", "w.csv:2: path '' is not that of an image below"),
+        (["identity,path", "a,sub"], "closed", "sub' is a folder, expected an image"),
+        (["identity,path", f"a,{'x' * 300}"], "closed", "1 of 1 images do not exist"),
+        (["identity,path,split", "a,x.jpg,train", "a,./x.jpg,test"], "column", "split 'test', but 'train' in"),
     ],
 )
 def test_a_csv_that_does_not_fit_is_one_error(tmp_path, lines, rule, message):
     (tmp_path / "x.jpg").touch()
+    (tmp_path / "sub").mkdir()
     with pytest.raises(DataError, match=message):
         load_wildlife(write_text(tmp_path / "w.csv", *lines), tmp_path, rule)

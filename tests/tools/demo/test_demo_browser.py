@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,8 +42,8 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def served(run: Path, gallery: Path, place: Path) -> Iterator[Server]:
-    """Serve a run and a gallery as a user does; Ctrl-C ends it well and leaves no upload."""
+def served(run: Path, gallery: Path, place: Path, ending: int = signal.SIGINT) -> Iterator[Server]:
+    """Serve a run and a gallery as a user does; Ctrl-C or another `ending` ends it well and leaves no upload."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,8 +58,8 @@ def served(run: Path, gallery: Path, place: Path) -> Iterator[Server]:
             line = process.stdout.readline()
             assert line == f"open http://127.0.0.1:{port}/\n", line + (place / "stderr").read_text()
             yield Server(line.split()[1], place / "uploads", process)
-            process.send_signal(2)
-            assert process.wait(STOP_S) == 0
+            process.send_signal(ending)
+            assert process.wait(STOP_S) == (0 if ending == signal.SIGINT else 128 + ending)
             assert list((place / "uploads").iterdir()) == []
         finally:
             process.kill()
@@ -173,7 +174,7 @@ def test_a_sentence_is_typed_and_an_upload_that_is_no_image_is_told(tmp_path):
     folder = tmp_path / "photos"
     feat = {Path(path).relative_to(folder).as_posix(): extractor(path)[0].numpy() for path in photos}
     sentence = "a woman in a red coat"
-    with served(run, folder, tmp_path) as server, browser(tmp_path / "profile") as window:
+    with served(run, folder, tmp_path, signal.SIGHUP) as server, browser(tmp_path / "profile") as window:
         window.open(server.address)
         window.until("document.querySelector('textarea')", WAIT_S)
         window.click("textarea")

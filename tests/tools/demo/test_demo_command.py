@@ -60,9 +60,11 @@ def test_an_old_gradio_is_told(with_gradio, monkeypatch, capsys, version):
         ([], "--gallery"),
     ],
 )
-def test_mistakes_are_one_line_and_code_2(with_gradio, photos, tmp_path, monkeypatch, capsys, words, message):
+def test_mistakes_are_one_line_and_code_2(
+    with_gradio, photos, trained_run, tmp_path, monkeypatch, capsys, words, message
+):
     monkeypatch.chdir(tmp_path)
-    argv = ["--run", "run", *(str(tmp_path / "photos") if word == "PHOTOS" else word for word in words)]
+    argv = ["--run", str(trained_run), *(str(tmp_path / "photos") if word == "PHOTOS" else word for word in words)]
     assert message in refusal(capsys, *argv)
 
 

@@ -19,7 +19,7 @@ from tools.demo.gallery import open_gallery
 from tools.demo.overlays import GLOBAL, Overlays
 from tools.demo.uploads import Given, read_upload, shown
 from tools.feature_extractor import FeatureExtractor
-from tools.nearest import nearest
+from tools.search.nearest import nearest
 from tools.visualize.attention import heat_map, overlay
 from tools.visualize.words import Captioned, geometry_of, word_maps
 from utils.errors import DataError
@@ -137,6 +137,13 @@ def test_a_sentence_finds_what_the_search_finds_and_its_words_look_at_the_images
         maps = np.mean([one for _, one in word_maps(irra, Captioned(path, sentence))], axis=0)
         expected = overlay(picture, heat_map(maps, *geometry_of(irra), (picture.height, picture.width)))
         assert np.abs(np.asarray(result.picture).astype(int) - np.asarray(expected)).max() <= 2
+
+
+def test_a_sentence_that_the_model_cuts_is_said(irra, folder):
+    engine = make_engine(irra, folder)
+    length = irra.cfg.INPUT.TEXT.LENGTH
+    fits, cut = (engine.answer({"text": "a " * count}, 1).note for count in (length - 2, length - 1))
+    assert fits == "" and cut.startswith(f"the model reads {length} tokens of a sentence")
 
 
 def test_an_image_has_no_words_that_look(irra, photos, folder):

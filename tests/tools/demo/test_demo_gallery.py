@@ -167,7 +167,7 @@ def test_a_gallery_is_the_index_of_its_folder(trained_run, photos, tmp_path):
 def test_a_large_gallery_is_that_of_the_small_index_in_half_precision(trained_run, photos, tmp_path, monkeypatch):
     extractor = FeatureExtractor.from_run(trained_run)
     small = open_gallery(extractor, tmp_path / "photos")
-    monkeypatch.setattr("tools.index.LARGE_FROM", 1)
+    monkeypatch.setattr("tools.search.index.LARGE_FROM", 1)
     large = open_gallery(extractor, tmp_path / "photos")
     assert large.names.tolist() == small.names.tolist() and large.cameras.tolist() == small.cameras.tolist()
     np.testing.assert_array_equal(large.feat, small.feat.astype(np.float16).astype(np.float32))

@@ -1,11 +1,14 @@
 """What the server of the page answers: its own page alone, to its own names, and never a file."""
 
 import asyncio
+import re
+import socket
 from typing import Any
 
 import pytest
 
-from tools.demo.guard import POLICY, Guard, is_local, why_refused
+from tools.demo.guard import POLICY, Guard, check_address, is_local, why_refused
+from utils.errors import ConfigError
 
 HERE = "127.0.0.1:7860"
 
@@ -99,3 +102,24 @@ def test_sockets_are_closed_and_the_start_of_the_server_passes():
 def test_the_policy_names_no_place_but_the_page_itself():
     words = {word for rule in POLICY.split("; ") for word in rule.split()[1:]}
     assert words == {"'none'", "'self'", "'unsafe-inline'", "'unsafe-eval'", "data:", "blob:"}
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "--port {port} of '127.0.0.1' is taken; name another"),
+        ("", "--host '' is no address of this machine"),
+        ("http://127.0.0.1", "--host 'http://127.0.0.1' is no address of this machine"),
+        ("192.0.2.1", "--host '192.0.2.1' is no address of this machine"),
+        ("a" * 99, "is no address of this machine"),
+    ],
+)
+def test_where_no_page_can_be_served_is_told_before_anything_is_read(host, said):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=re.escape(said.format(port=port))):
+            check_address(host, port)
+    check_address("127.0.0.1", port)
+    check_address("0.0.0.0", port)

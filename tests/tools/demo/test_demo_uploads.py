@@ -1,5 +1,7 @@
 """What a visitor gives: uploads are opened like all images and removed, and every mistake is told without a path."""
 
+import importlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +145,10 @@ def test_a_new_item_replaces_the_old_one_and_where_a_model_takes_one_all_others(
     assert with_item(old, "vis", "new", several) == expected
     assert with_item(expected, "vis", None, several) == {name: expected[name] for name in expected if name != "vis"}
     assert old == ({"vis": "old", "text": "words"} if several else {"text": "words"})
+
+
+def test_equal_uploads_of_two_visitors_lie_in_folders_of_their_own():
+    route_utils = pytest.importorskip("gradio.route_utils", reason="needs gradio (requirements-demo.txt)")
+    importlib.import_module("tools.demo.page")
+    folders = {route_utils.GradioUploadFile(io.BytesIO(), filename="a.jpg").sha.hexdigest() for _ in range(3)}
+    assert len(folders) == 3

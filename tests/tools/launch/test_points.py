@@ -1,11 +1,13 @@
 """Which points a sweep has, what they are called, and what is refused before one is made."""
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.keys import KEYS
 from tools.launch.points import (
     Axis,
     Span,
@@ -14,7 +16,7 @@ from tools.launch.points import (
     points_of,
     read_axes,
     read_spans,
-    short_names,
+    short_name,
     spelt,
     value_word,
 )
@@ -43,8 +45,6 @@ def test_points_are_those_of_a_product(sizes):
         for values in itertools.product(*(axis.values for axis in axes))
     ]
     assert points_of(axes) == expected and count_points(axes) == len(expected)
-    names = [name_words(point, axes) for point in points_of(axes)]
-    assert len(set(names)) == len(names)
 
 
 def test_values_are_read_in_the_type_of_their_key_and_told_in_one_spelling():
@@ -55,25 +55,47 @@ def test_values_are_read_in_the_type_of_their_key_and_told_in_one_spelling():
     assert spelt(0.1) == "0.1" and spelt((1, 2)) == "[1, 2]"
 
 
-def test_names_hold_key_and_value_and_equal_words_are_told_apart():
-    axes = read_axes([[LR, "1e-3", "1e-05"], [NAME, "SGD", "AdamW"]])
-    assert name_words({LR: "0.001", NAME: "SGD"}, axes) == ("BASE_LR0p001", "OPTIMIZER_NAMESGD")
-    assert name_words({LR: "1e-05", NAME: "AdamW"}, axes) == ("BASE_LR1e-05", "OPTIMIZER_NAMEAdamW")
-    alike = [Axis("MODEL.PRETRAIN_PATH", ("a/b.pth", "a b.pth", ""))]
-    words = [name_words({"MODEL.PRETRAIN_PATH": value}, alike)[0] for value in alike[0].values]
-    assert len(set(words)) == 3 and all(word.startswith("PRETRAIN_PATH") for word in words)
-    assert words[2] == "PRETRAIN_PATHnone" and value_word("-0.5") != value_word("0.5")
-    assert len(value_word("x" * 999)) <= 24
+def test_names_hold_key_and_value():
+    assert name_words({LR: "0.001", NAME: "SGD"}) == ("BASE_LR0p001", "OPTIMIZER_NAMESGD")
+    assert name_words({LR: "1e-05", NAME: "AdamW"}) == ("BASE_LR1e-05", "OPTIMIZER_NAMEAdamW")
+    assert name_words({"INPUT.SIZE_TRAIN": "[256, 128]"}) == ("SIZE_TRAIN256-128",)
 
 
-def test_a_key_is_called_by_as_much_as_tells_it_from_the_others():
-    assert short_names([LR, MARGIN]) == {LR: "BASE_LR", MARGIN: "MARGIN"}
-    both = ["LOSS.SUPCON.ENABLE", "LOSS.TRIPLETX.ENABLE", LR]
-    assert [*short_names(both).values()] == ["SUPCON.ENABLE", "TRIPLETX.ENABLE", "BASE_LR"]
-    assert [*short_names(["SOLVER.MAX_EPOCHS", "SOLVER.STAGE1.MAX_EPOCHS"]).values()] == [
-        "SOLVER.MAX_EPOCHS",
-        "STAGE1.MAX_EPOCHS",
+VALUES = [
+    *("", "none", "SGD", "True", "a/b.pth", "a b.pth", "a-b-pth", "appth", "a.pth", "x" * 24, "x" * 99, "x" * 98, " x"),
+    *(
+        "0.5",
+        "-0.5",
+        "0p5",
+        "1e-05",
+        "1e+16",
+        "10",
+        "[0.5]x",
+        "[1, -2]",
+        "[1, 2]",
+        "[1.5, 0.2]",
+        "é",
+        "e",
+        "..",
+        "../x",
+    ),
+    *(spelt([f"const:{weight}"] * 3) for weight in (0.0, 0.3)),
+    *(spelt(words) for words in (["a", "b"], ["a, b"], ["a', 'b"])),
+]
+
+
+def test_values_of_a_key_never_share_a_word_which_is_a_part_of_a_name():
+    words = [value_word(value) for value in VALUES]
+    assert len({*words}) == len(words)
+    assert all(re.fullmatch("[A-Za-z0-9_-]{1,31}", word) for word in words)
+
+
+def test_a_key_is_called_by_as_much_as_tells_it_from_all_others():
+    assert [short_name(key) for key in (LR, MARGIN, "SOLVER.STAGE1.MAX_EPOCHS", "LOSS.SUPCON.ENABLE")] == [
+        *("BASE_LR", "MARGIN", "STAGE1.MAX_EPOCHS", "SUPCON.ENABLE")
     ]
+    assert short_name("OUTPUT_DIR") == "OUTPUT_DIR"
+    assert len({short_name(key) for key in KEYS}) == len(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +106,7 @@ def test_a_key_is_called_by_as_much_as_tells_it_from_the_others():
         ([[LR]], "names no value"),
         ([[LR, "fast"]], "SOLVER.BASE_LR got 'fast', expected a number"),
         ([[LR, "1e-3", "0.001"]], "'0.001' stands there twice"),
+        ([[LR, "0.0", "-0"]], "'-0' stands there twice"),
         ([[LR, "1"], [LR, "2"]], "SOLVER.BASE_LR is swept twice"),
         ([["SOLVER.LOG_PERIOD", "1", "2"]], "no result depends on SOLVER.LOG_PERIOD"),
         ([["OUTPUT_DIR", "a", "b"]], "no result depends on OUTPUT_DIR"),
@@ -104,7 +127,8 @@ def test_ranges_of_numbers_are_read():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([NAME, "a", "b"], "SOLVER.OPTIMIZER_NAME is no number; give the values to choose from with --grid"),
+        ([NAME, "a", "b"], "SOLVER.OPTIMIZER_NAME is no number of a range; name its values with --grid"),
+        (["DATASETS.VEHICLEID_TEST_SIZE", "800", "1600"], "is no number of a range"),  # three choices
         (["LOSS.SUPCON.ENABLE", "0", "1"], "is no number"),
         (["INPUT.SIZE_TRAIN", "1", "2"], "is no number"),
         ([LR, "1e-5"], "expected KEY LOW HIGH"),
@@ -113,7 +137,7 @@ def test_ranges_of_numbers_are_read():
         ([LR, "0.1", "1e9"], "both within 0 to 100"),
         ([LR, "0.1", "0.1"], "is one value alone"),
         ([LR, "0", "0.1", "log"], "'log' needs a LOW above 0"),
-        ([LR, "low", "0.1"], "SOLVER.BASE_LR got 'low', expected a number"),
+        ([LR, "low", "0.1"], "--range SOLVER.BASE_LR low 0.1: got 'low', expected a number"),
         (["SOLVER.WARMUP_EPOCHS", "0", "1.5"], "expected a whole number"),
         (["SOLVER.GAMM", "0", "1"], "did you mean SOLVER.GAMMA?"),
         ([MARGIN, "0", "1"], "SOLVER.MARGIN is swept twice"),

@@ -79,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 self.hub.files[repository][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                del self.hub.files[repository][value["path"]]
         self.hub.commits[repository] += 1
         commit = self.hub.commit_of(repository)
         self._answer({"commitUrl": f"{self.url}/{repository}/commit/{commit}", "commitOid": commit, "success": True})

@@ -74,6 +74,22 @@ def test_nothing_beside_a_published_model_is_uploaded_or_fetched(server, publish
     assert not (find_published(REPOSITORY).path / "evil.py").exists()
 
 
+def test_what_an_earlier_model_had_and_this_one_lacks_goes_and_the_rest_of_the_repository_stays(server, published):
+    assert push(published) == 0
+    server.files[REPOSITORY] |= {"clip.json": b"{}", "LICENSE": b"mine", "images/clip.json": b"{}"}
+    assert push(published) == 0
+    assert server.files[REPOSITORY].keys() - {path.name for path in published.path.iterdir()} == {
+        *("LICENSE", "images/clip.json")
+    }
+    assert server.commits == {REPOSITORY: 2}
+
+
+def test_private_weights_do_not_go_into_a_public_repository(server, published, capsys):
+    assert push(published) == 0
+    assert push(published, "--private") == 2 and server.commits == {REPOSITORY: 1}
+    assert "it is there already and is public" in capsys.readouterr().err
+
+
 def test_a_revision_of_a_repository_is_what_is_fetched(server, published):
     assert push(published) == 0
     assert find_published(REPOSITORY, server.commit_of(REPOSITORY)).path.name == server.commit_of(REPOSITORY)
@@ -113,7 +129,7 @@ def test_a_folder_that_is_not_whole_is_not_pushed(server, tmp_path, capsys):
     assert "no whole published model" in capsys.readouterr().err and server.made == {}
 
 
-@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "../x", "-a/b", "jane/", "jane/a b"])
+@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "../x", "-a/b", "jane/", "jane/a b", "jane/a--b", "jané/b"])
 def test_a_name_that_is_neither_a_folder_nor_a_repository_is_refused_without_a_question(source, monkeypatch):
     monkeypatch.setattr(hub, "_fetch", lambda *_: pytest.fail("the hub was asked"))
     with pytest.raises(ConfigError, match="no such folder, and no 'user/name' of the hub"):

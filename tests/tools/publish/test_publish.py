@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,51 @@ def test_the_card_has_figures_data_command_licences_and_what_the_hub_reads(publi
     ]
 
 
+def test_a_test_with_other_settings_than_the_model_stands_beside_the_plain_one_and_says_so(run, tmp_path):
+    weight, config = run / "transformer_2.pth", yaml.safe_load((run / "config.yaml").read_text())
+    for name, mAP, flip, ranking in (
+        ("plain", 0.5, False, {}),
+        ("flip", 0.6, True, {}),
+        ("re", 0.7, False, {"k1": 20}),
+    ):
+        settings = config | {"TEST": config["TEST"] | {"FLIP": flip, "AMP": "bf16"}}
+        more = {"ranking": {"ap": "standard", "re_ranking": ranking}} if ranking else {}
+        write_test(tmp_path / "tests" / name, weight, mAP=mAP, config=settings, **more)
+    folder = PublishedFolder(tmp_path / "model")
+    assert run_command(main, ["--run", str(run), "--out", str(folder.path), "--tests", str(tmp_path / "tests")]) == 0
+    expected = {"VeRi-776": 50.0, "VeRi-776 (TEST.FLIP True)": 60.0, "VeRi-776 (re_ranking k1 20)": 70.0}
+    _, head, body = folder.card.read_text().split("---\n", 2)
+    results = yaml.safe_load(head)["model-index"][0]["results"]
+    assert {one["dataset"]["name"]: one["metrics"][0]["value"] for one in results} == expected
+    assert [f"| {title} | {mAP:.2f} (" in body for title, mAP in expected.items()] == [True] * 3
+    assert "- VeRi-776 (TEST.FLIP True): the settings in brackets" in body
+
+
+HOSTILE = 'a"b `c` <img src=x> [d](http://e)\n---\n# f\n```\n\x1b[31m| g'
+
+
+def test_no_text_of_a_run_or_a_test_is_markup_of_the_card(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    told = json.loads((other / "env.json").read_text())
+    command = ["train.py", "--config_file", "a.yml", "MODEL.PROMPT", HOSTILE]
+    (other / "env.json").write_text(json.dumps(told | {"command": command, "device_name": HOSTILE}))
+    more = {"dataset": HOSTILE, "notes": [HOSTILE], "cautions": [HOSTILE], "groups": {HOSTILE: FIGURES}}
+    write_test(other / "tests", other / "transformer_2.pth", **more)
+    folder = PublishedFolder(tmp_path / "model")
+    publish(Wanted(str(other), name=HOSTILE), folder)
+    _, head, body = folder.card.read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["model-index"][0]["results"][0]["dataset"]["name"] == HOSTILE
+    lines = body.splitlines()
+    assert [line for line in lines if line.startswith("#")][1:] == [
+        *("## Figures", "## Use", "## Training", "## Licences", "## Limits")
+    ]
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    assert [lines[number] for number in fences] == ["```python", "```", "```text", "```"]
+    compile("\n".join(lines[fences[0] + 1 : fences[1]]), "the card", "exec")
+    outside = [*lines[: fences[0]], *lines[fences[1] : fences[2]], *lines[fences[3] :]]
+    assert not [line for line in outside if re.search(r"(?<!\\)(<img|\[d\]|`c`)", line)] and "\x1b" not in body
+
+
 def test_an_edited_card_leaves_the_model_whole_and_a_second_publication_replaces_all(run, tmp_path, capsys):
     out = PublishedFolder(tmp_path / "model")
     words = ["--run", str(run), "--out", str(out.path), "--epoch", "1"]
@@ -199,6 +245,7 @@ def test_weights_that_the_folder_does_not_give_back_are_not_published(run, tmp_p
         (["--epoch", "1", "--averaged"], "no averaged weights of epoch 1; it holds those of epochs 2"),
         (["--tests", "nowhere"], "--tests 'nowhere' holds no whole test of"),
         (["--push", "jane"], "--push got 'jane', expected user/name"),
+        (["--push", "jane/a..b"], "--push got 'jane/a..b', expected user/name"),
         (["--licence", "my own"], "expected an identifier"),
         (["--private"], "--private goes with --push"),
     ],

@@ -145,3 +145,8 @@ def test_a_clip_of_its_own_is_described_by_the_folder_and_not_by_the_working_dir
     folder.clip.write_text("{}")
     with pytest.raises(DataError, match=r"clip\.json is not what was published"):
         FeatureExtractor.from_pretrained(folder.path)
+    content = json.loads(folder.list.read_text())
+    del content["files"][folder.clip.name]
+    folder.list.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"it has no clip\.json"):
+        FeatureExtractor.from_pretrained(folder.path)

@@ -27,6 +27,7 @@ from tools.report.__main__ import main
 from tools.report.figures import camera_pair_note
 from tools.report.files import read_tested
 from tools.report.page import POLICY, ROOT, short_path, text
+from tools.report.places import ANYWHERE
 from tools.report.tested import branches_part
 from tools.report.thumbnails import query_rows, thumbnail
 from utils.errors import DataError, run_command
@@ -56,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, paths: list[str], config: di
     """The folder of a test with all its files and its report."""
     folder = tmp_path_factory.mktemp("whole")
     write_folder(folder, make_summary(config, RECIPE), make_analysis(paths))
-    write_test_report(TestFolder(folder))
+    write_test_report(TestFolder(folder), ANYWHERE)
     return folder
 
 
@@ -65,7 +66,7 @@ def read(folder: Path) -> str:
 
 
 def report(folder: Path) -> Page:
-    page = Page(read(write_test_report(TestFolder(folder)).parent))
+    page = Page(read(write_test_report(TestFolder(folder), ANYWHERE).parent))
     page.check()
     return page
 
@@ -135,7 +136,7 @@ def test_the_command_is_quoted_for_a_shell(tmp_path, config, undrawn):
 
 def test_equal_files_give_equal_bytes(whole):
     before = (whole / "report.html").read_bytes()
-    write_test_report(TestFolder(whole))
+    write_test_report(TestFolder(whole), ANYWHERE)
     assert (whole / "report.html").read_bytes() == before
 
 
@@ -228,7 +229,7 @@ def test_twelve_queries_of_noise_stay_below_three_megabytes(tmp_path, config, un
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)).save(path)
     write_folder(tmp_path, make_summary(config, RECIPE), make_analysis(paths))
-    assert write_test_report(TestFolder(tmp_path)).stat().st_size < 3e6
+    assert write_test_report(TestFolder(tmp_path), ANYWHERE).stat().st_size < 3e6
 
 
 def test_the_command_makes_the_page_again(tmp_path, config, undrawn, capsys):
@@ -247,7 +248,7 @@ def test_a_folder_without_a_result_is_one_clear_error(tmp_path, capsys, state):
         (folder / "summary.json").write_text('{"mAP": 0.3')
     what = "is not a folder" if state == "absent" else "holds no whole summary.json"
     with pytest.raises(DataError, match=f"epoch_3' {what}; name the folder of a finished test"):
-        write_test_report(TestFolder(folder))
+        write_test_report(TestFolder(folder), ANYWHERE)
     assert run_command(main, [str(folder)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -317,7 +318,7 @@ def test_no_heading_and_no_caption_holds_an_absolute_path(tmp_path, paths, confi
     recipe.write_text(f"_BASE_: {Path(RECIPE).resolve()}\nSOLVER:\n  MAX_EPOCHS: 7\n")
     weight = str(tmp_path / "logs" / "x_run" / "transformer_30.pth")
     write_folder(tmp_path / "t", make_summary(config, str(recipe), weight=weight), make_analysis(paths))
-    content = read(write_test_report(TestFolder(tmp_path / "t")).parent)
+    content = read(write_test_report(TestFolder(tmp_path / "t"), ANYWHERE).parent)
     shown = re.findall(r"<(h[1-4]|caption|figcaption|header|summary)\b[^>]*>(.*?)</\1>", content, re.DOTALL)
     words = " ".join(re.sub(r"<[^>]*>", "", inside) for _, inside in shown)
     assert "x_run/transformer_30.pth" in words and "own/recipe.yml" in words and "Synthetic/phased.yml" in words
@@ -335,10 +336,10 @@ def test_a_path_is_shown_without_the_machine_it_lies_on(path, shown):
 def test_the_query_s_own_copy_in_the_gallery_is_marked(paths):
     queries = make_analysis(paths, queries=1)["worst"]
     own, ranks = queries[0], queries[0]["ranks"]
-    assert "same picture" not in Page(query_rows(queries)).text
+    assert "same picture" not in Page(query_rows(queries, ANYWHERE)).text
     ranks[1] |= {"path": f"image_test/{Path(own['path']).name}", "status": "junk"}
     ranks[2] |= {"path": f"other/{Path(own['path']).name}", "status": "right"}  # of another camera: only its name
-    page = Page(query_rows(queries))
+    page = Page(query_rows(queries, ANYWHERE))
     assert page.text.count("same picture") == 2, "the legend, and one image"
     assert f"junkpid {ranks[1]['pid']}cam {ranks[1]['camid']}d {ranks[1]['distance']:.3f}same picture" in page.text
 

@@ -16,6 +16,7 @@ from tests.tools.report.report_files import (
     write_folder,
 )
 from tools.report import write_launch_report, write_test_report
+from tools.report.places import ANYWHERE
 from utils.ranking.branches import BranchScore, write_branches
 from utils.test_folder import TestFolder
 
@@ -33,7 +34,7 @@ def write_test_page(folder: Path) -> Path:
     summary = make_summary(config, RECIPE, ranking={"ap": "trapezoid"})  # whose heads of tables are the widest
     write_folder(folder, summary, make_analysis(make_images(folder / "images", 40)))
     write_branches(folder / "branches.csv", [BranchScore("global", 48, 0.25, 0.5, 0.125, 0.25)])
-    return write_test_report(TestFolder(folder))
+    return write_test_report(TestFolder(folder), ANYWHERE)
 
 
 def write_launch_page(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from tests import commands
 from tests.tools.captioned_runs import NAME, captions_of, write_captioned_run
 from tests.tools.report.report_files import Page, make_analysis, make_images
 from tools.report import thumbnails
+from tools.report.places import ANYWHERE
 from tools.report.result import query_sets
 from tools.report.thumbnails import query_rows
 
@@ -90,7 +91,7 @@ def test_a_caption_without_an_image_of_its_own_says_so(tmp_path):
     worst = make_analysis(make_images(tmp_path, 20), queries=1)["worst"]
     caption = "a man / with <b>bags</b>"
     worst[0] |= {"path": caption, "own": ""}
-    page = Page(query_rows(worst))
+    page = Page(query_rows(worst, ANYWHERE))
     assert f": {caption}" in page.text and page.text.count(thumbnails.NOT_THERE) == 1
     assert "cannot be read" not in page.text and len(page.find("img")) == 10
 

@@ -16,6 +16,7 @@ from tests.tools.report.report_files import Page, blank_chart
 from tools.report import thumbnails, write_test_report
 from tools.report.files import read_tested
 from tools.report.modalities import modalities_part, verdicts
+from tools.report.places import ANYWHERE
 from utils.ranking.set_scores import Gain, SetScore
 from utils.test_folder import TestFolder, read_per_query, read_result
 
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) 
     patch.setattr("tools.svg.to_svg", blank_chart)
     folder = TestFolder(root / "out")
     outcome.evaluate_one(cfg, Fusing(), make_modal_test(str(root)), folder, FACTS)
-    write_test_report(folder)
+    write_test_report(folder, ANYWHERE)
     return folder
 
 
@@ -109,7 +110,7 @@ def test_what_a_gallery_of_captions_holds_is_shown_as_text():
     entry = {"path": "a man in a <red> coat", "pid": 3, "modality": "text", "distance": 0.2, "status": "right"}
     query = {"path": "nir/a.jpg", "pid": 3, "set": "NIR", "ap": 0.5, "num_pos": 1, "first_hit": 0}
     items = [{"path": "absent/a.jpg", "modality": "nir", "pid": 3}]
-    page = Page(thumbnails.query_rows([query | {"items": items, "ranks": [entry]}]))
+    page = Page(thumbnails.query_rows([query | {"items": items, "ranks": [entry]}], ANYWHERE))
     assert "a man in a <red> coat" in page.text and "1 of 1 images cannot be read" in page.text
 
 

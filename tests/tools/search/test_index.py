@@ -13,7 +13,7 @@ import torch
 
 from tests.tools.photos import NAMES
 from tools.feature_extractor import BrokenImageError
-from tools.index import Index, choose_file, read_index, update_index
+from tools.search.index import Index, choose_file, read_index, update_index
 from utils.errors import ConfigError, DataError, RunError
 
 BATCH = 2

@@ -6,12 +6,13 @@ the query, from the mapped file; their order is rough, so candidates are compare
 
 import importlib.util
 import logging
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tools.shards import Shards
+from tools.search.shards import READ_BYTES, Shards, file_of, next_number
 from utils.atomic import replacing
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def number_of_lists(rows: int) -> int:
     return 2 ** max(0, round(np.log2(2 * np.sqrt(rows))))
 
 
-def make_lists(index: Shards, file: Path) -> dict[str, Any]:
+def make_lists(index: Shards) -> dict[str, Any]:
     """Learn lists from a sample of an index, put all its rows into them and write them; return the manifest's entry.
 
     k-means and the sample have a seed. RunError when the disk refuses.
@@ -58,27 +59,30 @@ def make_lists(index: Shards, file: Path) -> dict[str, Any]:
     chosen = np.random.default_rng(SEED).permutation(len(kept))[: max(SAMPLED, TRAINED_ON * count)]
     logger.info("index: learning %d lists from %d of %d images", count, len(chosen), len(kept))
     lists.train(padded(index.take(np.sort(kept[chosen])), width))
-    return _filled(index, lists, 0, file) | {"learnt_at": rows}
+    return _filled(index, lists, 0) | {"learnt_at": rows}
 
 
-def add_to_lists(index: Shards, file: Path) -> dict[str, Any]:
-    """Put the rows that lists lack into them, write them to another file, and return the manifest's entry."""
+def add_to_lists(index: Shards) -> dict[str, Any]:
+    """Put the rows that its lists lack into them, write them to another file, and return the manifest's entry."""
     import faiss
 
     entry = index.meta["lists"]
     try:
         lists = faiss.read_index(str(lists_file(index.folder, entry["number"])))
     except RuntimeError:
-        return make_lists(index, file)
-    return entry | _filled(index, lists, entry["rows"], file)
+        return make_lists(index)
+    return entry | _filled(index, lists, entry["rows"])
 
 
-def _filled(index: Shards, lists: "faiss.IndexIVFPQ", first: int, file: Path) -> dict[str, Any]:
+def _filled(index: Shards, lists: "faiss.IndexIVFPQ", first: int) -> dict[str, Any]:
+    """Put the rows from `first` on into lists, write them and return the manifest's entry."""
     for start, feat in index.blocks("sort into lists"):
         skipped = max(0, first - start)
         if skipped < len(feat):
             rows = np.arange(start + skipped, start + len(feat))
             lists.add_with_ids(padded(feat[skipped:], lists.d), rows)
+    number = next_number(index.folder)
+    file = lists_file(index.folder, number)
     with replacing(file) as temporary:
         import faiss
 
@@ -86,7 +90,8 @@ def _filled(index: Shards, lists: "faiss.IndexIVFPQ", first: int, file: Path) ->
             faiss.write_index(lists, str(temporary))
         except RuntimeError as error:  # FAISS's word for whatever the disk says
             raise OSError(28, "FAISS could not write it; the disk may be full") from error
-    return {"number": int(file.name[:5]), "rows": len(index), "bytes": file.stat().st_size}
+    entry = {"number": number, "rows": len(index), "bytes": file.stat().st_size}
+    return entry | {"check": _crc(file)}
 
 
 def open_lists(index: Shards) -> "faiss.IndexIVFPQ":
@@ -103,6 +108,15 @@ def open_lists(index: Shards) -> "faiss.IndexIVFPQ":
     if lists is None or lists.ntotal != entry["rows"] or lists.d < index.width:
         raise index.damaged(file.name)
     return lists
+
+
+def has_whole_lists(index: Shards) -> bool:
+    """Return whether the file of the lists of an index holds what was written."""
+    entry = index.meta["lists"]
+    try:
+        return _crc(lists_file(index.folder, entry["number"])) == entry["check"]
+    except OSError:
+        return False
 
 
 def candidates(
@@ -135,7 +149,7 @@ def candidates(
 
 def lists_file(folder: Path, number: int) -> Path:
     """Return the file of lists of an index."""
-    return folder / f"{number:05d}.faiss"
+    return file_of(folder, number, "faiss")
 
 
 def padded(feat: np.ndarray, width: int) -> np.ndarray:
@@ -143,3 +157,11 @@ def padded(feat: np.ndarray, width: int) -> np.ndarray:
     wide = np.zeros((len(feat), width), dtype=np.float32)
     wide[:, : feat.shape[1]] = feat
     return wide
+
+
+def _crc(file: Path) -> int:
+    check = 0
+    with open(file, "rb") as stream:
+        while part := stream.read(READ_BYTES):
+            check = zlib.crc32(part, check)
+    return check

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tools.large_galleries import FOLDERS, NUMBER, names_in, settle, write_files
-from tests.tools.test_index import embedding_of
-from tools import lists, shards
-from tools.nearest import CANDIDATES, nearest_in
-from tools.shards import Shards
+from tests.tools.search.large_galleries import FOLDERS, NUMBER, names_in, settle, write_files
+from tests.tools.search.test_index import embedding_of
+from tools.search import lists, nearest, shards
+from tools.search.nearest import CANDIDATES, nearest_in
+from tools.search.shards import Shards
 from utils.errors import DataError
 
 with_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="FAISS is not installed")
@@ -46,8 +46,7 @@ def stored(folder: Path, feat: np.ndarray) -> Shards:
 
 
 def listed(index: Shards) -> Shards:
-    entry = lists.make_lists(index, lists.lists_file(index.folder, shards.next_number(index.folder)))
-    return shards.write_meta(index.folder, index.meta | {"lists": entry})
+    return shards.write_meta(index.folder, index.meta | {"lists": lists.make_lists(index)})
 
 
 def brute_force(query: np.ndarray, index: Shards, topk: int) -> tuple[list[list[str]], np.ndarray]:
@@ -66,8 +65,7 @@ def test_an_exact_search_is_brute_force_on_what_is_kept(tmp_path, topk, monkeypa
     feat[100:110] = feat[600]  # equal images, in both parts
     index = stored(tmp_path / "i.shards", feat)
     gone = np.arange(0, 700, 5)
-    shards.write_array(index.folder / "00009.gone.npy", gone)
-    index = shards.write_meta(index.folder, index.meta | {"gone": 9})
+    index = shards.write_meta(index.folder, index.meta | {"gone": shards.write_gone(index.folder, gone)})
     query = np.concatenate([feat[600:601], clusters(4, 24, 30)])
     paths, similarity = nearest_in(query, index, topk, exact=True)
     expected, values = brute_force(query, index, topk)
@@ -108,6 +106,27 @@ def test_lists_take_new_rows_leave_gone_ones_out_and_are_learnt_anew_when_they_h
     assert sorted(everything[0]) == sorted(names_in(index)) and len(everything[0]) == 400
     write_files(gallery, 420, 900)
     assert opened()[0].meta["lists"]["learnt_at"] == 900
+
+
+@with_faiss
+def test_update_reads_lists_against_their_checksum(opened, gallery, folder, caplog):
+    write_files(gallery, NUMBER, 400)
+    settle(gallery)
+    entry = opened()[0].meta["lists"]
+    file = lists.lists_file(folder, entry["number"])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    index, seen = opened(checked=True)
+    assert seen == [] and index.meta["lists"]["number"] > entry["number"] and "lists are damaged" in caplog.text
+
+
+@with_faiss
+def test_a_row_in_lists_that_the_index_has_not_is_damage(tmp_path, monkeypatch):
+    index = listed(stored(tmp_path / "i.shards", clusters(600, 8, 20)))
+    for rows in (np.arange(595, 605), np.arange(3)):  # too large, too few
+        monkeypatch.setattr(nearest, "candidates", lambda *args, rows=rows: [rows])
+        with pytest.raises(DataError, match="is damaged .the lists"):
+            nearest_in(clusters(1, 8, 20), index, 5)
 
 
 @with_faiss

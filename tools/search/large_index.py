@@ -13,23 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tools.lists import LEAST_TRAINED, add_to_lists, has_faiss, lists_file, make_lists, open_lists
 from tools.loose_images import image_folders, no_image
-from tools.shards import (
+from tools.search.lists import LEAST_TRAINED, add_to_lists, has_faiss, has_whole_lists, make_lists
+from tools.search.shards import (
     KIND,
     MANIFEST,
     OWN_FILE,
-    PART_BYTES,
     Part,
     Shards,
-    Writer,
     new_meta,
-    next_number,
     read_meta,
     remove_unnamed,
-    write_array,
+    write_gone,
     write_meta,
 )
+from tools.search.writer import PART_BYTES, Writer
 from utils.digest import SETTLED_NS
 from utils.errors import ConfigError, DataError
 from utils.file_lock import locked
@@ -39,7 +37,7 @@ from utils.run_folder import make_folder
 
 if TYPE_CHECKING:
     from tools.feature_extractor import FeatureExtractor
-    from tools.index import Index
+    from tools.search.index import Index
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ MOST_GONE = 0.25  # share of the rows; beyond it the others are written anew
 MOST_PARTS = 4  # times those that the rows would fill, beyond a few
 GROWN = 2.0  # rows over those that the lists were learnt of; beyond it they are learnt anew
 UNSURE = -1  # time of a folder that may have changed again without a new time
+OWN = ("schema", "fingerprint", "precision", "width")  # entries that all indexes of a model share
 NO_FILE = (-1, -1)  # stamp of a link that leads nowhere, or to itself
 LOCK = "lock"
 TAKEN_AT_ONCE = 10_000  # rows of a small index
@@ -86,19 +85,31 @@ def is_fresh(index: Shards, gallery: Path) -> bool:
     return index.meta["whole"] and all(_folder_stamp(gallery / below) == stamp for below, stamp in folders.items())
 
 
+class _DamagedError(Exception):
+    """A manifest that is none."""
+
+
 def read_large(folder: Path) -> Shards | None:
     """Return the index in a folder, whole or not; None where there is none or, with a warning, a damaged one.
 
     Raises ConfigError where the folder is another one.
     """
     try:
+        return _present(folder)
+    except _DamagedError as error:
+        logger.warning("index '%s' is damaged (%s) and is made again", folder / MANIFEST, error)
+        return None
+
+
+def _present(folder: Path) -> Shards | None:
+    """Return what `read_large` does; _DamagedError for a damaged index."""
+    try:
         meta = read_meta(folder)
         index = None if meta is None or meta.get("kind") != KIND else Shards(folder, meta)
     except (ValueError, KeyError, TypeError) as error:
-        logger.warning("index '%s' is damaged (%s) and is made again", folder / MANIFEST, error)
-        return None
-    strange = [] if index or not folder.is_dir() else [name for name in os.listdir(folder) if not _is_own(name)]
-    if strange or (meta is not None and index is None):
+        raise _DamagedError(error) from error
+    is_strange = index is None and folder.is_dir() and not all(map(_is_own, os.listdir(folder)))
+    if is_strange or (meta is not None and index is None):
         raise ConfigError(f"--index: '{folder}' is another folder than an index; name a place that does not exist yet")
     return index
 
@@ -152,10 +163,15 @@ def update_large(
 
 def _begun(extractor: "FeatureExtractor", gallery: Path, folder: Path, old: "Shards | Index | None") -> Shards:
     """Return the index to go on from; another process may have changed the one that was read before the lock."""
-    there = read_large(folder) if isinstance(old, Shards) else None
-    if there is not None and there.meta["fingerprint"] == extractor.fingerprint:
-        return there
     index = Shards(folder, new_meta(extractor.fingerprint, gallery, extractor.precision, extractor.feat_dim))
+    try:
+        there = _present(folder)
+    except _DamagedError:  # `read_large` has said so
+        there = None
+    remove_unnamed(index if there is None else there)  # what a killed process or a full disk left
+    equal = (*OWN, *(() if isinstance(old, Shards) else ("gallery",)))  # one that moved with its folder has another
+    if there is not None and all(there.meta[key] == index.meta[key] for key in equal):
+        return there
     if old is None or isinstance(old, Shards):
         return index
     writer = Writer(index)
@@ -204,18 +220,14 @@ def _with_gone(index: Shards, gone: np.ndarray) -> Shards:
     """Return the index, of which the rows `gone`, rising, are not to be found; all that were gone are among them."""
     if len(gone) == len(index.gone):
         return index
-    number = next_number(index.folder)
-    write_array(index.folder / f"{number:05d}.gone.npy", gone)
-    return write_meta(index.folder, index.meta | {"gone": number, "whole": False})
+    return write_meta(index.folder, index.meta | {"gone": write_gone(index.folder, gone), "whole": False})
 
 
 def _without_damage(index: Shards) -> Shards:
     """Return the index without parts and lists whose files are not what was written."""
     meta = dict(index.meta)
-    try:
-        index.gone  # noqa: B018  reads the file
-    except DataError:
-        meta["gone"] = None  # of two rows of a name the later one counts
+    if not index.has_whole_gone():
+        meta |= {"gone": None, "whole": False}  # of two rows of a name the later one counts
         index = Shards(index.folder, meta)
     broken = index.broken_parts()
     if broken:
@@ -224,12 +236,9 @@ def _without_damage(index: Shards) -> Shards:
             *(index.folder, len(broken), len(index.parts)),
         )
         return write_meta(index.folder, _rewritten(index, broken).meta)
-    if meta["lists"] is not None and has_faiss():
-        try:
-            open_lists(index)
-        except DataError as error:
-            logger.warning("%s", error)
-            meta["lists"] = None
+    if meta["lists"] is not None and not has_whole_lists(index):
+        logger.warning("index '%s': its lists are damaged and made again", index.folder)
+        meta |= {"lists": None, "whole": False}
     return Shards(index.folder, meta)
 
 
@@ -262,9 +271,8 @@ def _with_lists(index: Shards) -> Shards:
     entry = index.meta["lists"]
     if len(index) - len(index.gone) < LEAST_TRAINED or (entry and entry["rows"] == len(index)):
         return index
-    file = lists_file(index.folder, next_number(index.folder))
     grown = entry is None or len(index) > GROWN * entry["learnt_at"]
-    made = make_lists(index, file) if grown else add_to_lists(index, file)
+    made = make_lists(index) if grown else add_to_lists(index)
     return write_meta(index.folder, index.meta | {"lists": made, "whole": False})
 
 

@@ -5,7 +5,7 @@ python -m tools.search --run logs/my_run --text "a woman in a red coat" --galler
 python -m tools.search --run logs/my_run --query nir=a.jpg text="a woman in a red coat" --gallery photos
 
 The last one is a single query of several modalities, for a model that was trained on these (MODEL.NAME multimodal).
-Prints the nearest images of each query and draws them. The folder's embeddings stay in an index, see `tools.index`.
+Prints the nearest images of each query and draws them. The folder's embeddings stay in an index, see `index`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from utils.errors import DataError, run_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from tools.index import Index
-    from tools.shards import Shards
+    from tools.search.index import Index
+    from tools.search.shards import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     gallery = Path(args.gallery)
     queries = parse_queries(args.query, args.text)
     check_holds_images(args.gallery, "--gallery")
-    out = make_folder(args.out, "--out")
     from tools.feature_extractor import BrokenImageError, FeatureExtractor
-    from tools.index import check_file, choose_file, read_kept, up_to_date
-    from tools.large_index import Update
     from tools.modalities import gallery_modality
+    from tools.search.index import check_file, choose_file, read_kept, up_to_date
+    from tools.search.large_index import Update
 
     if args.index is not None:
         check_file(args.index)  # before the gallery is embedded
@@ -66,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     file = choose_file(gallery, extractor, args.index)
     old = read_kept(file, gallery, extractor)  # says in which precision to embed
     feat = extractor.embed_queries([query.items for query in queries])  # first, so that a mistake shows at once
+    out = make_folder(args.out, "--out")
     try:
         index = up_to_date(extractor, gallery, file, old, Update(args.skip_broken, args.update))
     except BrokenImageError as error:
@@ -105,8 +105,8 @@ def find(
     query: np.ndarray, index: Index | Shards, topk: int, exact: bool
 ) -> tuple[Sequence[Sequence[str]], Sequence[np.ndarray]]:
     """Return the paths most similar to each query float32 [Q, D], nearest first, and their similarities."""
-    from tools.nearest import nearest, nearest_in
-    from tools.shards import Shards
+    from tools.search.nearest import nearest, nearest_in
+    from tools.search.shards import Shards
 
     if isinstance(index, Shards):
         return nearest_in(query, index, topk, exact)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.tools.test_index import embedding_of
-from tools.shards import Shards
+from tests.tools.search.test_index import embedding_of
+from tools.search.shards import Shards
 
 NUMBER, FOLDERS = 40, 4
 

@@ -1,6 +1,6 @@
 """The embeddings of a folder of images, kept on disk so that the next search embeds only what is new or changed.
 
-Those of fewer than LARGE_FROM images are one file of float32 values, of more a folder beside it, see `tools.shards`.
+Those of fewer than LARGE_FROM images are one file of float32 values, of more a folder beside it, see `shards`.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tools import shards
-from tools.large_index import Listed, Update, is_fresh, list_gallery, read_large, stamp_of, update_large
-from tools.shards import SHARDS_SUFFIX, Shards
-from utils.atomic import save_arrays
+from tools.search import shards
+from tools.search.large_index import Listed, Update, is_fresh, list_gallery, read_large, stamp_of, update_large
+from tools.search.shards import SHARDS_SUFFIX, Shards
+from utils.atomic import save_arrays, writing
 from utils.errors import ConfigError, DataError
 from utils.interrupts import check, deferred
 from utils.paths import check_readable
@@ -102,7 +102,9 @@ def up_to_date(
     if file is None:
         raise ConfigError(f"--gallery '{gallery}' has {len(listed.names)} images, whose index needs a place: --index")
     index = update_large(extractor, gallery, file.with_suffix(SHARDS_SUFFIX), listed, old, how)
-    file.unlink(missing_ok=True)  # of a time when there were fewer
+    if is_index(file):  # of a time when there were fewer
+        with writing(file):
+            file.unlink()
     return index
 
 
@@ -158,6 +160,15 @@ def save_index(index: Index, file: Path, gallery: Path, fingerprint: str) -> Non
     meta = {"kind": KIND, "schema": SCHEMA, "fingerprint": fingerprint, "gallery": os.path.realpath(gallery)}
     meta["precision"] = index.precision
     save_arrays(file, {"name": index.names, "stamp": index.stamps, "feat": index.feat}, meta)
+
+
+def is_index(file: Path) -> bool:
+    """Return whether a file is there and is the index of a small gallery."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            return json.loads(str(content["meta"])).get("kind") == KIND
+    except Exception:  # a damaged archive raises nearly anything, and what is no archive is no index
+        return False
 
 
 def read_index(file: Path | None, gallery: Path, extractor: "FeatureExtractor") -> Index | None:

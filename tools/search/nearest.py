@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tools.lists import candidates, has_faiss, open_lists
-from tools.shards import Shards
+from tools.search.lists import candidates, has_faiss, open_lists
+from tools.search.shards import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ def nearest_in(
         proposed = all_candidates(query, index, topk)
     paths, values = [], []
     for one, rows in zip(query, proposed, strict=True):
+        if len(rows) < topk or rows.max() >= len(index):
+            raise index.damaged("the lists")
         similarity = similarities(one, index.take(rows))
         near = similarity >= np.partition(similarity, -topk)[-topk]  # ties with the last one, too
         names, similarity = index.names(rows[near]), similarity[near]

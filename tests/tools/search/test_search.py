@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import commands
-from tools import nearest, search
 from tools.feature_extractor import FeatureExtractor
+from tools.search import __main__ as search
+from tools.search import nearest
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ def test_a_large_gallery_is_searched_by_the_same_command(trained_run, photos, ga
     words = ["--run", trained_run, "--query", photos[2], "--gallery", gallery, "--topk", 4]
     assert run(*words) == 0
     [(query, small)] = printed(capsys.readouterr().out)
-    monkeypatch.setattr("tools.index.LARGE_FROM", 3)
+    monkeypatch.setattr("tools.search.index.LARGE_FROM", 3)
     caplog.set_level("INFO")
     for more in ([], ["--exact"], ["--update"]):
         assert run(*words, *more) == 0
@@ -209,7 +210,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_anything_is_embedded(
         (["--query", "NOTE", "--gallery", "PHOTOS"], "notes.txt' does not decode"),
         (["--query", "PHOTOS", "--gallery", "PHOTOS"], "photos' is a folder; name the images in it"),
         (["--query", "PHOTO", "--gallery", "nowhere"], "--gallery 'nowhere' does not exist"),
-        (["--query", "PHOTO", "--gallery", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif)"),
+        (["--query", "PHOTO", "--gallery", "EMPTY"], "holds no image (.jpg, .jpeg, .png, .bmp, .webp, .tif, .tiff)"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "0"], "got '0', need a whole number of at least 1"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--topk", "ten"], "got 'ten', need a whole number"),
         (["--query", "PHOTO", "--gallery", "PHOTOS", "--index", "i.pkl"], "--index 'i.pkl' must end in .npz"),

@@ -6,14 +6,14 @@ index.json         what belongs to the index, sealed; replaced last: what it doe
 00001.edge.npy     int64 [n + 1]: where each path begins and the last one ends
 00001.stamp.npy    int64 [n, 2]: bytes and time of the last change (ns) of each file
 00002.gone.npy     int64, rising: rows of images that are not there any more, or have changed
-00003.faiss        lists of FAISS that propose candidates, see `tools.lists`
+00003.faiss        lists of FAISS that propose candidates, see `tools.search.lists`
 """
 
+import json
 import os
 import re
-import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,19 @@ from utils.errors import DataError
 from utils.progress import over
 
 KIND = "index of a large gallery"
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "index.json"
 SHARDS_SUFFIX = ".shards"  # of the folder
-OWN_FILE = re.compile(r"\d{5}\.(feat\.npy|name\.npy|edge\.npy|stamp\.npy|gone\.npy|faiss)(\.\d+\.tmp)?")
-PART_BYTES = 64 * 2**20  # of embeddings in one file
-KEPT_AFTER_S = 600.0  # embeddings of so long are written though they fill no part
+OWN_FILE = re.compile(r"(\d{5,})\.(feat\.npy|name\.npy|edge\.npy|stamp\.npy|gone\.npy|faiss)(\.\d+\.tmp)?")
 READ_BYTES = 16 * 2**20  # of float16 embeddings that are read at once
+
+
+class Gone(NamedTuple):
+    """The file of the rows that no search may find."""
+
+    number: int  # in its name
+    rows: int
+    check: int  # CRC-32
 
 
 class Part(NamedTuple):
@@ -75,15 +81,21 @@ class Shards:
     @cached_property
     def gone(self) -> np.ndarray:
         """The rows that no search may find, int64, rising."""
-        number = self.meta["gone"]
-        return np.empty(0, np.int64) if number is None else self._load(f"{number:05d}.gone.npy")
+        if self.meta["gone"] is None:
+            return np.empty(0, np.int64)
+        entry = Gone(*self.meta["gone"])
+        file = file_of(self.folder, entry.number, "gone.npy")
+        rows = self._load(file)
+        if (rows.dtype.name, rows.shape) != ("int64", (entry.rows,)) or not _rises(rows, len(self)):
+            raise self.damaged(file.name)
+        return rows
 
     def array(self, part: Part, kind: str) -> np.ndarray:
         """Return an array of a part, mapped; DataError where the file is not what the manifest says."""
-        name = f"{part.number:05d}.{kind}.npy"
-        array = self._load(name)
+        file = file_of(self.folder, part.number, f"{kind}.npy")
+        array = self._load(file)
         if (array.dtype.name, array.shape) != part.layout(self.width)[kind]:
-            raise self.damaged(name)
+            raise self.damaged(file.name)
         return array
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -91,9 +103,7 @@ class Shards:
         feat = np.empty((len(rows), self.width), dtype=np.float16)
         for part, own, places in self._by_part(rows):
             feat[own] = self.array(part, "feat")[places]
-        if not np.isfinite(feat).all():
-            raise self.damaged("an embedding")
-        return feat
+        return self._finite(feat)
 
     def names(self, rows: np.ndarray) -> list[str]:
         """Return the paths of `rows` [n] below the gallery."""
@@ -116,20 +126,38 @@ class Shards:
         return np.concatenate([np.empty((0, 2), np.int64), *(self.array(part, "stamp") for part in self.parts)])
 
     def blocks(self, what: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first row, float32 [n, D]) over all rows; `what` names the work beside a progress bar."""
+        """Yield (first row, float32 [n, D]) over all rows; `what` names the work beside a progress bar.
+
+        DataError if not finite.
+        """
         step = max(1, READ_BYTES // (2 * self.width))
         for part, start in over([*zip(self.parts, self.starts[:-1].tolist(), strict=True)], what, "part"):
             for first in range(0, part.rows, step):
-                feat = self.array(part, "feat")[first : first + step].astype(np.float32)  # mapped anew: pages are freed
-                yield start + first, feat
+                feat = self.array(part, "feat")[first : first + step]  # mapped anew: pages are freed
+                yield start + first, self._finite(feat.astype(np.float32))
 
     def broken_parts(self) -> list[Part]:
         """Return the parts whose files are missing, or do not hold what was written."""
         return [part for part in over(self.parts, "check the index", "part") if not self._is_whole(part)]
 
+    def has_whole_gone(self) -> bool:
+        """Return whether the file of the rows that are gone holds what was written."""
+        try:
+            return self.meta["gone"] is None or _crc(self.gone) == Gone(*self.meta["gone"]).check
+        except DataError:
+            return False
+
     def damaged(self, what: str) -> DataError:
-        """Return the error of a part that cannot be used."""
+        """Return the error of a file that cannot be used: damaged, or gone since another process wrote the index."""
+        with suppress(ValueError):
+            if read_meta(self.folder) != json.loads(json.dumps(self.meta)):
+                return DataError(f"index '{self.folder}' was changed by another process meanwhile; search again")
         return DataError(f"index '{self.folder}' is damaged ({what}); search with --update, which makes it again")
+
+    def _finite(self, feat: np.ndarray) -> np.ndarray:
+        if not np.isfinite(feat).all():
+            raise self.damaged("an embedding")
+        return feat
 
     def _is_whole(self, part: Part) -> bool:
         try:
@@ -137,11 +165,11 @@ class Shards:
         except DataError:
             return False
 
-    def _load(self, name: str) -> np.ndarray:
+    def _load(self, file: Path) -> np.ndarray:
         try:
-            return np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            return np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise self.damaged(name) from error
+            raise self.damaged(file.name) from error
 
     def _by_part(self, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray, np.ndarray]]:
         """Yield (part, which of `rows` are in it, their places there, rising)."""
@@ -178,9 +206,14 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> Shards:
     return Shards(folder, meta)
 
 
+def file_of(folder: Path, number: int, ending: str) -> Path:
+    """Return a file of an index."""
+    return folder / f"{number:05d}.{ending}"
+
+
 def next_number(folder: Path) -> int:
     """Return a number that no file of the folder has: nothing that an index names is ever written again."""
-    return 1 + max((int(name[:5]) for name in os.listdir(folder) if OWN_FILE.fullmatch(name)), default=0)
+    return 1 + max(_numbers(folder).values(), default=0)
 
 
 def write_part(folder: Path, names: Iterable[str], stamps: np.ndarray, feat: np.ndarray) -> Part:
@@ -192,37 +225,15 @@ def write_part(folder: Path, names: Iterable[str], stamps: np.ndarray, feat: np.
     arrays["stamp"] = np.ascontiguousarray(stamps, np.int64)
     number = next_number(folder)
     for kind, array in arrays.items():
-        write_array(folder / f"{number:05d}.{kind}.npy", array)
+        write_array(file_of(folder, number, f"{kind}.npy"), array)
     return Part(number, len(words), len(text), {kind: _crc(array) for kind, array in arrays.items()})
 
 
-class Writer:
-    """Gathers rows and writes them as parts of an index; with `named` each part stands in the manifest at once."""
-
-    def __init__(self, index: Shards, named: bool = True) -> None:
-        self._index, self._named = index, named
-        self._most = max(1, PART_BYTES // (2 * index.width))
-        self._names: list[str] = []
-        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        self._since = time.monotonic()
-
-    def add(self, names: Sequence[str], stamps: np.ndarray, feat: np.ndarray) -> None:
-        """Take rows: paths, stamps int64 [n, 2], embeddings [n, D]."""
-        self._names += names
-        self._arrays.append((stamps, feat.astype(np.float16)))
-        if len(self._names) >= self._most or time.monotonic() > self._since + KEPT_AFTER_S:
-            self.flush()
-
-    def flush(self) -> Shards:
-        """Write what was gathered, and return the index with all that was written."""
-        if self._names:
-            stamps, feat = map(np.concatenate, zip(*self._arrays, strict=True))
-            part = write_part(self._index.folder, self._names, stamps, feat)
-            meta = self._index.meta | {"whole": False, "parts": [*self._index.meta["parts"], part]}
-            self._index = (write_meta if self._named else Shards)(self._index.folder, meta)
-            self._names, self._arrays = [], []
-        self._since = time.monotonic()
-        return self._index
+def write_gone(folder: Path, rows: np.ndarray) -> Gone:
+    """Write which rows, int64 and rising, no search may find; no manifest names the file yet."""
+    number = next_number(folder)
+    write_array(file_of(folder, number, "gone.npy"), rows)
+    return Gone(number, len(rows), _crc(rows))
 
 
 def write_array(file: Path, array: np.ndarray) -> None:
@@ -233,12 +244,24 @@ def write_array(file: Path, array: np.ndarray) -> None:
 
 def remove_unnamed(index: Shards) -> None:
     """Remove the files in the folder of an index that are of an index, but not of this one."""
-    numbers = {part.number for part in index.parts} | {index.meta["gone"]}
-    numbers |= {index.meta["lists"] and index.meta["lists"]["number"]}
-    for name in os.listdir(index.folder):
-        if OWN_FILE.fullmatch(name) and int(name[:5]) not in numbers:
+    gone, lists = index.meta["gone"], index.meta["lists"]
+    numbers = {part.number for part in index.parts}
+    numbers |= {gone and Gone(*gone).number, lists and lists["number"]}
+    for name, number in _numbers(index.folder).items():
+        if number not in numbers:
             with suppress(OSError):
                 (index.folder / name).unlink()
+
+
+def _numbers(folder: Path) -> dict[str, int]:
+    """Return the number of each file of a folder that is of an index."""
+    found = (OWN_FILE.fullmatch(name) for name in os.listdir(folder))
+    return {match[0]: int(match[1]) for match in found if match}
+
+
+def _rises(rows: np.ndarray, end: int) -> bool:
+    """Return whether rows rise, within 0, ..., end - 1."""
+    return not len(rows) or bool(rows[0] >= 0 and rows[-1] < end and (np.diff(rows) > 0).all())
 
 
 def _crc(array: np.ndarray) -> int:

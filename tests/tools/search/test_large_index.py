@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tools.large_galleries import FOLDERS, NUMBER, assert_whole, names_in, settle, write_files
-from tests.tools.test_index import FakeExtractor, embedding_of
-from tools import index as small
-from tools import large_index, shards
+from tests.tools.search.large_galleries import FOLDERS, NUMBER, assert_whole, names_in, settle, write_files
+from tests.tools.search.test_index import FakeExtractor, embedding_of
 from tools.feature_extractor import BrokenImageError
-from tools.index import Index, choose_file, read_kept, up_to_date
-from tools.large_index import Update
-from tools.nearest import nearest_in
-from tools.shards import Shards
+from tools.search import index as small
+from tools.search import large_index, shards
+from tools.search.index import Index, choose_file, read_kept, up_to_date
+from tools.search.large_index import Update
+from tools.search.nearest import nearest_in
+from tools.search.shards import Shards
 from utils import file_lock
 from utils.errors import ConfigError, DataError, RunError
 
@@ -174,6 +174,9 @@ def test_a_small_gallery_that_grows_takes_its_embeddings_along(opened, gallery, 
     assert len(seen) == 5 and not file.exists()
     assert_whole(index, gallery)
     assert opened()[1] == []
+    np.savez(file, mine=np.arange(3))  # another file of that name is none of the index
+    write_files(gallery, NUMBER + 5, NUMBER + 6)
+    assert len(opened()[1]) == 1 and file.is_file()
 
 
 def test_a_large_gallery_that_shrinks_keeps_its_index(opened, gallery, folder):
@@ -209,6 +212,49 @@ def test_a_search_of_a_part_that_is_not_whole_says_so(opened, gallery, folder):
     np.save(file, np.full((8, 8), np.nan, np.float16))
     with pytest.raises(DataError, match="an embedding"):
         index.take(np.arange(len(index)))
+
+
+@pytest.mark.parametrize("rows", [[1.5], [-3], [10**6], [[0]], [8, 7], [7, 7], [5]])
+def test_update_finds_damage_among_the_rows_that_are_gone(opened, gallery, folder, rows):
+    opened()
+    gone = gallery / "day 1/00001.png"
+    content, stamp = gone.read_bytes(), gone.stat().st_mtime_ns
+    gone.unlink()
+    index, _ = opened()
+    file = shards.file_of(folder, shards.Gone(*index.meta["gone"]).number, "gone.npy")
+    np.save(file, np.array(rows))
+    if rows != [5]:  # a row like any other shows in its checksum alone
+        with pytest.raises(DataError, match=r"is damaged \(.*gone.npy\)"):
+            nearest_in(np.ones((1, 8), np.float32), opened()[0], 3)
+    gone.write_bytes(content)  # back as it was
+    os.utime(gone, ns=(stamp, stamp))
+    index, seen = opened(checked=True)
+    assert seen == [] and large_index.read_large(folder).gone.tolist() == []
+    assert_whole(index, gallery)
+
+
+def test_a_search_that_another_process_overtakes_says_so(opened, gallery, folder):
+    index, _ = opened()
+    for number in range(NUMBER - 3):
+        (gallery / f"day {number % FOLDERS}/{number:05d}.png").unlink()
+    opened()  # writes the index anew
+    with pytest.raises(DataError, match="was changed by another process meanwhile; search again"):
+        nearest_in(np.ones((1, 8), np.float32), index, 3)
+
+
+def test_what_another_process_has_made_meanwhile_is_not_made_again(opened, gallery, folder, tmp_path):
+    opened()
+    extractor = FakeExtractor(tmp_path)
+    index = up_to_date(extractor, gallery, folder.with_suffix(".npz"), None, Update())
+    assert extractor.seen == [] and len(index) == NUMBER
+
+
+def test_a_number_is_never_used_twice(tmp_path):
+    for name in ("00007.gone.npy", "99999.feat.npy", "100000.faiss", "100001.name.npy.12.tmp", "999999.txt"):
+        (tmp_path / name).touch()
+    assert shards.next_number(tmp_path) == 100_002
+    shards.remove_unnamed(Shards(tmp_path, shards.new_meta("f" * 64, tmp_path, "float32", 8) | {"gone": (7, 0, 0)}))
+    assert sorted(files_of(tmp_path)) == ["00007.gone.npy", "999999.txt"]
 
 
 def test_a_part_of_objects_is_not_read(opened, folder):
@@ -264,6 +310,26 @@ def test_a_full_disk_is_one_error_and_the_older_index_stays(opened, gallery, fol
         patch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match="make room"):
             opened()
+    assert_whole(opened()[0], gallery)
+
+
+def test_what_a_full_disk_left_goes_before_more_is_written(opened, gallery, folder, monkeypatch):
+    opened()
+    write_files(gallery, NUMBER, NUMBER + 5)
+    os_replace, left = os.replace, []
+
+    def full(source: str | Path, target: str | Path) -> None:
+        if Path(target).name.endswith("stamp.npy"):
+            left.append(sorted(files_of(folder)))
+            raise OSError(28, "No space left on device")
+        os_replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        for _ in range(3):
+            with pytest.raises(RunError, match="make room"):
+                opened()
+    assert left[0] == left[1] == left[2] and any(name.startswith("00006.") for name in left[0])
     assert_whole(opened()[0], gallery)
 
 

@@ -1,0 +1,1 @@
+"""python -m tools.search, and the index of a gallery that it keeps."""
