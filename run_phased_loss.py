@@ -21,7 +21,8 @@ SCRIPTS = {"train": "train.py", "test": "test.py"}
 def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProxyType(SCRIPTS)) -> int:
     """Train and test every seed of every config, write and print the summaries and one table.
 
-    With --grid or --search those are points of a sweep, of which one is chosen and tested.
+    With --grid or --search those are points of a sweep, of which one is chosen and tested. With --summarise nothing is
+    trained or tested, and what lies there is summed up.
     Seed after seed, or one at a time on each device of --gpus. The same command again resumes training and tests what
     has no whole result. A failed training ends its experiment, the others still run. Returns 0, or the exit code of
     the first experiment that failed (1: one of its tests). `scripts` are what trains and what tests, from this folder.
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
     from tools.launch.claims import claimed
     from tools.launch.made import make_launch
     from tools.launch.places import Place, find_places
-    from tools.launch.queue import Unit, run_units
+    from tools.launch.queue import Ended, Unit, run_units
     from tools.launch.screen import Screen
     from tools.launch.seed import SeedRun, run_seed
 
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None, scripts: Mapping[str, str] = MappingProx
         ):
 
             def start(unit: Unit, place: Place) -> Future:
+                if args.summarise:
+                    return pool.submit(Ended, 0)
                 run = SeedRun(unit[0].experiment, unit[1], place, children, scripts, screen)
                 return pool.submit(run_seed, run, unit[0].tests)
 

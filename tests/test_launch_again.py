@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from tests.fake_runner import summary_of
+from tools.launch.claims import LOCKS
 from utils.digest import sha256_of
+from utils.file_lock import locked
 from utils.run_folder import RunFolder
 from utils.run_record import read_record, write_record
 
@@ -119,3 +121,53 @@ def test_a_finished_run_of_other_settings_is_refused(launch, runner, capsys):
     assert launch("--opts", "SOLVER.BASE_LR", "0.5") == 2
     error = capsys.readouterr().err
     assert "SOLVER.BASE_LR 0.0003 -> 0.5" in error and error.count("\n") == 1 and runner.take() == []
+
+
+def test_seeds_that_ran_apart_are_summed_up_as_one_launch_would(launch, runner, logs, capsys):
+    launch(seeds=("0", "1"))
+    together = summary_of(logs)
+    for seed in "01":
+        launch(seeds=(seed,))  # the tasks of an array; the last one wrote the summary
+    runner.take()
+    capsys.readouterr()
+    assert launch("--summarise", seeds=("0", "1")) == 0 and runner.take() == []
+    assert summary_of(logs) | {"timestamp": 0} == together | {"timestamp": 0}
+    said = capsys.readouterr().out
+    assert "veri776_mine_report.html" in said and "no result" not in said
+
+
+def test_summing_up_says_which_seeds_have_no_result(launch, runner, logs, capsys):
+    launch(seeds=("1",))
+    runner.take()
+    assert launch("--summarise", seeds=("0", "1", "2")) == 0 and runner.take() == []
+    assert "veri776_mine: no result at epoch 3 yet: seed 0, 2\n" in capsys.readouterr().out
+    assert summary_of(logs)["num_seeds"]["last"] == 1
+
+
+def test_summing_up_goes_on_beside_a_launch_that_runs(launch, runner, logs):
+    launch()
+    with locked(logs / LOCKS / "veri776_mine_seed0.lock", "seed 0"):
+        assert launch("--summarise") == 0
+        assert launch() == 2  # another launch has it
+
+
+def test_nothing_to_sum_up_is_one_error_and_leaves_the_summary(launch, runner, logs, capsys):
+    launch()
+    before = (logs / "veri776_mine_summary.json").read_bytes()
+    capsys.readouterr()
+    assert launch("--summarise", seeds=("3", "4")) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: --summarise: none of the seeds 3 4 has a result in ") and "\n" not in error
+    assert (logs / "veri776_mine_summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["--gpus", "0"], "--gpus"), (["--train-only"], "--no-test"), (["--grid", "SOLVER.SEED", "1"], "--grid")]
+    + [(["--search", "2"], "--search"), (["--range", "SOLVER.BASE_LR", "1", "2"], "--range")],
+)
+def test_what_trains_or_tests_is_refused_beside_it(launch, runner, capsys, words, named):
+    with pytest.raises(SystemExit) as ended:
+        launch("--summarise", *words)
+    assert ended.value.code == 2 and runner.take() == []
+    assert f"--summarise trains and tests nothing, {named} is about what does" in capsys.readouterr().err

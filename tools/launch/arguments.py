@@ -47,6 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     unknown += [word for word in tail[::2] if not KEY_PATTERN.fullmatch(word)]
     if unknown:
         parser.error(f"unknown argument '{unknown[0]}'")
+    _check_summarise(args, parser)
     args.solver = _solver_keys(args)
     args.opts = _merge_opts(args, tail, parser)
     args.switches = Switches(args.mode, args.supcon, args.tripletx, args.T, args.W)
@@ -82,6 +83,11 @@ def _make_parser() -> OneLineParser:
     add("--tag", metavar="NAME", help="name in the folders, for the YAML's and the switches; several YAMLs add theirs")
     add("--ds-prefix", metavar="NAME", help="data set name in the folders (default: from DATASETS.NAMES)")
     add("--test", action=on_off, default=True, help="test each checkpoint (default: on)")
+    add(
+        "--summarise",
+        action="store_true",
+        help="train and test nothing, sum up what lies there: of seeds that ran apart, such as the tasks of an array",
+    )
     add("--train-only", dest="test", action="store_false", help="the same as --no-test")
     add("--verbose", action="store_true", help="show all that the trainings and tests log, not progress and results")
     add("--opts", nargs="*", action="extend", default=[], metavar="KEY VALUE", help="keys that override the YAML")
@@ -192,6 +198,15 @@ def _check_seeds(seeds: list[int], parser: OneLineParser) -> None:
         parser.error(f"--seeds {max(seeds)} is too large, at most {MAX_SEED}")
     if len(set(seeds)) < len(seeds):
         parser.error(f"--seeds {' '.join(map(str, seeds))} names a seed twice")
+
+
+def _check_summarise(args: argparse.Namespace, parser: OneLineParser) -> None:
+    """Refuse what would train or test, or leave tests out, beside --summarise."""
+    others = {"--gpus": args.gpus is not None, "--no-test": not args.test, "--grid": args.grid}
+    others |= {"--search": args.search is not None, "--range": args.range}
+    beside = next((flag for flag, given in others.items() if given), "")
+    if args.summarise and beside:
+        parser.error(f"--summarise trains and tests nothing, {beside} is about what does; drop one")
 
 
 def _solver_keys(args: argparse.Namespace) -> dict[str, str]:

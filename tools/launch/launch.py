@@ -14,6 +14,7 @@ from tools.launch.queue import Ended, Progress, ToTest, Unit
 from tools.launch.screen import say
 from tools.launch.shown import (
     print_errors,
+    print_lacking,
     print_problems,
     print_results,
     print_seeds,
@@ -24,7 +25,7 @@ from tools.launch.shown import (
 from tools.report import write_launch_report
 from tools.study.ablation import compare_to_first, format_markdown, write_ablation
 from tools.study.experiment import Experiment
-from tools.study.results import summarise
+from tools.study.results import collect_results, summarise
 from tools.study.summary import CSV_HEADER, SeedResults, csv_rows, seed_rows, write_files
 from utils.atomic import write_text_atomic
 from utils.errors import USER_ERROR_CODE, ConfigError, RunError
@@ -47,7 +48,7 @@ class Launch:
 
     def __init__(self, experiments: Sequence[Experiment], args: argparse.Namespace, command: str) -> None:
         self.experiments, self.seeds, self.tag, self.command = experiments, args.seeds, args.tag, command
-        self.verbose = args.verbose
+        self.verbose, self.summarises = args.verbose, args.summarise
         tests = ToTest.EVERY if args.test else ToTest.NONE
         self.progress = [Progress(experiment, args.seeds, tests) for experiment in experiments]
         self.files = [Files() for _ in experiments]
@@ -65,7 +66,7 @@ class Launch:
 
     @property
     def claims(self) -> list[Claim]:
-        return seed_claims(self.experiments, self.seeds)
+        return [] if self.summarises else seed_claims(self.experiments, self.seeds)
 
     def take(self) -> Unit | None:
         """Return the next seed, config by config; an experiment's first one prints what will run."""
@@ -73,7 +74,7 @@ class Launch:
             first, seed = not progress.started, progress.take()
             if seed is None:
                 continue
-            if first:
+            if first and not self.summarises:
                 heading = f"\nexperiment {number} of {len(self.progress)}: " if len(self.progress) > 1 else ""
                 print_start(progress.experiment, self.seeds, heading)
             return progress, seed
@@ -104,6 +105,8 @@ class Launch:
             elif len(self.progress) > 1:
                 say(f"{progress.experiment.name}: {result_sentence([progress.experiment], [files.summary])}")
         print_problems(files.summary, files.results)
+        if self.summarises:
+            print_lacking(progress.experiment, files.results)
 
     def _save_summary(self, number: int) -> None:
         """Write the summary of an experiment, and its copy under the name that all share, as far as it has come."""
@@ -179,7 +182,13 @@ class Launch:
         return next((one.exit_code for one in self.progress if one.exit_code), 0)
 
     def begin(self) -> None:
-        """All that runs is known already."""
+        """Raise ConfigError where an experiment is to be summed up and none of its seeds has a result."""
+        for one in self.experiments if self.summarises else ():
+            if not any(collect_results(one, seed).epochs for seed in self.seeds):
+                raise ConfigError(
+                    f"--summarise: none of the seeds {' '.join(map(str, self.seeds))} has a result in "
+                    f"'{one.root / one.name}_seed..._test'; name the seeds, --output-root and --tag that they ran with"
+                )
 
     def _got_through(self) -> list[tuple[Progress, Files]]:
         """Return the experiments of which a seed was trained."""

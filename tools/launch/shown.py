@@ -72,6 +72,13 @@ def print_problems(summary: dict[str, Any], results: Sequence[SeedResults]) -> N
             say(f"left out: seed {one.seed}, epoch {epoch}: {why}")
 
 
+def print_lacking(experiment: Experiment, results: Sequence[SeedResults]) -> None:
+    """Print which seeds have no result at the last epoch."""
+    seeds = [str(one.seed) for one in results if experiment.last_epoch not in one.epochs]
+    if seeds:
+        say(f"{experiment.name}: no result at epoch {experiment.last_epoch} yet: seed {', '.join(seeds)}")
+
+
 def print_results(experiments: Sequence[Experiment], summaries: Sequence[dict[str, Any]], verbose: bool) -> None:
     """Print the figures of a launch and what they mean: the seeds of one experiment, or the table of several."""
     if len(summaries) > 1 or verbose:
